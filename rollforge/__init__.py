@@ -1,0 +1,3 @@
+"""rollforge: long-horizon autoregressive video diffusion. Train short, roll forever."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,73 @@
+"""What a model family brings: a network, a conditioner and a video codec."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rollforge.memory.base import Memory
+from rollforge.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Text features ``[B, L, D]`` and an id: equal ids mean equal features, so cross-attention caches are keyed by it."""
+
+    id: str
+    embeds: Tensor
+
+    def to(self, *args: Any, **kwargs: Any) -> Condition:
+        """The same condition on another device or in another dtype."""
+        return replace(self, embeds=self.embeds.to(*args, **kwargs))
+
+
+class Backbone(nn.Module, ABC):
+    """Predicts the flow ``noise - clean`` of noisy latents."""
+
+    spec: ModelSpec
+
+    @abstractmethod
+    def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
+        """Latents ``[B, F, C, H, W]`` at timesteps ``[B, F]`` (0 clean, 1000 noise) to a flow of the same shape."""
+
+
+class Conditioner(nn.Module, ABC):
+    """Turns prompts into text features."""
+
+    @abstractmethod
+    def forward(self, prompts: Sequence[str]) -> Condition:
+        """One row of features for each prompt. Raises ``UserError`` for a prompt it cannot express."""
+
+
+class DecodeStream(ABC):
+    """One video being decoded, block by block. Holds the codec's state, so several can run at once."""
+
+    @abstractmethod
+    def __call__(self, latents: Tensor) -> Tensor:
+        """The next latents ``[B, F, C, H, W]`` to the pixel frames they complete, ``[B, T, 3, H, W]`` in 0..1."""
+
+
+class VideoCodec(nn.Module, ABC):
+    """Pixels to latents and back."""
+
+    @abstractmethod
+    def encode(self, video: Tensor) -> Tensor:
+        """Pixel frames ``[B, T, 3, H, W]`` in 0..1 to normalised latents ``[B, F, C, h, w]``."""
+
+    @abstractmethod
+    def stream(self) -> DecodeStream:
+        """A new video to decode."""
+
+    @abstractmethod
+    def pixel_frames(self, latent_frames: int) -> int:
+        """How many pixel frames the first ``latent_frames`` latents decode to."""
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """A whole video at once: ``[B, F, C, h, w]`` to ``[B, T, 3, H, W]`` in 0..1."""
+        return self.stream()(latents)

@@ -1,0 +1,69 @@
+"""The built-in parts, registered through the same hooks as anyone's. Named, not imported: ``rollforge`` starts light."""
+
+from rollforge.registry import Register, hookimpl
+
+
+@hookimpl
+def rollforge_register_backbone(register: Register) -> None:
+    register("rollforge.backbones.wan.network:Wan")
+    register("rollforge.backbones.pocket.network:Pocket")
+
+
+@hookimpl
+def rollforge_register_sampler(register: Register) -> None:
+    register("rollforge.samplers.few_step:FewStep")
+    register("rollforge.samplers.euler:Euler")
+
+
+@hookimpl
+def rollforge_register_cache(register: Register) -> None:
+    register("rollforge.policies.window:Window")
+    register("rollforge.policies.attention_sink:AttentionSink")
+    register("rollforge.policies.sliding_indices:SlidingIndices")
+    register("rollforge.policies.rolling_sink:RollingSink")
+
+
+@hookimpl
+def rollforge_register_rope(register: Register) -> None:
+    register("rollforge.memory.rope:Rope")
+
+
+@hookimpl
+def rollforge_register_noise(register: Register) -> None:
+    register("rollforge.noise:IndependentNoise")
+    register("rollforge.noise:RepeatedNoise")
+    register("rollforge.noise:FixedNoise")
+
+
+@hookimpl
+def rollforge_register_kv_codec(register: Register) -> None:
+    register("rollforge.memory.kv:Plain")
+
+
+@hookimpl
+def rollforge_register_codec(register: Register) -> None:
+    register("rollforge.backbones.pocket.codec:PocketCodec")
+
+
+@hookimpl
+def rollforge_register_conditioner(register: Register) -> None:
+    register("rollforge.backbones.pocket.text:PocketText")
+
+
+@hookimpl
+def rollforge_register_objective(register: Register) -> None:
+    register("rollforge.objectives.flow:TeacherForcing")
+    register("rollforge.objectives.flow:DiffusionForcing")
+    register("rollforge.objectives.resampling:ResamplingForcing")
+    register("rollforge.objectives.reconstruction:Reconstruction")
+
+
+@hookimpl
+def rollforge_register_metric(register: Register) -> None:
+    register("rollforge.metrics.truth:WorldTruth")
+
+
+@hookimpl
+def rollforge_register_dataset(register: Register) -> None:
+    register("rollforge.data.clips:WorldClips")
+    register("rollforge.data.clips:VideoClips")

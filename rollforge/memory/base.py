@@ -1,0 +1,25 @@
+"""What a backbone talks to instead of a cache."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor
+
+Projection = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class Memory(ABC):
+    """Owns time indices, masks, rotation and the cache, so that a backbone owns none of them."""
+
+    @abstractmethod
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Self-attention of one layer.
+
+        ``q``, ``k`` and ``v`` are ``[B, F * tokens, heads, head_dim]`` after q/k-norm and before RoPE; so is the answer.
+        """
+
+    def cross(self, layer: int, key: str, text: Tensor, project: Projection) -> tuple[Tensor, Tensor]:
+        """Keys and values of the text ``[B, L, D]`` for one layer, as ``project`` makes them; ``key`` names the text."""
+        return project(text)

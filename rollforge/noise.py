@@ -1,0 +1,85 @@
+"""Noise priors: every draw has an address (seed, sample, frame, level), so it never depends on call order.
+
+The same seed therefore gives the same first minute whatever the total length, and a batch equals runs of one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rollforge.errors import UserError
+
+Shape = tuple[int, int, int]
+
+
+def normal(seed: int, sample: int, frame: int, level: int, shape: Shape) -> Tensor:
+    """Standard normal float32 ``shape`` on the CPU, a function of its address alone."""
+    digest = blake2b(f"{seed}/{sample}/{frame}/{level}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.randn(shape, generator=generator)
+
+
+class NoisePrior(ABC):
+    """Draws the noise of a block. Level 0 is the first noise; level n the fresh noise after denoising step n."""
+
+    @abstractmethod
+    def draw(self, seed: int, sample: int, frames: range, level: int, shape: Shape) -> Tensor:
+        """Noise ``[F, C, H, W]`` for one sample's block of ``frames``."""
+
+    def batch(self, seed: int, samples: Sequence[int], frames: range, level: int, shape: Shape) -> Tensor:
+        """Noise ``[B, F, C, H, W]``, one row for each sample."""
+        return torch.stack([self.draw(seed, sample, frames, level, shape) for sample in samples])
+
+
+class IndependentNoise(NoisePrior):
+    """Draws every frame of every level independently (the baseline of the field)."""
+
+    def draw(self, seed: int, sample: int, frames: range, level: int, shape: Shape) -> Tensor:
+        return torch.stack([normal(seed, sample, frame, level, shape) for frame in frames])
+
+
+class RepeatedNoise(IndependentNoise):
+    """Starts every block from the first block's noise, as Rolling Sink's released code does; re-noise stays fresh."""
+
+    def draw(self, seed: int, sample: int, frames: range, level: int, shape: Shape) -> Tensor:
+        return super().draw(seed, sample, range(len(frames)) if level == 0 else frames, level, shape)
+
+
+class FixedNoise(NoisePrior):
+    """Reads the noise from a safetensors file, to repeat a published run.
+
+    Args:
+        file: holds ``noise`` ``[B, F, C, H, W]`` and ``renoise`` ``[blocks, levels, B, block, C, H, W]``.
+    """
+
+    def __init__(self, file: str) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        if not Path(file).is_file():
+            raise UserError(f"FixedNoise: there is no file {file}; expected a safetensors file with 'noise' and 'renoise'.")
+        try:
+            tensors = load_file(file)
+        except SafetensorError as error:
+            raise UserError(f"FixedNoise: {file} is not a readable safetensors file ({error}).") from error
+        if absent := {"noise", "renoise"} - tensors.keys():
+            raise UserError(f"FixedNoise: {file} has no tensor {sorted(absent)[0]!r}; it needs 'noise' and 'renoise'.")
+        self.noise, self.renoise = tensors["noise"], tensors["renoise"]
+
+    def draw(self, seed: int, sample: int, frames: range, level: int, shape: Shape) -> Tensor:
+        if level == 0:
+            drawn = self.noise[sample, frames.start : frames.stop]
+        else:
+            drawn = self.renoise[frames.start // len(frames), level - 1, sample]
+        if drawn.shape != (len(frames), *shape):
+            raise UserError(
+                f"FixedNoise: the file gives {list(drawn.shape)} for frames {frames.start}..{frames.stop - 1}, "
+                f"the model needs {[len(frames), *shape]}."
+            )
+        return drawn

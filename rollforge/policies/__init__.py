@@ -1,0 +1,9 @@
+"""Cache policies: what each block sees, as tables of integers."""
+
+from rollforge.policies.attention_sink import AttentionSink
+from rollforge.policies.base import CachePolicy
+from rollforge.policies.rolling_sink import RollingSink
+from rollforge.policies.sliding_indices import SlidingIndices
+from rollforge.policies.window import Window
+
+__all__ = ["AttentionSink", "CachePolicy", "RollingSink", "SlidingIndices", "Window"]

@@ -1,0 +1,36 @@
+"""The sliding window of Self Forcing."""
+
+from __future__ import annotations
+
+from rollforge.policies.base import CachePolicy
+from rollforge.policies.checks import check_blocks
+from rollforge.spec import ReadPlan, Segment, Step
+
+
+class Window(CachePolicy):
+    """Sees the last blocks at their own time indices, and nothing before them.
+
+    Block ``i`` sees blocks ``i - K .. i - 1``. Source: Self Forcing, rolling KV cache; the first rung of the ladder of
+    variants in the Rolling Sink paper.
+
+    Args:
+        context_blocks: K, the blocks that a block sees, itself not counted; at least 1.
+
+    Raises:
+        UserError: ``context_blocks`` is not a whole number of at least 1.
+    """
+
+    def __init__(self, context_blocks: int = 6) -> None:
+        check_blocks(self, context_blocks)
+        self.context_blocks = context_blocks
+
+    def plan(self, step: Step) -> ReadPlan:
+        length = min(step.start, self.visible(step.block))
+        first = step.start - length
+        return ReadPlan((Segment(first, first, length),) if length else (), step.start)
+
+    def live(self, start: int, block: int) -> frozenset[int]:
+        return frozenset(range(max(0, start - self.visible(block)), start))
+
+    def visible(self, block: int) -> int:
+        return self.context_blocks * block

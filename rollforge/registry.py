@@ -1,0 +1,174 @@
+"""The plugin layer: every part, built in or not, comes through the same door.
+
+A plugin is a module (or object) under the entry-point group ``rollforge`` with hooks named
+``rollforge_register_<kind>(register)`` that call ``register(Class)`` or ``register("package.module:Class")``.
+``ROLLFORGE_PLUGINS=`` limits loading to the entry points it names, separated by commas; empty loads none.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from types import SimpleNamespace
+from typing import Any
+
+import pluggy
+
+from rollforge.errors import UserError, nearest
+
+log = logging.getLogger(__name__)
+
+GROUP = "rollforge"
+BUILT_IN = "rollforge"
+KINDS = {
+    "backbone": "a network that predicts the flow of noisy latents",
+    "sampler": "a generator of forward passes",
+    "cache": "a policy: which committed frames a block sees, and when",
+    "rope": "a rotary embedding",
+    "noise": "where a block's noise comes from",
+    "kv_codec": "how keys and values are kept",
+    "codec": "pixels to latents and back, block by block",
+    "conditioner": "prompts to text features",
+    "objective": "a training loss",
+    "metric": "a streaming measure of decoded video",
+    "dataset": "clips to train on",
+}
+Register = Callable[[type | str], None]
+
+hookimpl = pluggy.HookimplMarker(GROUP)
+_hookspec = pluggy.HookspecMarker(GROUP)
+
+
+def _specification(kind: str, purpose: str) -> Callable[[Register], None]:
+    def hook(register: Register) -> None: ...
+
+    hook.__name__, hook.__doc__ = f"rollforge_register_{kind}", f"Register {purpose}: call register(Class)."
+    return hook
+
+
+hookspecs = SimpleNamespace(
+    **{f"rollforge_register_{kind}": _hookspec(_specification(kind, purpose)) for kind, purpose in KINDS.items()}
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A registered class, imported when it is first asked for."""
+
+    kind: str
+    name: str
+    origin: str
+    target: type | str
+
+    def load(self) -> type:
+        """The class."""
+        if isinstance(self.target, type):
+            return self.target
+        module, _, name = self.target.partition(":")
+        loaded: type = getattr(import_module(module), name)
+        return loaded
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return (inspect.getdoc(self.load()) or "").partition("\n")[0]
+
+
+@dataclass
+class Registry:
+    """What was found, and what failed on the way."""
+
+    parts: dict[tuple[str, str], Part] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def of(self, kind: str) -> Iterator[Part]:
+        """The parts of one kind."""
+        return (part for part in self.parts.values() if part.kind == kind)
+
+    def find(self, name: str) -> Part:
+        """The part called ``name``, of any kind."""
+        for part in self.parts.values():
+            if part.name == name:
+                return part
+        known = sorted(part.name for part in self.parts.values())
+        raise UserError(f"There is no part called {name!r}.{nearest(name, known)} Known parts: {', '.join(known)}.")
+
+    def add(self, part: Part) -> None:
+        """Takes a part in, unless its name is taken."""
+        taken = self.parts.get((part.kind, part.name))
+        if taken is None:
+            self.parts[part.kind, part.name] = part
+        elif taken.target != part.target:
+            self.failures.append(
+                f"{part.origin} registers the {part.kind} {part.name!r}, a name that {taken.origin} has already taken; "
+                f"the one from {taken.origin} stays."
+            )
+
+    def load(self) -> None:
+        """Imports every part, so that jsonargparse resolves short names; a part that cannot be imported is dropped."""
+        for key, part in list(self.parts.items()):
+            try:
+                part.load()
+            except Exception as error:
+                if part.origin == BUILT_IN:
+                    raise
+                del self.parts[key]
+                self.failures.append(f"{part.origin}: the {part.kind} {part.name!r} cannot be imported ({_brief(error)}).")
+
+
+@cache
+def registry() -> Registry:
+    """The registry of this process: built-ins first, then the installed plugins."""
+    found = Registry()
+    _collect(found, import_module("rollforge.builtins"), BUILT_IN)
+    for entry in _allowed(entry_points(group=GROUP), found):
+        origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.name
+        try:
+            _collect(found, entry.load(), origin)
+        except Exception as error:
+            found.failures.append(f"{origin}: the plugin {entry.name!r} ({entry.value}) was skipped ({_brief(error)}).")
+    for failure in found.failures:
+        log.warning("Plugin problem: %s", failure)
+    return found
+
+
+def _collect(found: Registry, plugin: Any, origin: str) -> None:
+    """Calls the hooks of one plugin; takes its parts only if all of them succeed."""
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin, name=origin)
+    manager.check_pending()
+    parts: list[Part] = []
+    for kind in KINDS:
+
+        def register(target: type | str, kind: str = kind) -> None:
+            name = target.__name__ if isinstance(target, type) else target.rpartition(":")[2]
+            parts.append(Part(kind, name, origin, target))
+
+        getattr(manager.hook, f"rollforge_register_{kind}")(register=register)
+    for part in parts:
+        found.add(part)
+
+
+def _allowed(entries: Any, found: Registry) -> list[EntryPoint]:
+    """The entry points that ``ROLLFORGE_PLUGINS`` lets in, by name."""
+    ordered = sorted(entries, key=lambda entry: (entry.name, entry.value))
+    wanted = os.environ.get("ROLLFORGE_PLUGINS")
+    if wanted is None:
+        return ordered
+    names = {name.strip() for name in wanted.split(",") if name.strip()}
+    for name in sorted(names - {entry.name for entry in ordered}):
+        found.failures.append(
+            f"ROLLFORGE_PLUGINS names {name!r}, which is not installed.{nearest(name, [e.name for e in ordered])}"
+        )
+    return [entry for entry in ordered if entry.name in names]
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]

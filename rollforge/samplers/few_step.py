@@ -1,0 +1,43 @@
+"""Few-step sampling with fresh noise between the steps (Self Forcing, CausVid)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rollforge.errors import UserError
+from rollforge.samplers.base import TIMESTEPS, Job, Pass, Finished, Passes, Sampler, add_noise, shifted
+from rollforge.spec import Phase
+
+
+class FewStep(Sampler):
+    """Predicts the clean block, re-noises it to the next level, and repeats: for distilled models.
+
+    Args:
+        timesteps: noise levels before the shift, falling, 1000 is noise.
+        shift: moves the levels towards noise (Wan: 5); 1 leaves them.
+        context_noise: timestep of the commit pass whose keys and values later blocks read.
+    """
+
+    def __init__(
+        self, timesteps: Sequence[float] = (1000, 750, 500, 250), shift: float = 5.0, context_noise: float = 0.0
+    ) -> None:
+        levels = [float(t) for t in timesteps]
+        if not levels or levels != sorted(set(levels), reverse=True) or levels[0] > TIMESTEPS or levels[-1] <= 0:
+            raise UserError(f"FewStep: timesteps must fall from at most 1000 to above 0, not {list(timesteps)}.")
+        self.timesteps = [shifted(t, shift) for t in levels]
+        self.context_noise = context_noise
+
+    def run(self, job: Job) -> Passes:
+        for step in job.steps:
+            x = job.noise(step, 0)
+            for level, t in enumerate(self.timesteps):
+                flow = yield Pass(replace(step, level=level), x, t)
+                clean = x - t / TIMESTEPS * flow
+                if t != self.timesteps[-1]:
+                    x = add_noise(clean, job.noise(step, level + 1), self.timesteps[level + 1])
+            yield Finished(step, clean)
+            commit = replace(step, phase=Phase.COMMIT, level=len(self.timesteps))
+            if self.context_noise:
+                clean = add_noise(clean, job.noise(step, commit.level), self.context_noise)
+            yield Pass(commit, clean, self.context_noise)

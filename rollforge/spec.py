@@ -1,0 +1,119 @@
+"""The vocabulary every part shares: plain data, no tensors, no torch.
+
+*frame* is a latent frame, *block* the frames made together, *window* the frames visible in one attention call (the
+current block included), *commit* the pass whose keys and values later blocks read, *horizon* how long the model was
+trained to roll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Phase(Enum):
+    """Why the backbone runs. Said by the sampler, never guessed from the noise level."""
+
+    PREFILL = "prefill"  # given frames enter the memory
+    DENOISE = "denoise"  # a prediction on noisy frames
+    COMMIT = "commit"  # finished frames enter the memory
+    RECACHE = "recache"  # committed frames are read again under a new prompt
+
+    @property
+    def writes(self) -> bool:
+        """Whether the keys and values of this pass are kept."""
+        return self is not Phase.DENOISE
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a backbone says of itself.
+
+    Sizes are of the latent grid; ``patch`` is height by width; ``horizon`` and ``window`` count latent frames;
+    ``fps`` counts latent frames per second.
+    """
+
+    channels: int
+    height: int
+    width: int
+    patch: tuple[int, int]
+    layers: int
+    heads: int
+    head_dim: int
+    block: int
+    window: int
+    horizon: int
+    fps: float
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tokens of one frame, height by width."""
+        return self.height // self.patch[0], self.width // self.patch[1]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one frame."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one latent frame."""
+        return self.channels, self.height, self.width
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward pass as a policy sees it.
+
+    ``block`` is the model's block size, the unit in which policies count; ``count`` the frames of this very pass, where
+    they differ from it (joint denoising of several blocks, a single given frame).
+    """
+
+    index: int
+    start: int
+    block: int
+    phase: Phase = Phase.DENOISE
+    level: int = 0
+    count: int | None = None
+
+    @classmethod
+    def of(cls, index: int, block: int, phase: Phase = Phase.DENOISE, level: int = 0) -> Step:
+        """The step of block number ``index`` where every block holds ``block`` frames."""
+        return cls(index, index * block, block, phase, level)
+
+    @property
+    def frames(self) -> range:
+        """The frames of this pass."""
+        return range(self.start, self.start + (self.block if self.count is None else self.count))
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of frames: content ``content, content + stride, ...`` read at time indices ``time, time + 1, ...``."""
+
+    content: int
+    time: int
+    length: int
+    stride: int = 1
+
+    def entries(self) -> Iterator[tuple[int, int]]:
+        """The run as ``(content frame, time index)`` pairs."""
+        return ((self.content + n * self.stride, self.time + n) for n in range(self.length))
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """What a block sees: runs of committed frames, each at a time index, and the time index of its own first frame."""
+
+    segments: tuple[Segment, ...]
+    query: int
+
+    @classmethod
+    def of(cls, entries: Iterable[tuple[int, int]], query: int) -> ReadPlan:
+        """A plan from single ``(content frame, time index)`` pairs."""
+        return cls(tuple(Segment(content, time, 1) for content, time in entries), query)
+
+    def entries(self) -> tuple[tuple[int, int], ...]:
+        """Every ``(content frame, time index)`` pair, in order."""
+        return tuple(pair for segment in self.segments for pair in segment.entries())
