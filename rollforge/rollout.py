@@ -126,8 +126,8 @@ class _Run:
         if step.phase is Phase.COMMIT and step.index == self.blocks_total - 1:
             return latents  # nothing will read the last block
         memory = self.memories[request.lane]
-        memory.begin(step, self.policy.plan(step))
-        timesteps = torch.full(latents.shape[:2], request.timestep, dtype=torch.float32, device=self.device)
+        memory.begin(step, request.plan or self.policy.plan(step))
+        timesteps = torch.as_tensor(request.timestep, dtype=torch.float32, device=self.device).expand(latents.shape[:2])
         flow: Tensor = self.backbone(latents.to(self.dtype), timesteps, self.conditions[request.lane], memory)
         if step.phase.writes and request.lane == self.sampler.lanes[0]:
             self.policy.on_commit(step)

@@ -5,25 +5,29 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
-from rollforge.spec import Step
+from rollforge.spec import ReadPlan, Step
 
 TIMESTEPS = 1000.0  # the timestep of pure noise
+Level = TypeVar("Level", float, Tensor)
 
 
 @dataclass(frozen=True)
 class Pass:
     """A request: run these latents ``[B, F, C, H, W]`` at this timestep. The answer is the predicted flow.
 
-    ``lane`` names the condition (``prompt`` or ``negative``); each lane has a memory of its own.
+    ``timestep`` is one number or one for each frame, ``[B, F]``. ``lane`` names the condition (``prompt`` or
+    ``negative``); each lane has a memory of its own. ``plan`` overrides the policy's.
     """
 
     step: Step
     latents: Tensor
-    timestep: float
+    timestep: float | Tensor
     lane: str = "prompt"
+    plan: ReadPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,15 @@ class Sampler(ABC):
         """Yields ``Pass`` requests, is sent the flow of each, and yields ``Finished`` blocks."""
 
 
-def shifted(timestep: float, shift: float) -> float:
-    """Moves a timestep towards noise: ``sigma' = k sigma / (1 + (k - 1) sigma)``."""
+def shifted(timestep: Level, shift: float) -> Level:
+    """Moves a timestep towards noise: ``sigma' = k sigma / (1 + (k - 1) sigma)``; towards clean where k is below 1."""
     sigma = timestep / TIMESTEPS
     return TIMESTEPS * shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def add_noise(clean: Tensor, noise: Tensor, timestep: float) -> Tensor:
-    """Flow matching: ``(1 - sigma) clean + sigma noise``."""
+def add_noise(clean: Tensor, noise: Tensor, timestep: float | Tensor) -> Tensor:
+    """Flow matching, ``(1 - sigma) clean + sigma noise``, at one timestep or at one for each frame ``[B, F]``."""
     sigma = timestep / TIMESTEPS
+    if isinstance(sigma, Tensor):
+        sigma = sigma[..., None, None, None]
     return (1 - sigma) * clean + sigma * noise

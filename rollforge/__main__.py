@@ -1,0 +1,7 @@
+"""``python -m rollforge``."""
+
+import sys
+
+from rollforge.cli import main
+
+sys.exit(main())

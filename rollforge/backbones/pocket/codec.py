@@ -1,0 +1,88 @@
+"""Pocket's video codec: a small convolutional autoencoder, one latent frame for each pixel frame.
+
+Latents are batch-normalised, and the decoder is trained on latents with noise added, so that it learns to bring small
+errors of the rollout back to crisp pictures.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rollforge.backbones.base import DecodeStream, VideoCodec
+
+
+class Residual(nn.Module):
+    """Two convolutions around a skip."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class PocketCodec(VideoCodec):
+    """Frame-wise autoencoder: 64x64 pixels to 8x8 latents.
+
+    Args:
+        channels: latent channels.
+        width: channels at the coarse grid; half of it at the fine one.
+        noise: largest standard deviation of the noise that training adds to the (unit-variance) latents.
+        weights: a safetensors file, ``pocket`` for the shipped weights; unset for random ones, to be trained.
+    """
+
+    def __init__(self, channels: int = 8, width: int = 96, noise: float = 0.4, weights: str | None = None) -> None:
+        super().__init__()
+        half = width // 2
+        self.noise = noise
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, half, 6, stride=4, padding=1), Residual(half),
+            nn.Conv2d(half, width, 4, stride=2, padding=1), Residual(width), Residual(width),
+            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1),
+        )  # fmt: skip
+        self.normalise = nn.BatchNorm2d(channels, affine=False, momentum=0.01)
+        self.decoder = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1), Residual(width), Residual(width), Residual(width),
+            nn.Conv2d(width, half * 4, 3, padding=1), nn.PixelShuffle(2), Residual(half), Residual(half),
+            nn.GroupNorm(8, half), nn.SiLU(), nn.Conv2d(half, 32 * 4, 3, padding=1), nn.PixelShuffle(2),
+            nn.SiLU(), nn.Conv2d(32, 3 * 4, 3, padding=1), nn.PixelShuffle(2),
+        )  # fmt: skip
+
+    def encode(self, video: Tensor) -> Tensor:
+        latents = self.normalise(self.encoder(video.flatten(0, 1) * 2 - 1))
+        return latents.unflatten(0, video.shape[:2])
+
+    def stream(self) -> DecodeStream:
+        return _Frames(self)
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        return latent_frames
+
+    def loss(self, video: Tensor) -> dict[str, Tensor]:
+        """Reconstruction of pixel frames ``[B, T, 3, H, W]`` in 0..1 from latents with noise, with attention to edges."""
+        latents = self.encode(video)
+        sigma = self.noise * torch.rand(len(latents), 1, 1, 1, 1, device=video.device)
+        rebuilt = self.pixels(latents + sigma * torch.randn_like(latents))
+        l1, l2 = functional.l1_loss(rebuilt, video), functional.mse_loss(rebuilt, video)
+        edges = sum(functional.l1_loss(rebuilt.diff(dim=axis), video.diff(dim=axis)) for axis in (-1, -2))
+        return {"loss": l1 + 4 * l2 + edges, "l1": l1, "psnr": -10 * l2.log10()}
+
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Latents ``[B, F, C, h, w]`` to unclamped pixel frames ``[B, F, 3, H, W]``."""
+        return (self.decoder(latents.flatten(0, 1)) / 2 + 0.5).unflatten(0, latents.shape[:2])
+
+
+class _Frames(DecodeStream):
+    """No state: every latent frame decodes by itself."""
+
+    def __init__(self, codec: PocketCodec) -> None:
+        self.codec = codec
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        return self.codec.pixels(latents).clamp(0, 1)

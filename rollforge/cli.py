@@ -1,0 +1,84 @@
+"""The command. ``rollforge --help``, ``rollforge plugins`` and most errors answer without importing torch."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from rollforge import __version__
+from rollforge.errors import UserError, nearest
+
+Command = Callable[[list[str]], None]
+
+
+def _lightning(name: str) -> Command:
+    def command(arguments: list[str]) -> None:
+        from rollforge.commands.lightning import run
+
+        run(name, arguments)
+
+    return command
+
+
+def _plugins(arguments: list[str]) -> None:
+    from rollforge.commands.plugins import run
+
+    run(arguments)
+
+
+def _compare(arguments: list[str]) -> None:
+    from rollforge.commands.compare import run
+
+    run(arguments)
+
+
+def _bench(arguments: list[str]) -> None:
+    from rollforge.commands.bench import run
+
+    run(arguments)
+
+
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "predict": (_lightning("predict"), "roll prompts to videos: mp4, contact sheet, manifest"),
+    "test": (_lightning("test"), "roll prompts and measure what comes out"),
+    "fit": (_lightning("fit"), "train the backbone (or the codec) of the same config"),
+    "compare": (_compare, "measure several cache policies under the same prompts and seeds"),
+    "bench": (_bench, "time the rollout: ms per block, first block apart, peak memory"),
+    "plugins": (_plugins, "list every part that a config can name, or show one"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; a mistake of the user's ends in one sentence and exit code 2, an interrupt in 130."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        _dispatch(given)
+    except UserError as error:
+        sys.stderr.write(f"rollforge: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("rollforge: interrupted.\n")
+        return 130
+    return 0
+
+
+def _dispatch(given: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="rollforge",
+        description="Train short, roll forever: long-horizon autoregressive video diffusion.",
+        epilog="commands:\n" + "\n".join(f"  {name:9} {text}" for name, (_, text) in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"rollforge {__version__}")
+    parser.add_argument("command", nargs="?", help="one of the commands below; each has its own --help")
+    known = parser.parse_args(given[:1])
+    if known.command is None:
+        parser.print_help()
+    elif known.command not in COMMANDS:
+        names = ", ".join(COMMANDS)
+        raise UserError(f"There is no command {known.command!r}.{nearest(known.command, COMMANDS)} Commands: {names}.")
+    else:
+        COMMANDS[known.command][0](given[1:])

@@ -1,0 +1,94 @@
+"""Clips to train on: the procedural world, or a folder of the user's own videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from rollforge.errors import UserError
+
+Clip = dict[str, Any]  # "video": uint8 [T, H, W, 3], "caption": str
+
+
+class WorldClips(Dataset[Clip]):
+    """Clips of the procedural world, rendered as they are asked for; captions held out for tests never occur.
+
+    Args:
+        frames: pixel frames in a clip.
+        clips: clips in an epoch; clip n is the same on every machine.
+        seed: of the captions and the scenes.
+    """
+
+    def __init__(self, frames: int = 21, clips: int = 1_000_000, seed: int = 0) -> None:
+        from rollforge.data.world import all_scenes, held_out
+
+        if frames < 1 or clips < 1:
+            raise UserError(f"WorldClips needs 1 frame and 1 clip or more, not {frames} and {clips}.")
+        self.frames, self.clips, self.seed = frames, clips, seed
+        self.scenes = [scene for scene in all_scenes() if not held_out(scene)]
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def __getitem__(self, index: int) -> Clip:
+        from rollforge.data.world import render
+
+        drawn = np.random.default_rng((self.seed, index))
+        scene = self.scenes[drawn.integers(len(self.scenes))]
+        video, _ = render(scene, int(drawn.integers(2**31)), self.frames)
+        return {"video": torch.from_numpy(video), "caption": scene.caption}
+
+
+class VideoClips(Dataset[Clip]):
+    """Clips cut from a folder of videos; the caption of ``name.mp4`` is the text in ``name.txt``.
+
+    Args:
+        folder: where the videos are.
+        frames: pixel frames in a clip.
+        size: height and width in pixels; frames are resized to cover it and cropped at the centre.
+        stride: takes every n-th frame.
+    """
+
+    SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+
+    def __init__(self, folder: str, frames: int, size: tuple[int, int], stride: int = 1) -> None:
+        from rollforge.video.reader import probe
+
+        root = Path(folder)
+        if not root.is_dir():
+            raise UserError(f"VideoClips: there is no folder {folder}.")
+        files = sorted(file for file in root.rglob("*") if file.suffix.lower() in self.SUFFIXES)
+        span = (frames - 1) * stride + 1
+        self.frames, self.size, self.stride = frames, size, stride
+        self.starts = [(file, start) for file in files for start in range(0, probe(file).frames - span + 1, span)]
+        if not self.starts:
+            raise UserError(
+                f"VideoClips: {folder} holds no clip of {span} frames in {len(files)} videos ({', '.join(self.SUFFIXES)})."
+            )
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> Clip:
+        from rollforge.video.reader import read_clip
+
+        file, start = self.starts[index]
+        video = torch.from_numpy(cover(read_clip(file, start, self.frames, self.stride), self.size))
+        text = file.with_suffix(".txt")
+        return {"video": video, "caption": text.read_text(encoding="utf-8").strip() if text.is_file() else ""}
+
+
+def cover(video: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes uint8 ``[T, H, W, 3]`` until it covers ``size`` (height, width), then crops at the centre."""
+    from PIL import Image
+
+    height, width = size
+    scale = max(height / video.shape[1], width / video.shape[2])
+    wide, high = round(video.shape[2] * scale), round(video.shape[1] * scale)
+    left, top = (wide - width) // 2, (high - height) // 2
+    frames = [Image.fromarray(frame).resize((wide, high), Image.Resampling.BICUBIC) for frame in video]
+    return np.stack([np.asarray(frame.crop((left, top, left + width, top + height))) for frame in frames])

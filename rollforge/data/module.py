@@ -1,0 +1,87 @@
+"""The LightningDataModule: requests for ``predict`` and ``test``, clips for ``fit``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from rollforge.data.requests import Request, read_prompts
+from rollforge.errors import UserError
+
+
+class RolloutData(LightningDataModule):
+    """What to roll and what to train on.
+
+    Args:
+        prompts: a list of prompts, one prompt, a text file (one a line) or a folder of text files.
+        seconds: length of each video.
+        seed: of the noise; with a prompt's place in the list it decides the video.
+        clips: what to train on.
+        batch_size: clips in a training step.
+        workers: processes that prepare training clips.
+    """
+
+    def __init__(
+        self,
+        prompts: list[str] | str = (),  # type: ignore[assignment]
+        seconds: float = 10.0,
+        seed: int = 0,
+        clips: Dataset | None = None,
+        batch_size: int = 16,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if not seconds > 0 or not math.isfinite(seconds):
+            raise UserError(f"data.seconds must be above 0, not {seconds}.")
+        self.prompts, self.seconds, self.seed = prompts, seconds, seed
+        self.clips, self.batch_size, self.workers = clips, batch_size, workers
+
+    def requests(self, fps: float) -> list[Request]:
+        """One request for each prompt, at ``fps`` latent frames per second."""
+        if not self.prompts:
+            raise UserError("There is nothing to roll: give data.prompts one prompt or more.")
+        frames = max(1, round(self.seconds * fps))
+        return [Request(text, n, self.seed, frames) for n, text in enumerate(read_prompts(self.prompts))]
+
+    def predict_dataloader(self) -> Any:
+        trainer = self.trainer
+        requests = self.requests(trainer.lightning_module.backbone.spec.fps) if trainer else []
+        return DataLoader(requests, batch_size=None, collate_fn=_same)  # type: ignore[arg-type]
+
+    def test_dataloader(self) -> Any:
+        return self.predict_dataloader()
+
+    def train_dataloader(self) -> Any:
+        if self.clips is None:
+            raise UserError("fit needs data.clips, what to train on, and the config names none.")
+        done = self.trainer.global_step * self.batch_size if self.trainer else 0
+        count = len(self.clips)  # type: ignore[arg-type]
+        order = _Onwards(count, done, self.seed)
+        return DataLoader(
+            self.clips, self.batch_size, sampler=order, num_workers=self.workers, drop_last=count >= self.batch_size
+        )
+
+
+class _Onwards(Sampler[int]):
+    """A seeded shuffle for each epoch, entered after ``done`` clips, so that a resumed run sees what it had not."""
+
+    def __init__(self, clips: int, done: int, seed: int) -> None:
+        self.clips, self.seed = clips, seed
+        self.epoch, self.skip = divmod(done, clips)
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.clips)[self.skip :]
+        self.epoch, self.skip = self.epoch + 1, 0
+        return iter(order.tolist())
+
+
+def _same(request: Request) -> Request:
+    return request

@@ -1,0 +1,107 @@
+"""Draws scenes: a gradient sky with sun or moon, hills, ground, and shaded things that drift and bounce.
+
+Everything the caption does not say (where the hills and the sun are, how the things move) comes from the seed. Things
+keep their size, their colour and their lighting, and never leave the frame, so they are there for ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollforge.data.world.grammar import Scene
+
+SIZE = 64  # pixels, both ways
+RADIUS = 10.0  # half the size of a thing
+SPEED = (0.4, 0.9)  # pixels per frame
+Image = NDArray[np.float32]
+
+PAINT = {"red": (222, 40, 40), "yellow": (250, 214, 10), "green": (0, 165, 75), "blue": (35, 70, 215), "purple": (168, 60, 215)}
+SKY = {
+    "day": ((105, 168, 235), (205, 228, 246)),
+    "dusk": ((72, 52, 112), (250, 155, 95)),
+    "night": ((10, 14, 42), (42, 52, 96)),
+}
+LIGHT = {"day": (1.0, 1.0, 1.0), "dusk": (0.86, 0.66, 0.62), "night": (0.34, 0.40, 0.56)}
+LAMP = {"day": (255, 250, 215), "dusk": (255, 215, 120), "night": (228, 232, 240)}
+SOIL = {"grass": (142, 172, 84), "sand": (214, 182, 126), "snow": (236, 241, 247)}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a clip shows: the landscape without things, float32 ``[H, W, 3]`` in 0..1, and the things' centres
+    ``[T, things, 2]`` in pixels (x, y), in the order of the caption."""
+
+    background: Image
+    centres: Image
+
+
+def render(scene: Scene, seed: int, frames: int) -> tuple[NDArray[np.uint8], Truth]:
+    """Draws a clip, uint8 ``[T, H, W, 3]``, and says what is in it. The same seed draws the same clip."""
+    drawn = np.random.default_rng(seed)
+    ground = background(scene, drawn)
+    centres = np.stack([_path(drawn, frames) for _ in scene.things], axis=1)
+    video = np.repeat(ground[None], frames, axis=0)
+    for n in reversed(range(len(scene.things))):
+        colour, shade = sprite(*scene.things[n], centres[:, n])
+        video += shade[..., None] * (colour - video)
+    return (video * 255).round().astype(np.uint8), Truth(ground, centres)
+
+
+def background(scene: Scene, drawn: np.random.Generator) -> Image:
+    """The landscape, float32 ``[H, W, 3]`` in 0..1."""
+    x, y = _grid()
+    high, low = (np.array(paint, np.float32) / 255 for paint in SKY[scene.time])
+    image = high + (low - high) * np.clip(y / 40, 0, 1)[..., None]
+    sun = np.array([drawn.uniform(10, 54), drawn.uniform(8, 14)])
+    disc = _inside(5.0 - np.hypot(x - sun[0], y - sun[1]))
+    image += disc[..., None] * (np.array(LAMP[scene.time], np.float32) / 255 - image)
+    soil = np.array(SOIL[scene.ground], np.float32) / 255 * np.array(LIGHT[scene.time], np.float32)
+    phase, height = drawn.uniform(0, 2 * np.pi), drawn.uniform(2, 5)
+    far = 38 + height * np.sin(2 * np.pi * x / 58 + phase)
+    near = 48 + 2.0 * np.sin(2 * np.pi * x / 90 + 2 * phase)
+    image += _inside(y - far)[..., None] * (soil * 0.80 - image)
+    image += _inside(y - near)[..., None] * (soil - image)
+    return image.astype(np.float32)
+
+
+def sprite(colour: str, shape: str, centres: Image) -> tuple[Image, Image]:
+    """A thing at centres ``[T, 2]``: colours ``[T, H, W, 3]`` and coverage ``[T, H, W]``, both in 0..1."""
+    x, y = _grid()
+    u, v = (x - centres[:, 0, None, None]) / RADIUS, (y - centres[:, 1, None, None]) / RADIUS
+    if shape == "ball":
+        cover = _inside((0.98 - np.hypot(u, v)) * RADIUS)
+        light = 1.16 - 0.62 * np.clip(np.hypot(u + 0.35, v + 0.40), 0, 1.4)
+    elif shape == "box":
+        cover = _inside((0.86 - np.maximum(np.abs(u), np.abs(v))) * RADIUS)
+        light = np.where(v < -0.42, 1.18, 0.92 - 0.22 * u)
+    else:
+        cover = _inside(np.minimum((0.92 - v) * RADIUS, (0.5 * (v + 0.98) - np.abs(u)) * RADIUS * 0.9))
+        light = 0.95 - 0.40 * np.clip(u / np.maximum(0.5 * (v + 0.98), 0.1), -1, 1)
+    paint = np.array(PAINT[colour], np.float32) / 255
+    return np.clip(paint * light[..., None].astype(np.float32), 0, 1), cover.astype(np.float32)
+
+
+def _path(drawn: np.random.Generator, frames: int) -> Image:
+    """Centres ``[T, 2]`` of a thing that drifts and bounces off the walls."""
+    room = SIZE - 2 * RADIUS
+    start, angle = drawn.uniform(0, room, 2), drawn.uniform(0, 2 * np.pi)
+    velocity = drawn.uniform(*SPEED) * np.array([np.cos(angle), np.sin(angle)])
+    travelled = start + velocity * np.arange(frames)[:, None]
+    folded = room - np.abs(np.mod(travelled, 2 * room) - room)
+    return (folded + RADIUS).astype(np.float32)
+
+
+def _inside(distance: Image) -> Image:
+    """Anti-aliased coverage of a signed distance in pixels, positive inside."""
+    return np.clip(distance + 0.5, 0, 1)
+
+
+@cache
+def _grid() -> tuple[Image, Image]:
+    """Pixel centres x and y, ``[H, W]`` each."""
+    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32) + 0.5
+    return x, y

@@ -1,0 +1,108 @@
+"""The LightningModule: drives a rollout in ``predict`` and ``test``, trains the same backbone in ``fit``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from rollforge.backbones.base import Backbone, Condition, Conditioner, VideoCodec
+from rollforge.data.requests import Request
+from rollforge.errors import UserError
+from rollforge.memory import KVCodec, Plain, Rope
+from rollforge.metrics.base import Metric
+from rollforge.noise import IndependentNoise, NoisePrior
+from rollforge.objectives.base import Clips, Objective
+from rollforge.policies.base import CachePolicy
+from rollforge.rollout import Rollout
+from rollforge.samplers.base import Sampler
+
+
+class RolloutModule(LightningModule):
+    """A backbone with everything it needs to roll and to be trained.
+
+    Args:
+        backbone: the network.
+        conditioner: prompts to text features.
+        codec: latents to pixels and back.
+        policy: which committed frames a block sees, and at which time index.
+        sampler: how a block is denoised.
+        noise: where the noise of a block comes from; independent for every frame unless said.
+        rope: rotary embedding; Wan's unless said.
+        kv_codec: how keys and values are kept; as they are unless said.
+        beside: a second policy, rolled from the same prompts and seeds and shown beside the first.
+        metrics: what ``test`` measures.
+        objective: what ``fit`` minimises.
+        optimizer: its optimizer.
+        scheduler: its learning-rate schedule, stepped with every optimizer step.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        conditioner: Conditioner,
+        codec: VideoCodec,
+        policy: CachePolicy,
+        sampler: Sampler,
+        noise: NoisePrior | None = None,
+        rope: Rope | None = None,
+        kv_codec: KVCodec | None = None,
+        beside: CachePolicy | None = None,
+        metrics: list[Metric] | None = None,
+        objective: Objective | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.conditioner, self.codec = backbone, conditioner, codec
+        self.policy, self.sampler, self.beside = policy, sampler, beside
+        self.noise, self.rope, self.kv_codec = noise or IndependentNoise(), rope or Rope(), kv_codec or Plain()
+        self.metrics: list[Metric] = metrics or []
+        self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
+
+    @torch.no_grad()
+    def condition(self, prompts: Sequence[str]) -> Condition:
+        """Text features of prompts."""
+        features: Condition = self.conditioner(prompts)
+        return features.to(self.device)
+
+    @torch.no_grad()
+    def encode(self, video: Tensor) -> Tensor:
+        """Pixel frames uint8 ``[B, T, H, W, 3]`` to latents ``[B, F, C, h, w]``."""
+        return self.codec.encode(video.permute(0, 1, 4, 2, 3).float() / 255)
+
+    def roll(self, request: Request, policy: CachePolicy | None = None) -> Iterator[Tensor]:
+        """Rolls one request; yields its pixel frames uint8 ``[T, H, W, 3]`` block by block, on the CPU."""
+        rollout = Rollout(self.backbone, policy or self.policy, self.sampler, self.noise, self.rope, self.kv_codec)
+        negative = self.condition([""]) if "negative" in self.sampler.lanes else None
+        blocks = rollout(
+            self.condition([request.prompt]), request.frames, request.seed, samples=[request.sample], negative=negative
+        )
+        decode = self.codec.stream()
+        for block in blocks:
+            with torch.no_grad():
+                yield to_bytes(decode(block.latents))[0]
+
+    def training_step(self, batch: Clips, batch_idx: int) -> Tensor:
+        if self.objective is None:
+            raise UserError("fit needs model.objective, the loss to train with, and the config names none.")
+        losses = self.objective(self, batch)
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, prog_bar=False)
+        return losses["loss"]
+
+    def configure_optimizers(self) -> Any:
+        if self.objective is None:
+            raise UserError("fit needs model.objective, the loss to train with, and the config names none.")
+        optimizer = self.optimizer(self.objective.parameters(self))
+        if self.scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
+
+
+def to_bytes(video: Tensor) -> Tensor:
+    """Pixel frames ``[B, T, 3, H, W]`` in 0..1 to uint8 ``[B, T, H, W, 3]`` on the CPU."""
+    return (video.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu()

@@ -1,0 +1,109 @@
+"""Flow matching in one parallel pass over a clip: teacher forcing and diffusion forcing."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rollforge.backbones.base import Condition
+from rollforge.errors import UserError
+from rollforge.memory import MaskedMemory
+from rollforge.objectives.base import Clips, Objective
+from rollforge.samplers.base import TIMESTEPS, add_noise, shifted
+
+if TYPE_CHECKING:
+    from rollforge.module import RolloutModule
+
+
+class FlowMatching(Objective):
+    """Regresses the flow ``noise - clean``; subclasses say what history a block sees.
+
+    Args:
+        shift: moves the uniformly drawn noise levels towards noise; 1 leaves them.
+        drop_text: share of clips trained without their caption, so that guidance is possible.
+        curriculum: clip length in latent frames from a training step on, e.g. ``{0: 3, 1000: 21}``. A shorter length
+            cuts every clip into several. Unset: whole clips.
+        single_blocks: share of the steps that train on single blocks whatever the curriculum says: the first block,
+            made from text alone, is the hardest.
+    """
+
+    def __init__(
+        self,
+        shift: float = 1.0,
+        drop_text: float = 0.1,
+        curriculum: dict[int, int] | None = None,
+        single_blocks: float = 0.0,
+    ) -> None:
+        if curriculum is not None and 0 not in curriculum:
+            raise UserError(f"{type(self).__name__}: curriculum must say the clip length from step 0 on, not only {curriculum}.")
+        self.shift, self.drop_text = shift, drop_text
+        self.curriculum, self.single_blocks = curriculum, single_blocks
+
+    def __call__(self, module: RolloutModule, clips: Clips) -> dict[str, Tensor]:
+        latents, condition = self._prepare(module, clips)
+        noise = torch.randn_like(latents)
+        error = self.flow_error(module, latents, noise, condition)  # [B, F]
+        return {"loss": error.mean(), "loss_first_block": error[:, : module.backbone.spec.block].mean()}
+
+    @abstractmethod
+    def flow_error(self, module: RolloutModule, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        """Mean squared error of the predicted flow for each frame, ``[B, F]``."""
+
+    def levels(self, module: RolloutModule, latents: Tensor) -> Tensor:
+        """A timestep for each block, drawn independently and told to each of its frames: ``[B, F]``."""
+        block = module.backbone.spec.block
+        drawn = torch.rand(latents.shape[0], latents.shape[1] // block, device=latents.device) * TIMESTEPS
+        return shifted(drawn, self.shift).repeat_interleave(block, dim=1)
+
+    def _prepare(self, module: RolloutModule, clips: Clips) -> tuple[Tensor, Condition]:
+        """Latents ``[B, F, C, H, W]`` cut as the curriculum says, and the text features of each row."""
+        latents = module.encode(clips["video"])
+        frames = self._frames(module, latents.shape[1])
+        pieces = latents.shape[1] // frames
+        latents = latents[:, : pieces * frames].unflatten(1, (pieces, frames)).flatten(0, 1)
+        captions = [caption for caption in clips["caption"] for _ in range(pieces)]
+        dropped = torch.rand(len(captions)) < self.drop_text
+        return latents, module.condition(["" if drop else caption for caption, drop in zip(captions, dropped, strict=True)])
+
+    def _frames(self, module: RolloutModule, available: int) -> int:
+        block = module.backbone.spec.block
+        due = [frames for start, frames in sorted((self.curriculum or {}).items()) if start <= module.global_step]
+        wanted = block if torch.rand(()) < self.single_blocks else min(due[-1] if due else available, available)
+        if wanted < block or wanted % block and due:
+            raise UserError(f"{type(self).__name__}: clips of {wanted} latent frames are not whole blocks of {block}.")
+        return wanted - wanted % block
+
+
+class DiffusionForcing(FlowMatching):
+    """Trains every block at its own noise level, its history at theirs (Diffusion Forcing, arXiv 2407.01392)."""
+
+    def flow_error(self, module: RolloutModule, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        levels = self.levels(module, latents)
+        memory = MaskedMemory.diffusion_forcing(module.backbone.spec, latents.shape[1], module.rope)
+        flow = module.backbone(add_noise(latents, noise, levels), levels, condition, memory)
+        return squared_error(flow, noise - latents)
+
+
+class TeacherForcing(FlowMatching):
+    """Trains every block on clean history, in one pass over the clip and its noisy copy."""
+
+    def flow_error(self, module: RolloutModule, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        return self.on_history(module, latents, latents, noise, condition)
+
+    def on_history(
+        self, module: RolloutModule, history: Tensor, latents: Tensor, noise: Tensor, condition: Condition
+    ) -> Tensor:
+        """The error of every block of ``latents`` given earlier blocks of ``history`` and its own noisy self."""
+        levels, frames = self.levels(module, latents), latents.shape[1]
+        memory = MaskedMemory.teacher_forcing(module.backbone.spec, frames, module.rope)
+        both = torch.cat([history, add_noise(latents, noise, levels)], dim=1)
+        flow = module.backbone(both, torch.cat([torch.zeros_like(levels), levels], dim=1), condition, memory)
+        return squared_error(flow[:, frames:], noise - latents)
+
+
+def squared_error(flow: Tensor, target: Tensor) -> Tensor:
+    """Mean over channels and space: ``[B, F]``."""
+    return (flow.float() - target).square().mean(dim=(2, 3, 4))

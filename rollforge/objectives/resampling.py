@@ -1,0 +1,74 @@
+"""Training on history the model made itself (Resampling Forcing, arXiv 2512.15702): teacher-free."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rollforge.backbones.base import Condition
+from rollforge.objectives.flow import TeacherForcing
+from rollforge.policies import Window
+from rollforge.rollout import Rollout
+from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Passes, Sampler, add_noise, shifted
+from rollforge.spec import Phase
+
+if TYPE_CHECKING:
+    from rollforge.module import RolloutModule
+
+
+class ResamplingForcing(TeacherForcing):
+    """Trains every block on history with the model's own errors in it.
+
+    The history is resampled block by block, without gradient: each block is noised to a level drawn once for the
+    video and brought back by one Euler step, given the resampled blocks before it. The target stays clean.
+
+    Args:
+        shift: as in flow matching.
+        drop_text: as in flow matching.
+        curriculum: as in flow matching.
+        single_blocks: as in flow matching.
+        history_shift: shift of the history's level, drawn from a logit-normal; below 1 means milder errors (paper: 0.6).
+    """
+
+    def __init__(
+        self,
+        shift: float = 1.0,
+        drop_text: float = 0.1,
+        curriculum: dict[int, int] | None = None,
+        single_blocks: float = 0.0,
+        history_shift: float = 0.6,
+    ) -> None:
+        super().__init__(shift, drop_text, curriculum, single_blocks)
+        self.history_shift = history_shift
+
+    def flow_error(self, module: RolloutModule, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        history = self.resample(module, latents, condition) if latents.shape[1] > module.backbone.spec.block else latents
+        return self.on_history(module, history, latents, noise, condition)
+
+    @torch.no_grad()
+    def resample(self, module: RolloutModule, latents: Tensor, condition: Condition) -> Tensor:
+        """The clip ``[B, F, C, H, W]`` as the model would have made it, block after block."""
+        level = shifted(torch.randn(len(latents), 1, device=latents.device).sigmoid() * TIMESTEPS, self.history_shift)
+        spec = module.backbone.spec
+        rollout = Rollout(module.backbone, Window(spec.window // spec.block - 1), _OneStep(latents, level), rope=module.rope)
+        return torch.cat([block.latents for block in rollout(condition, latents.shape[1])], dim=1)
+
+
+class _OneStep(Sampler):
+    """One Euler step from the true clip, noised to ``level`` ``[B, 1]``, to a clean guess."""
+
+    def __init__(self, latents: Tensor, level: Tensor) -> None:
+        self.latents, self.level = latents, level
+
+    def run(self, job: Job) -> Passes:
+        for step in job.steps:
+            true = self.latents[:, step.frames.start : step.frames.stop]
+            level = self.level.expand(true.shape[:2])
+            x = add_noise(true, torch.randn_like(true), level)
+            flow = yield Pass(step, x, level)
+            clean = x - (level / TIMESTEPS)[..., None, None, None] * flow
+            yield Finished(step, clean)
+            yield Pass(replace(step, phase=Phase.COMMIT), clean, 0.0)
