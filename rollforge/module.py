@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rollforge.backbones.base import Backbone, Condition, Conditioner, VideoCodec
 from rollforge.data.requests import Request
@@ -37,6 +39,7 @@ class RolloutModule(LightningModule):
         beside: a second policy, rolled from the same prompts and seeds and shown beside the first.
         metrics: what ``test`` measures.
         objective: what ``fit`` minimises.
+        ema: decay of the running average of the trained weights, which samples and the exported file use; 0 keeps none.
         optimizer: its optimizer.
         scheduler: its learning-rate schedule, stepped with every optimizer step.
     """
@@ -54,6 +57,7 @@ class RolloutModule(LightningModule):
         beside: CachePolicy | None = None,
         metrics: list[Metric] | None = None,
         objective: Objective | None = None,
+        ema: float = 0.0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -63,6 +67,16 @@ class RolloutModule(LightningModule):
         self.noise, self.rope, self.kv_codec = noise or IndependentNoise(), rope or Rope(), kv_codec or Plain()
         self.metrics: list[Metric] = metrics or []
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
+        self.average: AveragedModel | None = None
+        if objective and ema:
+            self.average = AveragedModel(self.trained, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
+
+    @property
+    def trained(self) -> nn.Module:
+        """The part that ``fit`` trains."""
+        if self.objective is None:
+            raise UserError("fit needs model.objective, the loss to train with, and the config names none.")
+        return self.get_submodule(self.objective.trains)
 
     @torch.no_grad()
     def condition(self, prompts: Sequence[str]) -> Condition:
@@ -87,17 +101,44 @@ class RolloutModule(LightningModule):
             with torch.no_grad():
                 yield to_bytes(decode(block.latents))[0]
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Puts the averaged weights in place of the trained ones for a while."""
+        if self.average is None:
+            yield
+            return
+        kept = {name: value.clone() for name, value in self.trained.state_dict().items()}
+        self.trained.load_state_dict(self.average.module.state_dict())
+        try:
+            yield
+        finally:
+            self.trained.load_state_dict(kept)
+
+    def setup(self, stage: str) -> None:
+        for part in (self.backbone, self.codec, self.conditioner):
+            part.requires_grad_(stage == "fit" and part is self.trained)
+
     def training_step(self, batch: Clips, batch_idx: int) -> Tensor:
-        if self.objective is None:
-            raise UserError("fit needs model.objective, the loss to train with, and the config names none.")
+        assert self.objective is not None
+        for part in (self.backbone, self.codec, self.conditioner):
+            part.train(part is self.trained)
         losses = self.objective(self, batch)
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, prog_bar=False)
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
+        self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.average is not None:
+            self.average.update_parameters(self.trained)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["torch_rng"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        torch.set_rng_state(checkpoint["torch_rng"])
+
     def configure_optimizers(self) -> Any:
-        if self.objective is None:
-            raise UserError("fit needs model.objective, the loss to train with, and the config names none.")
-        optimizer = self.optimizer(self.objective.parameters(self))
+        optimizer = self.optimizer(self.trained.parameters())
         if self.scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypedDict
 
-from torch import Tensor, nn
+from torch import Tensor
 
 if TYPE_CHECKING:
     from rollforge.module import RolloutModule
@@ -22,9 +21,8 @@ class Clips(TypedDict):
 class Objective(ABC):
     """A training loss."""
 
-    def parameters(self, module: RolloutModule) -> Iterable[nn.Parameter]:
-        """What the loss trains: the backbone, unless said otherwise."""
-        return module.backbone.parameters()
+    trains = "backbone"
+    """The part of the module that the loss trains."""
 
     @abstractmethod
     def __call__(self, module: RolloutModule, clips: Clips) -> dict[str, Tensor]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rollforge.errors import UserError
 from rollforge.objectives.base import Clips, Objective
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 class Reconstruction(Objective):
     """Trains the codec to give its input back, by the loss the codec itself defines."""
 
-    def parameters(self, module: RolloutModule) -> Iterable[nn.Parameter]:
-        return module.codec.parameters()
+    trains = "codec"
 
     def __call__(self, module: RolloutModule, clips: Clips) -> dict[str, Tensor]:
         loss = getattr(module.codec, "loss", None)

@@ -37,7 +37,7 @@ class PocketCodec(VideoCodec):
         weights: a safetensors file, ``pocket`` for the shipped weights; unset for random ones, to be trained.
     """
 
-    def __init__(self, channels: int = 8, width: int = 96, noise: float = 0.4, weights: str | None = None) -> None:
+    def __init__(self, channels: int = 8, width: int = 64, noise: float = 0.4, weights: str | None = None) -> None:
         super().__init__()
         half = width // 2
         self.noise = noise

@@ -1,0 +1,3 @@
+"""Placeholder."""
+from rollforge.metrics.base import Metric
+class WorldTruth(Metric): ...
