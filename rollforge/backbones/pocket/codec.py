@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rollforge.backbones.base import DecodeStream, VideoCodec
+from rollforge.backbones.weights import load_weights, shipped
 
 
 class Residual(nn.Module):
@@ -34,7 +35,7 @@ class PocketCodec(VideoCodec):
         channels: latent channels.
         width: channels at the coarse grid; half of it at the fine one.
         noise: largest standard deviation of the noise that training adds to the (unit-variance) latents.
-        weights: a safetensors file, ``pocket`` for the shipped weights; unset for random ones, to be trained.
+        weights: a safetensors file, or ``pocket`` for the shipped weights; unset for random ones, to be trained.
     """
 
     def __init__(self, channels: int = 8, width: int = 64, noise: float = 0.4, weights: str | None = None) -> None:
@@ -53,6 +54,8 @@ class PocketCodec(VideoCodec):
             nn.GroupNorm(8, half), nn.SiLU(), nn.Conv2d(half, 32 * 4, 3, padding=1), nn.PixelShuffle(2),
             nn.SiLU(), nn.Conv2d(32, 3 * 4, 3, padding=1), nn.PixelShuffle(2),
         )  # fmt: skip
+        if weights is not None:
+            load_weights(self, shipped("codec") if weights == "pocket" else weights)
 
     def encode(self, video: Tensor) -> Tensor:
         latents = self.normalise(self.encoder(video.flatten(0, 1) * 2 - 1))

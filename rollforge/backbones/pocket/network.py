@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rollforge.backbones.wan.network import Wan
+from rollforge.backbones.weights import load_weights, shipped
 
 
 class Pocket(Wan):
@@ -23,6 +24,7 @@ class Pocket(Wan):
         window: latent frames seen in training, the current block included.
         horizon: latent frames the model was trained to roll.
         fps: latent frames per second.
+        weights: a safetensors file, or ``pocket`` for the shipped weights; unset for random ones, to be trained.
     """
 
     def __init__(
@@ -30,10 +32,10 @@ class Pocket(Wan):
         channels: int = 8,
         height: int = 8,
         width: int = 8,
-        dim: int = 192,
+        dim: int = 160,
         layers: int = 6,
-        heads: int = 6,
-        ffn_dim: int = 768,
+        heads: int = 5,
+        ffn_dim: int = 640,
         freq_dim: int = 64,
         text_dim: int = 64,
         text_len: int = 4,
@@ -41,6 +43,7 @@ class Pocket(Wan):
         window: int = 21,
         horizon: int = 21,
         fps: float = 8.0,
+        weights: str | None = None,
     ) -> None:
         super().__init__(
             channels=channels,
@@ -58,3 +61,5 @@ class Pocket(Wan):
             horizon=horizon,
             fps=fps,
         )
+        if weights is not None:
+            load_weights(self, shipped("pocket") if weights == "pocket" else weights)

@@ -1,0 +1,111 @@
+"""The run folder: which videos are there, which are finished, and under which config."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rollforge import __version__
+from rollforge.data.requests import Request
+from rollforge.errors import UserError
+
+Entry = dict[str, Any]
+
+
+@dataclass
+class RunFolder:
+    """Where one config's videos go. Finished videos are never made again unless ``overwrite`` says so.
+
+    Args:
+        path: the folder.
+        config: the resolved config.
+        overwrite: whether to make finished videos again.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    overwrite: bool = False
+    entries: dict[str, Entry] = field(default_factory=dict, init=False)
+
+    @property
+    def config_hash(self) -> str:
+        """Hash of what decides the pixels: the ``model`` part of the config."""
+        text = json.dumps(self.config.get("model", {}), sort_keys=True, default=str)
+        return sha256(text.encode()).hexdigest()[:16]
+
+    def open(self) -> None:
+        """Creates the folder, or takes up what an earlier run of the same config left there."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            _write(self.path / ".writable", "")
+            (self.path / ".writable").unlink()
+        except OSError as error:
+            raise UserError(f"The output folder {self.path} cannot be written ({error.strerror}); choose another --output_dir.") from error
+        manifest = self.path / "manifest.json"
+        if manifest.exists() and not self.overwrite:
+            kept = _read(manifest)
+            if kept["config_hash"] != self.config_hash:
+                raise UserError(
+                    f"{self.path} holds videos of another config; choose another --output_dir, or --overwrite true to replace them."
+                )
+            self.entries = {entry["file"]: entry for entry in kept["videos"]}
+        _write(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        self._save()
+
+    def name(self, request: Request) -> str:
+        """The file name of a request, without suffix."""
+        words = re.sub(r"[^a-z0-9]+", "-", request.prompt.lower()).strip("-")[:60].rstrip("-")
+        return f"{request.sample:03d}-{words or 'video'}"
+
+    def finished(self, file: str, request: Request) -> bool:
+        """Whether this very video is there already. Raises ``UserError`` where another one has its name."""
+        if self.overwrite or not (self.path / file).exists():
+            return False
+        entry = self.entries.get(file, {})
+        asked = {"prompt": request.prompt, "seed": request.seed, "latent_frames": request.frames}
+        if not entry.get("complete") or any(entry[key] != value for key, value in asked.items()):
+            raise UserError(
+                f"{self.path / file} exists and is not the video asked for now (same prompt, seed and length); choose another "
+                "--output_dir, or --overwrite true to replace it."
+            )
+        return True
+
+    def record(self, entry: Entry) -> None:
+        """Notes a video in the manifest, at once and atomically."""
+        self.entries[entry["file"]] = entry
+        self._save()
+
+    def _save(self) -> None:
+        manifest = {
+            "rollforge": __version__,
+            "config_hash": self.config_hash,
+            "complete": bool(self.entries) and all(entry["complete"] for entry in self.entries.values()),
+            "videos": sorted(self.entries.values(), key=lambda entry: entry["file"]),
+        }
+        _write(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+
+
+def _read(manifest: Path) -> dict[str, Any]:
+    try:
+        kept: dict[str, Any] = json.loads(manifest.read_text())
+        _ = kept["config_hash"], [entry["file"] for entry in kept["videos"]]
+        return kept
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{manifest} is damaged ({error}); move it away, or choose another --output_dir.") from error
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a whole file or none."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
