@@ -20,6 +20,7 @@ from rollforge.metrics.base import Metric
 from rollforge.noise import IndependentNoise, NoisePrior
 from rollforge.objectives.base import Clips, Objective
 from rollforge.policies.base import CachePolicy
+from rollforge.report.predict import VideoOutput
 from rollforge.rollout import Rollout
 from rollforge.samplers.base import Sampler
 
@@ -67,6 +68,7 @@ class RolloutModule(LightningModule):
         self.noise, self.rope, self.kv_codec = noise or IndependentNoise(), rope or Rope(), kv_codec or Plain()
         self.metrics: list[Metric] = metrics or []
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
+        self.output: VideoOutput | None = None
         self.average: AveragedModel | None = None
         if objective and ema:
             self.average = AveragedModel(self.trained, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
@@ -117,6 +119,23 @@ class RolloutModule(LightningModule):
     def setup(self, stage: str) -> None:
         for part in (self.backbone, self.codec, self.conditioner):
             part.requires_grad_(stage == "fit" and part is self.trained)
+
+    @property
+    def fps(self) -> float:
+        """Pixel frames per second."""
+        return self.backbone.spec.fps * (self.codec.pixel_frames(2) - self.codec.pixel_frames(1))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the video in pixels."""
+        return self.codec.pixel_size(self.backbone.spec.width, self.backbone.spec.height)
+
+    def predict_step(self, batch: Request, batch_idx: int) -> Tensor | None:
+        """Rolls one request: into ``output`` where there is one, else returned as uint8 ``[T, H, W, 3]``."""
+        if self.output is None:
+            return torch.cat(list(self.roll(batch)))
+        self.output.make(self, batch)
+        return None
 
     def training_step(self, batch: Clips, batch_idx: int) -> Tensor:
         assert self.objective is not None

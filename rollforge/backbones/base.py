@@ -39,9 +39,12 @@ class Backbone(nn.Module, ABC):
 class Conditioner(nn.Module, ABC):
     """Turns prompts into text features."""
 
+    def check(self, prompts: Sequence[str]) -> None:  # noqa: B027 - most conditioners take any text
+        """Raises ``UserError`` for a prompt it cannot express, without doing the work."""
+
     @abstractmethod
     def forward(self, prompts: Sequence[str]) -> Condition:
-        """One row of features for each prompt. Raises ``UserError`` for a prompt it cannot express."""
+        """One row of features for each prompt."""
 
 
 class DecodeStream(ABC):
@@ -66,6 +69,10 @@ class VideoCodec(nn.Module, ABC):
     @abstractmethod
     def pixel_frames(self, latent_frames: int) -> int:
         """How many pixel frames the first ``latent_frames`` latents decode to."""
+
+    @abstractmethod
+    def pixel_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in pixels of a latent grid."""
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def frames(path: str | Path) -> Iterator[Frames]:
         UserError: for a file that is missing, empty, damaged or no video.
     """
     for picture in _pictures(Path(path)):
-        yield picture.to_ndarray(format="rgb24", interpolation=EXACT)
+        yield _rgb(picture, interpolation=EXACT)
 
 
 def read_clip(path: str | Path, start: int, count: int, stride: int = 1, backend: Backend = "auto") -> Frames:
@@ -98,15 +98,17 @@ def _with_decord(path: Path, index: _Index, wanted: range, backend: Backend) -> 
             return None
         raise UserError("The backend 'decord' is not installed: pip install decord, or choose 'pyav'.") from error
     try:
-        reader = decord.VideoReader(str(path), num_threads=1) if index.sound else ()
-        if len(reader) == index.info.frames:
+        reader = decord.VideoReader(str(path), num_threads=1) if index.sound else None
+        if reader and len(reader) == index.info.frames:
             clip: Frames = reader.get_batch(list(wanted)).asnumpy()
             return clip
     except (decord.DECORDError, RuntimeError) as error:
         if backend != "auto":
             raise UserError(f"decord cannot read {path}; choose the backend 'pyav'.") from error
     if backend != "auto":
-        raise UserError(f"{path} is not fit for decord (its header and its frames disagree); choose the backend 'pyav'.")
+        raise UserError(
+            f"{path} is not fit for decord (its header and its frames disagree); choose the backend 'pyav'."
+        )
     return None
 
 
@@ -115,20 +117,25 @@ def _with_pyav(path: Path, index: _Index, wanted: range) -> Frames:
     if not index.times:
         for number, picture in enumerate(_pictures(path)):
             if number in wanted:
-                clip[wanted.index(number)] = picture.to_ndarray(format="rgb24")
+                clip[wanted.index(number)] = _rgb(picture)
         return clip
     slots = {index.times[number]: slot for slot, number in enumerate(wanted)}
     last = max(slots)
     for seek in (index.times[wanted[0]], None):  # once more from the start, where seeking lands too late
         left = dict(slots)
         for picture in _pictures(path, seek):
-            if (slot := left.pop(picture.pts, None)) is not None:
-                clip[slot] = picture.to_ndarray(format="rgb24")
-            if not left or (picture.pts is not None and picture.pts > last):
+            time = -1 if picture.pts is None else picture.pts
+            if time in left:
+                clip[left.pop(time)] = _rgb(picture)
+            if not left or time > last:
                 break
         if not left:
             return clip
     raise UserError(f"{path} is damaged: {len(left)} frames of the clip cannot be decoded.")
+
+
+def _rgb(picture: av.VideoFrame, **how: Any) -> Frames:
+    return np.asarray(picture.to_ndarray(format="rgb24", **how), np.uint8)
 
 
 def _pictures(path: Path, seek: int | None = None) -> Iterator[av.VideoFrame]:

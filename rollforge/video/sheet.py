@@ -59,7 +59,9 @@ def draw(sheets: Sequence[ContactSheet], title: str, horizon: float | None = Non
         y = top + row * (thumb[1] + GAP)
         pen.text((MARGIN, y + thumb[1] // 2), sheet.label, INK, font(15), anchor="lm")
         for column, image in enumerate(sheet.images):
-            page.paste(Image.fromarray(image).resize(thumb, Image.Resampling.NEAREST), (left + column * (thumb[0] + GAP), y))
+            page.paste(
+                Image.fromarray(image).resize(thumb, Image.Resampling.NEAREST), (left + column * (thumb[0] + GAP), y)
+            )
     foot = size[1] - MARGIN - 22
     for column, time in enumerate(times):
         centre = left + column * (thumb[0] + GAP) + thumb[0] // 2

@@ -67,6 +67,9 @@ class PocketCodec(VideoCodec):
     def pixel_frames(self, latent_frames: int) -> int:
         return latent_frames
 
+    def pixel_size(self, width: int, height: int) -> tuple[int, int]:
+        return 8 * width, 8 * height
+
     def loss(self, video: Tensor) -> dict[str, Tensor]:
         """Reconstruction of pixel frames ``[B, T, 3, H, W]`` in 0..1 from latents with noise, with attention to edges."""
         latents = self.encode(video)

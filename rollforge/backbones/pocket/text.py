@@ -19,6 +19,10 @@ SCALE = 4.0  # one-hot features this large have about unit variance over a token
 class PocketText(Conditioner):
     """One-hot features of a caption of the procedural world, ``[B, 4, 64]``; the empty prompt is all zeros."""
 
+    def check(self, prompts: Sequence[str]) -> None:
+        for prompt in prompts:
+            _features(prompt)
+
     def forward(self, prompts: Sequence[str]) -> Condition:
         name = blake2b("\n".join(prompts).encode(), digest_size=8).hexdigest()
         return Condition(name, torch.stack([_features(prompt) for prompt in prompts]))
