@@ -3,52 +3,72 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from rollforge.commands.mistakes import Parser
 from rollforge.data.module import RolloutData
-from rollforge.errors import UserError, nearest
 from rollforge.module import RolloutModule
 from rollforge.registry import registry
+from rollforge.report.predict import VideoOutput
+from rollforge.report.run import RunFolder
 from rollforge.report.training import TrainingReport
 
-
-class Parser(LightningArgumentParser):
-    """Turns what jsonargparse says into one sentence."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UserError(_sentence(message)) from ex
+DEFAULTS: dict[str, Any] = {"logger": False, "enable_model_summary": False}
 
 
 class RollforgeCLI(LightningCLI):
-    """LightningCLI with an output folder."""
+    """LightningCLI with a run folder."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options beside Lightning's own."""
         parser.add_argument("--output_dir", type=str, default=None, help="run folder (default: outputs/<config name>)")
-        parser.add_argument("--checkpoint_every", type=int, default=500, help="fit: steps between checkpoints")
         parser.add_argument("--overwrite", type=bool, default=False, help="make finished videos again")
+        parser.add_argument("--report_every", type=int, default=250, help="fit: steps between reports and checkpoints")
 
     @property
-    def output_dir(self) -> Path:
+    def chosen(self) -> Any:
+        """The resolved config of the subcommand."""
+        return self.config[self.subcommand]
+
+    @property
+    def folder(self) -> RunFolder:
         """The run folder."""
-        return Path(self.config[self.subcommand].output_dir)
+        named = [Path(str(config)).stem for config in self.chosen.get("config") or []]
+        path = Path(self.chosen.output_dir or Path("outputs") / (named[-1] if named else "run"))
+        text = self.parser.dump(self.config, skip_none=False)
+        return RunFolder(path, yaml.safe_load(text)[self.subcommand], self.chosen.overwrite)
+
+    def before_predict(self) -> None:
+        """Checks all that can be checked before the first block."""
+        requests = self.datamodule.requests(self.model.backbone.spec.fps)
+        self.model.conditioner.check([request.prompt for request in requests])
+        folder = self.folder
+        folder.open()
+        self.model.output = VideoOutput(folder)
+
+    def after_predict(self) -> None:
+        """Says what there is to look at, and what to try next."""
+        made = "\n".join(f"  {path}" for path in self.model.output.made)
+        sys.stdout.write(f"\nOpen:\n{made}\n\nNext, another prompt and a longer video:\n  {_next(self.chosen)}\n")
 
     def before_fit(self) -> None:
-        checkpoint = ModelCheckpoint(
-            dirpath=self.output_dir, save_last=True, save_top_k=0, every_n_train_steps=self.config[self.subcommand].checkpoint_every
-        )
-        self.trainer.callbacks += [TrainingReport(self.output_dir), checkpoint]
+        """Adds checkpoints, the loss curve and samples."""
+        folder = self.folder.path
+        every = self.chosen.report_every
+        keep = ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0, every_n_train_steps=every)
+        self.trainer.callbacks += [TrainingReport(folder, every), keep]  # type: ignore[attr-defined]
 
 
 def run(name: str, arguments: list[str]) -> None:
     """Runs one of Lightning's subcommands."""
+    _quiet()
     registry().load()
     RollforgeCLI(
         RolloutModule,
@@ -58,8 +78,21 @@ def run(name: str, arguments: list[str]) -> None:
         save_config_callback=None,
         auto_configure_optimizers=False,
         seed_everything_default=0,
+        trainer_defaults={**DEFAULTS, "enable_progress_bar": name == "fit"},
     )
 
 
-def _sentence(message: str) -> str:
-    return message
+def _next(chosen: Any) -> str:
+    config = " ".join(f"--config {path}" for path in chosen.get("config") or [])
+    return (
+        f"rollforge predict {config} --data.prompts 'a yellow cone over snow at night' --data.seconds 120 "
+        "--output_dir outputs/next"
+    )
+
+
+def _quiet() -> None:
+    """Lightning's advertisements and notes on workers are not what a person came for."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).propagate = False
+    warnings.filterwarnings("ignore", module="lightning")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rollforge.errors import UserError
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One video to make: its prompt, its number and seed (which decide its noise), and its latent frames."""
 
     prompt: str

@@ -82,7 +82,7 @@ def read_clip(path: str | Path, start: int, count: int, stride: int = 1, backend
     index = _index(path)
     if start < 0 or count < 1 or stride < 1 or start + (count - 1) * stride >= index.info.frames:
         raise UserError(
-            f"{path} has {index.info.frames} frames: a clip of {count} from frame {start}, every {stride}, is not in it."
+            f"{path} has {index.info.frames} frames, so no clip of {count} from frame {start}, every {stride}."
         )
     wanted = range(start, start + count * stride, stride)
     clip = _with_decord(Path(path), index, wanted, backend) if backend != "pyav" else None
@@ -124,10 +124,10 @@ def _with_pyav(path: Path, index: _Index, wanted: range) -> Frames:
     for seek in (index.times[wanted[0]], None):  # once more from the start, where seeking lands too late
         left = dict(slots)
         for picture in _pictures(path, seek):
-            time = -1 if picture.pts is None else picture.pts
-            if time in left:
+            time = picture.pts
+            if time is not None and time in left:
                 clip[left.pop(time)] = _rgb(picture)
-            if not left or time > last:
+            if not left or (time is not None and time > last):
                 break
         if not left:
             return clip
@@ -169,12 +169,24 @@ def _scan(path: Path, changed: int, size: int) -> _Index:
         whole = [packet.pts for packet in packets if not (packet.is_corrupt or packet.is_discard)]
         sound = len(whole) == len(packets) and stream.frames in (0, len(packets)) and None not in whole
         width, height, rate = stream.width, stream.height, stream.average_rate or stream.guessed_rate
-    times = whole if sound else [picture.pts for picture in _pictures(path)]
+    times = whole if sound else _decodable(path)
     if not times or not rate:
         raise UserError(f"{path} holds no frame that can be read.")
     known = tuple(sorted(time for time in times if time is not None))
     info = VideoInfo(len(times), float(rate), width, height)
     return _Index(info, known if len(set(known)) == len(times) else (), sound)
+
+
+def _decodable(path: Path) -> list[int | None]:
+    """The times of the frames before the damage, if there is any; raises where not even one is readable."""
+    times: list[int | None] = []
+    try:
+        for picture in _pictures(path):
+            times.append(picture.pts)
+    except UserError:
+        if not times:
+            raise
+    return times
 
 
 def _video(path: Path, container: Any) -> Any:

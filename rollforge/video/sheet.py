@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from rollforge.errors import UserError
+
 INK, FAINT, PAPER, MARK = (32, 33, 36), (110, 114, 120), (255, 255, 255), (214, 69, 65)
-MARGIN, GAP, THUMB = 16, 4, 112  # pixels
+SMALL, LARGE = 128, 208  # pixels: widths up to which thumbnails grow, and to which they shrink
+MARGIN, GAP = 16, 4
 
 
 @dataclass
@@ -32,55 +37,85 @@ class ContactSheet:
     seen: int = field(default=0, init=False)
     images: list[NDArray[np.uint8]] = field(default_factory=list, init=False)
 
+    def __post_init__(self) -> None:
+        if self.total < 1 or self.count < 1 or self.fps <= 0:
+            raise UserError(
+                f"A contact sheet needs frames to show, not {self.count} of {self.total} at {self.fps} FPS."
+            )
+
     @property
     def picks(self) -> list[int]:
         """Numbers of the picked frames."""
         return sorted({round(x) for x in np.linspace(0, self.total - 1, min(self.count, self.total))})
 
+    @property
+    def times(self) -> list[float]:
+        """When the picked frames are shown, in seconds."""
+        return [pick / self.fps for pick in self.picks]
+
     def add(self, frames: NDArray[np.uint8]) -> None:
-        """The next frames, uint8 ``[T, H, W, 3]``."""
-        wanted = self.picks
-        self.images += [frame.copy() for n, frame in enumerate(frames, self.seen) if n in wanted]
+        """The next frames, uint8 ``[T, H, W, 3]``; any beyond ``total`` are not looked at."""
+        self.images += [frames[pick - self.seen].copy() for pick in self.picks if 0 <= pick - self.seen < len(frames)]
         self.seen += len(frames)
 
 
 def draw(sheets: Sequence[ContactSheet], title: str, horizon: float | None = None) -> Image.Image:
-    """One row for each sheet, all over the same times; frames past ``horizon`` seconds are marked."""
-    times = [pick / sheets[0].fps for pick in sheets[0].picks]
-    high, wide = sheets[0].images[0].shape[:2]
-    thumb = (THUMB, round(THUMB * high / wide)) if wide <= THUMB else (THUMB * 2, round(THUMB * 2 * high / wide))
+    """One row for each sheet, all over the same times; frames past ``horizon`` seconds are marked.
+
+    A video that ended early leaves its last places empty. Raises ``UserError`` where there is nothing to compare.
+    """
+    shown = [image for sheet in sheets for image in sheet.images[:1]]
+    if not shown or any(sheet.times != sheets[0].times for sheet in sheets):
+        raise UserError("The rows of a contact sheet need frames, and the same times in each of them.")
+    times, thumb = sheets[0].times, _thumbnail(shown[0]).size
     left = MARGIN + max(int(font(15).getlength(sheet.label)) for sheet in sheets) + MARGIN
-    top = MARGIN + 50
-    size = (left + len(times) * (thumb[0] + GAP) + MARGIN, top + len(sheets) * (thumb[1] + GAP) + 26 + MARGIN)
-    page = Image.new("RGB", size, PAPER)
+    right = left + len(times) * (thumb[0] + GAP) - GAP
+    lines = wrap(title, max(20, int((right - MARGIN) / font(18).getlength("n")))) or [""]
+    top = MARGIN + 24 * len(lines) + 26
+    foot = top + len(sheets) * (thumb[1] + GAP)
+    page = Image.new("RGB", (right + MARGIN, foot + 26 + MARGIN), PAPER)
     pen = ImageDraw.Draw(page)
-    pen.text((MARGIN, MARGIN), title, INK, font(18))
+    pen.multiline_text((MARGIN, MARGIN - 2), "\n".join(lines), INK, font(18), spacing=6)
     for row, sheet in enumerate(sheets):
         y = top + row * (thumb[1] + GAP)
-        pen.text((MARGIN, y + thumb[1] // 2), sheet.label, INK, font(15), anchor="lm")
+        pen.text((left - MARGIN, y + thumb[1] // 2), sheet.label, INK, font(15), anchor="rm")
         for column, image in enumerate(sheet.images):
-            page.paste(
-                Image.fromarray(image).resize(thumb, Image.Resampling.NEAREST), (left + column * (thumb[0] + GAP), y)
-            )
-    foot = size[1] - MARGIN - 22
+            page.paste(_thumbnail(image), (left + column * (thumb[0] + GAP), y))
+    past = len(times) if horizon is None else sum(time <= horizon for time in times)
     for column, time in enumerate(times):
         centre = left + column * (thumb[0] + GAP) + thumb[0] // 2
-        past = horizon is not None and time > horizon
-        pen.text((centre, foot), f"{time:.1f} s", MARK if past else FAINT, font(13), anchor="ma")
-    if horizon is not None and (first := next((n for n, time in enumerate(times) if time > horizon), 0)):
-        x = left + first * (thumb[0] + GAP) - GAP // 2 - 1
-        pen.line([(x, top - 18), (x, foot)], MARK, 2)
-        pen.text((x + 6, top - 20), f"past the trained horizon ({horizon:.1f} s)", MARK, font(13))
+        pen.text((centre, foot + 4), f"{time:.1f} s", FAINT if column < past else MARK, font(13), anchor="ma")
+    if 0 < past < len(times):
+        x = left + past * (thumb[0] + GAP) - GAP // 2
+        pen.rectangle([(x - 1, top - 20), (x, foot + 18)], MARK)
+        note, fits = f"trained horizon ends here ({horizon:.1f} s)", x < (left + right) // 2
+        pen.text((x + 7 if fits else x - 8, top - 19), note, MARK, font(13), anchor="la" if fits else "ra")
     return page
 
 
+def _thumbnail(image: NDArray[np.uint8]) -> Image.Image:
+    """Whole-number enlargement keeps small pixels crisp and alike; large frames are filtered down."""
+    picture = Image.fromarray(image)
+    wide, high = picture.size
+    if wide > LARGE:
+        return picture.resize((LARGE, max(1, round(high * LARGE / wide))), Image.Resampling.LANCZOS)
+    scale = max(1, SMALL // wide)
+    return picture.resize((wide * scale, high * scale), Image.Resampling.NEAREST)
+
+
 def save(page: Image.Image, path: Path) -> None:
-    """Writes a PNG, whole or not at all."""
+    """Writes a PNG, whole or not at all; raises ``UserError`` where it cannot."""
     partial = path.with_suffix(".partial.png")
-    page.save(partial)
-    partial.replace(path)
+    try:
+        page.save(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); free space there or choose another folder."
+        ) from error
 
 
+@cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font."""
     return ImageFont.load_default(size)

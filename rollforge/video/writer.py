@@ -1,8 +1,8 @@
 """Writes an mp4 block by block, so that what is written is playable at any moment and named finished only when it is.
 
 Colours are converted to BT.709 limited range and tagged so; one without the other shifts them by several levels. The
-file is a fragmented mp4, flushed at each group of pictures, under ``<name>.partial.mp4`` until it is closed. The encoder
-keeps no frame back, so a killed run loses at most the last group.
+file is a fragmented mp4, flushed at each group of pictures, under ``<name>.partial.mp4`` until it is closed. The
+encoder keeps no frame back, so a killed run loses at most the last group.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class VideoWriter:
         size: width and height of the frames in pixels; an odd edge of the video grows by a repeated pixel.
         fps: frames per second, a fraction if need be.
         scale: writes every pixel as a square of this many pixels.
-        crf: H.264 quality; lower is better and larger. 0 keeps every frame as it is, in RGB: for metrics, which must not
-            score the codec, and for fewer players.
+        crf: H.264 quality; lower is better and larger. 0 keeps every frame as it is, in RGB: for metrics, which
+            must not score the codec, and for fewer players.
 
     Raises:
         UserError: for arguments that make no video, and where the file cannot be created.
@@ -138,9 +138,11 @@ class VideoWriter:
         if self._file.closed:
             return
         try:
-            if self.written and not self._failure:
-                self._mux(None)
-            self._container.close()
+            try:
+                if self.written and not self._failure:
+                    self._mux(None)
+            finally:
+                self._container.close()
             self._file.sync()
         except UserError:
             pass  # kept in _failure

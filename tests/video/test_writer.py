@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from scenes import smooth, write
+
+from rollforge.errors import UserError
+from rollforge.video.reader import frames, probe
+from rollforge.video.writer import GROUP, VideoWriter
+
+
+def read(path: Path) -> np.ndarray:
+    return np.stack(list(frames(path)))
+
+
+def test_colours_come_back(tmp_path: Path) -> None:
+    video = smooth()
+    error = read(write(tmp_path / "a.mp4", video)).astype(float) - video
+    assert np.abs(error).mean() < 0.6
+    assert np.abs(error.mean((0, 1, 2))).max() < 0.15, "a shifted channel is a wrong matrix or range"
+
+
+def test_lossless_is_lossless(tmp_path: Path) -> None:
+    video = np.random.default_rng(0).integers(0, 256, (5, 15, 17, 3), np.uint8)
+    assert np.array_equal(read(write(tmp_path / "a.mp4", video, crf=0)), video)
+
+
+@pytest.mark.parametrize("fps", [16, 23.976, Fraction(30000, 1001), 0.5])
+def test_tags_and_times(tmp_path: Path, fps: float) -> None:
+    with av.open(str(write(tmp_path / "a.mp4", smooth(30), fps))) as container:
+        stream = container.streams.video[0]
+        pictures = list(container.decode(stream))
+    exact = Fraction(fps).limit_denominator(1001)
+    assert stream.average_rate == exact
+    assert [picture.pts * picture.time_base * exact for picture in pictures] == list(range(30))
+    tags = [stream.codec_context, pictures[0]]
+    assert all((tag.colorspace, tag.color_range, tag.color_trc, tag.color_primaries) == (1, 1, 1, 1) for tag in tags)
+    assert stream.pix_fmt == "yuv420p"
+
+
+def test_scale_keeps_pixels_square_and_odd_sizes_grow_by_an_edge(tmp_path: Path) -> None:
+    video = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), np.uint8)
+    lossless = read(write(tmp_path / "a.mp4", video, scale=3, crf=0))
+    assert np.array_equal(lossless, video.repeat(3, 1).repeat(3, 2))
+    padded = read(write(tmp_path / "b.mp4", smooth(3, 7, 5)))
+    assert padded.shape == (3, 6, 8, 3)
+    assert np.abs(padded[:, 5].astype(int) - padded[:, 4]).mean() < 4
+
+
+def test_the_final_name_appears_only_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with VideoWriter(path, (96, 64), 16) as writer:
+        writer.write(smooth(20))
+        assert not path.exists()
+        assert writer.partial.exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+    assert writer.written == probe(path).frames == 20
+
+
+@pytest.mark.parametrize("reason", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_leaves_all_frames_playable_and_no_final_name(tmp_path: Path, reason: type[BaseException]) -> None:
+    with pytest.raises(reason), VideoWriter(tmp_path / "a.mp4", (96, 64), 16) as writer:
+        writer.write(smooth(29))
+        raise reason
+    assert [file.name for file in tmp_path.iterdir()] == ["a.partial.mp4"]
+    assert len(read(tmp_path / "a.partial.mp4")) == 29
+
+
+def test_no_frames_is_no_video(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no frame"), VideoWriter(tmp_path / "a.mp4", (8, 8), 16):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_writer_loses_one_group_at_most(tmp_path: Path) -> None:
+    body = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from scenes import smooth;"
+        "from rollforge.video.writer import VideoWriter\n"
+        "writer = VideoWriter(sys.argv[2], (96, 64), 16); writer.write(smooth(100)); print('there', flush=True)\n"
+        "time.sleep(60)"
+    )
+    command = [sys.executable, "-c", body, str(Path(__file__).parent), str(tmp_path / "a.mp4")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"there\n"
+        process.send_signal(signal.SIGKILL)
+    assert 100 - GROUP <= probe(tmp_path / "a.partial.mp4").frames <= 100
+    assert len(read(tmp_path / "a.partial.mp4")) == probe(tmp_path / "a.partial.mp4").frames
+    assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+@pytest.mark.parametrize("count", [2, 60], ids=["at the end", "on the way"])
+def test_a_full_disk_is_final(tmp_path: Path, count: int) -> None:
+    (tmp_path / "a.partial.mp4").symlink_to("/dev/full")
+    writer = VideoWriter(tmp_path / "a.mp4", (96, 64), 16)
+    with pytest.raises(UserError, match=r"No space left on device\); free space"):
+        writer.write(smooth(count))
+        writer.close()
+    with pytest.raises(UserError, match="No space left"):
+        writer.write(smooth(1))
+    assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.mark.parametrize("missing", [1, 40, 400, 20_000])
+def test_a_disk_that_fills_up_never_passes_for_success(tmp_path: Path, missing: int) -> None:
+    """A file size limit stands for the full disk: FFmpeg alone is silent where only the last bytes do not fit."""
+    resource = pytest.importorskip("resource", reason="file size limits are a POSIX thing")
+    room = write(tmp_path / "whole.mp4", smooth(60)).stat().st_size - missing
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+            write(tmp_path / "a.mp4", smooth(60))
+        except UserError as error:
+            status = 0 if "File too large" in str(error) else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not (tmp_path / "a.mp4").exists()
+    if missing < 1000:
+        assert probe(tmp_path / "a.partial.mp4").frames >= 60 - GROUP
+
+
+def test_bad_arguments_are_sentences(tmp_path: Path) -> None:
+    for arguments, words in [
+        ((tmp_path / "a.avi", (8, 8), 16), "written as .mp4"),
+        ((tmp_path / "a.mp4", (0, 8), 16), "must be positive"),
+        ((tmp_path / "a.mp4", (8, 8), 0), "must be positive"),
+        ((tmp_path / "nowhere" / "a.mp4", (8, 8), 16), "cannot be written"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            VideoWriter(*arguments)
+    with VideoWriter(tmp_path / "a.mp4", (96, 64), 16) as writer:
+        for frames_ in (smooth(1).astype(np.float32), smooth(1)[0], smooth(1, 64, 96)):
+            with pytest.raises(ValueError, match="Expected uint8"):
+                writer.write(frames_)
+        writer.write(smooth(1))
