@@ -21,6 +21,7 @@ from rollforge.noise import IndependentNoise, NoisePrior
 from rollforge.objectives.base import Clips, Objective
 from rollforge.policies.base import CachePolicy
 from rollforge.report.predict import VideoOutput
+from rollforge.report.scores import Scores
 from rollforge.rollout import Rollout
 from rollforge.samplers.base import Sampler
 
@@ -69,6 +70,7 @@ class RolloutModule(LightningModule):
         self.metrics: list[Metric] = metrics or []
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
         self.output: VideoOutput | None = None
+        self.scores: Scores | None = None
         self.average: AveragedModel | None = None
         if objective and ema:
             self.average = AveragedModel(self.trained, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
@@ -91,17 +93,24 @@ class RolloutModule(LightningModule):
         """Pixel frames uint8 ``[B, T, H, W, 3]`` to latents ``[B, F, C, h, w]``."""
         return self.codec.encode(video.permute(0, 1, 4, 2, 3).float() / 255)
 
-    def roll(self, request: Request, policy: CachePolicy | None = None) -> Iterator[Tensor]:
-        """Rolls one request; yields its pixel frames uint8 ``[T, H, W, 3]`` block by block, on the CPU."""
+    def roll(self, requests: Sequence[Request], policy: CachePolicy | None = None) -> Iterator[Tensor]:
+        """Rolls requests of one length and seed together; yields their pixel frames uint8 ``[B, T, H, W, 3]``, on the
+        CPU, block by block."""
         rollout = Rollout(self.backbone, policy or self.policy, self.sampler, self.noise, self.rope, self.kv_codec)
-        negative = self.condition([""]) if "negative" in self.sampler.lanes else None
+        negative = self.condition([""] * len(requests)) if "negative" in self.sampler.lanes else None
         blocks = rollout(
-            self.condition([request.prompt]), request.frames, request.seed, samples=[request.sample], negative=negative
+            self.condition([request.prompt for request in requests]),
+            requests[0].frames,
+            requests[0].seed,
+            samples=[request.sample for request in requests],
+            negative=negative,
         )
-        decode = self.codec.stream()
+        decode, left = self.codec.stream(), self.codec.pixel_frames(requests[0].frames)
         for block in blocks:
             with torch.no_grad():
-                yield to_bytes(decode(block.latents))[0]
+                video = to_bytes(decode(block.latents))[:, :left]
+            left -= video.shape[1]
+            yield video
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -130,12 +139,19 @@ class RolloutModule(LightningModule):
         """Width and height of the video in pixels."""
         return self.codec.pixel_size(self.backbone.spec.width, self.backbone.spec.height)
 
-    def predict_step(self, batch: Request, batch_idx: int) -> Tensor | None:
-        """Rolls one request: into ``output`` where there is one, else returned as uint8 ``[T, H, W, 3]``."""
+    def predict_step(self, batch: list[Request], batch_idx: int) -> Tensor | None:
+        """Rolls requests: into ``output`` where there is one, else returned as uint8 ``[B, T, H, W, 3]``."""
         if self.output is None:
-            return torch.cat(list(self.roll(batch)))
-        self.output.make(self, batch)
+            return torch.cat(list(self.roll(batch)), dim=1)
+        for request in batch:
+            self.output.make(self, request)
         return None
+
+    def test_step(self, batch: list[Request], batch_idx: int) -> None:
+        """Rolls requests and measures them."""
+        if self.scores is None:
+            self.scores = Scores()
+        self.scores.measure(self, batch)
 
     def training_step(self, batch: Clips, batch_idx: int) -> Tensor:
         assert self.objective is not None

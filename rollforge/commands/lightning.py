@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import warnings
@@ -17,8 +18,10 @@ from rollforge.data.module import RolloutData
 from rollforge.module import RolloutModule
 from rollforge.registry import registry
 from rollforge.report.predict import VideoOutput
-from rollforge.report.run import RunFolder
+from rollforge.report.run import RunFolder, write
+from rollforge.report.scores import Scores, table
 from rollforge.report.training import TrainingReport
+from rollforge.video.sheet import draw, save
 
 DEFAULTS: dict[str, Any] = {"logger": False, "enable_model_summary": False}
 
@@ -58,6 +61,21 @@ class RollforgeCLI(LightningCLI):
         made = "\n".join(f"  {path}" for path in self.model.output.made)
         sys.stdout.write(f"\nOpen:\n{made}\n\nNext, another prompt and a longer video:\n  {_next(self.chosen)}\n")
 
+    def before_test(self) -> None:
+        """Checks all that can be checked before the first block."""
+        requests = self.datamodule.requests(self.model.backbone.spec.fps)
+        self.model.conditioner.check([request.prompt for request in requests])
+        self.folder.open()
+        self.model.scores = Scores()
+
+    def after_test(self) -> None:
+        """Writes and prints the figures."""
+        scores, path = self.model.scores, self.folder.path
+        write(path / "metrics.json", json.dumps(scores.rows, indent=1))
+        horizon = self.model.codec.pixel_frames(self.model.backbone.spec.horizon) / self.model.fps
+        save(draw(scores.sheets, type(self.model.policy).__name__, horizon), path / "sheet.png")
+        sys.stdout.write(f"\n{table(scores.rows)}\n\nOpen:\n  {path / 'sheet.png'}\n  {path / 'metrics.json'}\n")
+
     def before_fit(self) -> None:
         """Adds checkpoints, the loss curve and samples."""
         folder = self.folder.path
@@ -78,7 +96,7 @@ def run(name: str, arguments: list[str]) -> None:
         save_config_callback=None,
         auto_configure_optimizers=False,
         seed_everything_default=0,
-        trainer_defaults={**DEFAULTS, "enable_progress_bar": name == "fit"},
+        trainer_defaults={**DEFAULTS, "enable_progress_bar": name != "predict"},
     )
 
 

@@ -21,6 +21,7 @@ class RolloutData(LightningDataModule):
         prompts: a list of prompts, one prompt, a text file (one a line) or a folder of text files.
         seconds: length of each video.
         seed: of the noise; with a prompt's place in the list it decides the video.
+        rollout_batch: videos that ``test`` rolls together; the videos do not depend on it.
         clips: what to train on.
         batch_size: clips in a training step.
         workers: processes that prepare training clips.
@@ -31,6 +32,7 @@ class RolloutData(LightningDataModule):
         prompts: list[str] | str = (),  # type: ignore[assignment]
         seconds: float = 10.0,
         seed: int = 0,
+        rollout_batch: int = 1,
         clips: Dataset | None = None,
         batch_size: int = 16,
         workers: int = 0,
@@ -38,7 +40,7 @@ class RolloutData(LightningDataModule):
         super().__init__()
         if not seconds > 0 or not math.isfinite(seconds):
             raise UserError(f"data.seconds must be above 0, not {seconds}.")
-        self.prompts, self.seconds, self.seed = prompts, seconds, seed
+        self.prompts, self.seconds, self.seed, self.rollout_batch = prompts, seconds, seed, rollout_batch
         self.clips, self.batch_size, self.workers = clips, batch_size, workers
 
     def requests(self, fps: float) -> list[Request]:
@@ -51,7 +53,8 @@ class RolloutData(LightningDataModule):
     def predict_dataloader(self) -> Any:
         trainer = self.trainer
         requests = self.requests(trainer.lightning_module.backbone.spec.fps) if trainer else []
-        return DataLoader(requests, batch_size=None, collate_fn=_same)  # type: ignore[arg-type]
+        size = self.rollout_batch
+        return DataLoader(requests, size, collate_fn=list)  # type: ignore[arg-type]
 
     def test_dataloader(self) -> Any:
         return self.predict_dataloader()
@@ -82,6 +85,3 @@ class _Onwards(Sampler[int]):
         self.epoch, self.skip = self.epoch + 1, 0
         return iter(order.tolist())
 
-
-def _same(request: Request) -> Request:
-    return request

@@ -15,9 +15,12 @@ class Metric(ABC):
         """A new video begins."""
 
     @abstractmethod
-    def update(self, frames: Tensor) -> None:
-        """The next pixel frames, uint8 ``[T, H, W, 3]``."""
+    def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
+        """Measures pixel frames ``start, start + 1, ...``, uint8 ``[T, H, W, 3]``: named curves, one number a frame.
 
-    @abstractmethod
-    def compute(self) -> dict[str, list[float]]:
-        """Named curves over the video so far, one number for each pixel frame."""
+        Frames may be left out between two calls, never come back.
+        """
+
+    def truth(self, prompt: str, seed: int, frames: int) -> Tensor | None:
+        """True video for a prompt, uint8 ``[T, H, W, 3]``, where the metric knows what is true."""
+        return None

@@ -73,32 +73,30 @@ class WorldTruth(Metric):
         true = _floats(torch.from_numpy(np.concatenate([render(scene, seed, 2)[0] for seed in range(16)])))
         self.true_sharpness = _laplacian(true).mean()
         moments = torch.from_numpy(render(scene, 0, 240)[0][::8])
-        self.true_distance = _distances(_thumbnails(_floats(moments)), _thumbnails(_floats(moments))).median()
+        self.true_distance = torch.pdist(_thumbnails(_floats(moments))).median()
         self.opening = torch.zeros(0, 256)
         self.path = torch.zeros(0, len(self.things), 2)
-        self.curves: dict[str, list[float]] = {}
+        self.next = 0
 
-    def update(self, frames: Tensor) -> None:
+    def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
         video = _floats(frames)
         found, colour_error, centres = self._things(video)
         rows = video.median(dim=3).values - self.landscape
         thumbnails = _thumbnails(video)
         self.opening = torch.cat([self.opening, thumbnails])[:OPENING] if len(self.opening) < OPENING else self.opening
-        self.path = torch.cat([self.path, centres])[-len(frames) - STRIDE :]
-        earlier = self.path[: -len(frames)] if len(self.path) > len(frames) else self.path[:0]
-        measured = {
+        path = torch.cat([self.path if start == self.next else self.path[:0], centres])
+        self.path, self.next = path[-STRIDE:], start + len(frames)
+        return {
             "presence": found,
             "colour_error": colour_error,
             "background_error": torch.cat([rows[:, :, SKY], rows[:, :, GROUND]], dim=2).abs().mean(dim=(1, 2)),
             "sharpness": _laplacian(video) / self.true_sharpness,
-            "motion": _travel(torch.cat([earlier, centres]), len(frames)),
-            "repetition": 1 - _distances(thumbnails, self.opening).min(dim=1).values / self.true_distance,
+            "motion": _travel(path, len(frames)),
+            "repetition": 1 - torch.cdist(thumbnails, self.opening).min(dim=1).values / self.true_distance,
         }
-        for name, curve in measured.items():
-            self.curves.setdefault(name, []).extend(curve.tolist())
 
-    def compute(self) -> dict[str, list[float]]:
-        return self.curves
+    def truth(self, prompt: str, seed: int, frames: int) -> Tensor:
+        return torch.from_numpy(render(Scene.parse(prompt), seed, frames)[0])
 
     def _things(self, video: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Share found ``[T]``, colour error ``[T]`` and centres ``[T, things, 2]``; nearer things hide farther ones."""
@@ -161,10 +159,6 @@ def _laplacian(video: Tensor) -> Tensor:
 
 def _thumbnails(video: Tensor) -> Tensor:
     return functional.avg_pool2d(_luma(video), 4).flatten(1)
-
-
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    return torch.cdist(a, b)
 
 
 def _travel(path: Tensor, frames: int) -> Tensor:

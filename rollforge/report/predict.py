@@ -77,8 +77,8 @@ class VideoOutput:
         self.folder.record(entry)
         pace = _Pace()
         with VideoWriter(file, module.size, module.fps, scale) as writer:
-            for video in _progress(module.roll(request, policy), sheet.total, module.fps, sheet.label):
-                block = video.numpy()[: sheet.total - writer.written]
+            for video in _progress(module.roll([request], policy), sheet.total, module.fps, sheet.label):
+                block = video[0].numpy()
                 writer.write(block)
                 sheet.add(block)
                 pace.block(len(block))
@@ -119,6 +119,6 @@ def _progress(blocks: Iterator[Any], total: int, fps: float, label: str) -> Iter
     with tqdm(desc=f"{label:14}", total=total / fps, bar_format=form, leave=True) as bar:
         for block in blocks:
             yield block
-            made = min(total, made + len(block))
+            made += block.shape[1]
             bar.set_postfix_str(f"{made / (time.perf_counter() - started):.0f} frames/s", refresh=False)
             bar.update(made / fps - bar.n)

@@ -44,7 +44,7 @@ class RunFolder:
         """Creates the folder, or takes up what an earlier run of the same config left there."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            _write(self.path / ".writable", "")
+            write(self.path / ".writable", "")
             (self.path / ".writable").unlink()
         except OSError as error:
             raise UserError(f"The output folder {self.path} cannot be written ({error.strerror}); choose another --output_dir.") from error
@@ -56,7 +56,7 @@ class RunFolder:
                     f"{self.path} holds videos of another config; choose another --output_dir, or --overwrite true to replace them."
                 )
             self.entries = {entry["file"]: entry for entry in kept["videos"]}
-        _write(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        write(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         self._save()
 
     def name(self, request: Request) -> str:
@@ -89,7 +89,7 @@ class RunFolder:
             "complete": bool(self.entries) and all(entry["complete"] for entry in self.entries.values()),
             "videos": sorted(self.entries.values(), key=lambda entry: entry["file"]),
         }
-        _write(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+        write(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
 
 
 def _read(manifest: Path) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _read(manifest: Path) -> dict[str, Any]:
         raise UserError(f"{manifest} is damaged ({error}); move it away, or choose another --output_dir.") from error
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """Writes a whole file or none."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w") as file:

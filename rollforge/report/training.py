@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import matplotlib
+import numpy as np
 from lightning.pytorch import Callback, Trainer
+from matplotlib import pyplot
 from safetensors.torch import save_file
+
+from rollforge.data.module import RolloutData
+from rollforge.video.sheet import ContactSheet, draw, save
+
+if TYPE_CHECKING:
+    from rollforge.module import RolloutModule
+
+matplotlib.use("Agg")
 
 
 class TrainingReport(Callback):
-    """Writes ``losses.csv``, ``loss.png``, ``samples.png`` and ``<part>.safetensors`` into the run folder.
+    """Writes ``losses.csv``, ``loss.png``, ``samples-<step>.png`` and ``<part>.safetensors`` into the run folder.
+
+    Samples are rolled from the config's own prompts, with the averaged weights where there are any.
 
     Args:
         folder: the run folder.
@@ -22,25 +34,81 @@ class TrainingReport(Callback):
     def __init__(self, folder: Path, every: int = 250) -> None:
         self.folder, self.every = folder, every
         self.rows: list[dict[str, float]] = []
+        self.reported = -1
 
-    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        measured = {name.removeprefix("train/"): float(value) for name, value in trainer.callback_metrics.items()}
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Takes up the curve of the run that is being resumed, up to its checkpoint."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "losses.csv"
+        if trainer.global_step and file.exists():
+            with file.open(newline="") as lines:
+                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+            self.rows = [row for row in rows if row["step"] <= trainer.global_step]
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Notes the losses of one step."""
+        measured = {
+            name.removeprefix("train/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("train/")
+        }
         self.rows.append({"step": trainer.global_step, **measured})
         if trainer.global_step % self.every == 0:
-            self.report(trainer, module)
+            self.report(trainer, pl_module)
 
-    def on_train_end(self, trainer: Trainer, module: Any) -> None:
-        self.report(trainer, module)
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """The last report."""
+        if self.rows and self.reported != trainer.global_step:
+            self.report(trainer, pl_module)
 
-    def report(self, trainer: Trainer, module: Any) -> None:
+    def report(self, trainer: Trainer, module: RolloutModule) -> None:
         """Writes everything there is to see so far."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "losses.csv").open("a", newline="") as file:
-            writer = csv.DictWriter(file, self.rows[0].keys())
-            if file.tell() == 0:
-                writer.writeheader()
+        self.reported = trainer.global_step
+        with (self.folder / "losses.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(self.rows[-1]))
+            writer.writeheader()
             writer.writerows(self.rows)
-        self.rows = []
+        _plot(self.rows, self.folder / "loss.png")
         with module.averaged():
+            assert module.objective is not None
             weights = {name: value.contiguous() for name, value in module.trained.state_dict().items()}
-            save_file(weights, self.folder / f"{module.objective.trains}.safetensors")
+            partial = self.folder / "weights.partial"
+            save_file(weights, partial)
+            partial.replace(self.folder / f"{module.objective.trains}.safetensors")
+            self._samples(trainer, module)
+
+    def _samples(self, trainer: Trainer, module: RolloutModule) -> None:
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, RolloutData) or not data.prompts:
+            return
+        training = module.training
+        module.eval()
+        sheets = []
+        for request in data.requests(module.backbone.spec.fps):
+            sheet = ContactSheet(request.prompt, module.codec.pixel_frames(request.frames), module.fps)
+            for video in module.roll([request]):
+                sheet.add(video[0].numpy())
+            sheets.append(sheet)
+        module.train(training)
+        horizon = module.codec.pixel_frames(module.backbone.spec.horizon) / module.fps
+        title = f"step {trainer.global_step}, {type(module.policy).__name__}"
+        save(draw(sheets, title, horizon), self.folder / f"samples-{trainer.global_step:06d}.png")
+
+
+def _plot(rows: list[dict[str, float]], path: Path) -> None:
+    """Every logged loss over the steps, smoothed over a fiftieth of the run."""
+    figure, axes = pyplot.subplots(figsize=(8, 4.5))
+    steps = [row["step"] for row in rows]
+    width = max(1, len(rows) // 50)
+    for name in rows[-1]:
+        if name.startswith("loss"):
+            values = np.array([row.get(name, np.nan) for row in rows])
+            smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+            axes.plot(steps[width - 1 :], smooth, label=name)
+    axes.set_xlabel("step")
+    axes.set_yscale("log")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,12 +1,14 @@
 """Reads videos: PyAV is the reader of record; decord, where it is installed, cuts random clips faster.
 
 A container's own frame count is never believed: decord waits for ever for frames that a header only promises, so it
-is given a file only when the packets were counted and agree.
+gets a file only when the packets were counted and agree. Nor does it get codecs in which it is silently two frames off
+after a seek (MPEG-4 with B-frames, HEVC with open groups of pictures).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +24,7 @@ from rollforge.errors import UserError
 Backend = Literal["auto", "decord", "pyav"]
 Frames = NDArray[np.uint8]
 
+DECORD_CODECS = ("h264", "vp8", "vp9")  # in these it is exact
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
@@ -39,7 +42,7 @@ class VideoInfo:
 class _Index:
     info: VideoInfo
     times: tuple[int, ...]  # of every frame, in the stream's time base and in showing order; empty where it has none
-    sound: bool  # the container promises what it holds
+    for_decord: bool  # the container holds what it promises, and decord is exact in its codec
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -57,6 +60,7 @@ def frames(path: str | Path) -> Iterator[Frames]:
     Raises:
         UserError: for a file that is missing, empty, damaged or no video.
     """
+    _version(path)
     for picture in _pictures(Path(path)):
         yield _rgb(picture, interpolation=EXACT)
 
@@ -93,22 +97,17 @@ def _with_decord(path: Path, index: _Index, wanted: range, backend: Backend) -> 
     """The clip, or None where ``auto`` should turn to PyAV."""
     try:
         import decord
-    except ImportError as error:
-        if backend == "auto":
-            return None
-        raise UserError("The backend 'decord' is not installed: pip install decord, or choose 'pyav'.") from error
-    try:
-        reader = decord.VideoReader(str(path), num_threads=1) if index.sound else None
+
+        reason = f"decord cannot be trusted with {path}"
+        reader = decord.VideoReader(str(path), num_threads=1) if index.for_decord else None
         if reader and len(reader) == index.info.frames:
-            clip: Frames = reader.get_batch(list(wanted)).asnumpy()
-            return clip
-    except (decord.DECORDError, RuntimeError) as error:
-        if backend != "auto":
-            raise UserError(f"decord cannot read {path}; choose the backend 'pyav'.") from error
-    if backend != "auto":
-        raise UserError(
-            f"{path} is not fit for decord (its header and its frames disagree); choose the backend 'pyav'."
-        )
+            return np.asarray(reader.get_batch(list(wanted)).asnumpy(), np.uint8)
+    except ImportError:
+        reason = "decord is not installed (pip install decord)"
+    except (decord.DECORDError, RuntimeError):
+        reason = f"decord cannot read {path}"
+    if backend == "decord":
+        raise UserError(f"{reason}; choose the backend 'pyav'.")
     return None
 
 
@@ -151,13 +150,18 @@ def _pictures(path: Path, seek: int | None = None) -> Iterator[av.VideoFrame]:
 
 
 def _index(path: str | Path) -> _Index:
+    return _scan(Path(path), *_version(path))
+
+
+def _version(path: str | Path) -> tuple[int, int]:
+    """When the file was changed, and its size; raises where there is nothing to read."""
     try:
         stat = Path(path).stat()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     if not stat.st_size:
         raise UserError(f"{path} is empty; a video file was expected.")
-    return _scan(Path(path), stat.st_mtime_ns, stat.st_size)
+    return stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache(maxsize=256)
@@ -168,13 +172,14 @@ def _scan(path: Path, changed: int, size: int) -> _Index:
         packets = [packet for packet in container.demux(stream) if packet.size]
         whole = [packet.pts for packet in packets if not (packet.is_corrupt or packet.is_discard)]
         sound = len(whole) == len(packets) and stream.frames in (0, len(packets)) and None not in whole
+        codec = stream.codec_context.codec.canonical_name
         width, height, rate = stream.width, stream.height, stream.average_rate or stream.guessed_rate
     times = whole if sound else _decodable(path)
     if not times or not rate:
         raise UserError(f"{path} holds no frame that can be read.")
     known = tuple(sorted(time for time in times if time is not None))
     info = VideoInfo(len(times), float(rate), width, height)
-    return _Index(info, known if len(set(known)) == len(times) else (), sound)
+    return _Index(info, known if len(set(known)) == len(times) else (), sound and codec in DECORD_CODECS)
 
 
 def _decodable(path: Path) -> list[int | None]:
@@ -182,7 +187,7 @@ def _decodable(path: Path) -> list[int | None]:
     times: list[int | None] = []
     try:
         for picture in _pictures(path):
-            times.append(picture.pts)
+            times.append(picture.pts)  # noqa: PERF401 - those before the damage must stay
     except UserError:
         if not times:
             raise
@@ -195,16 +200,10 @@ def _video(path: Path, container: Any) -> Any:
     return container.streams.video[0]
 
 
-class _readable:
+@contextmanager
+def _readable(path: Path, where: Callable[[], str] = str) -> Iterator[None]:
     """Turns FFmpeg's complaints into a sentence about the file."""
-
-    def __init__(self, path: Path, where: Callable[[], str] = str) -> None:
-        self.path, self.where = path, where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError | av.FFmpegError):
-            reason = error.strerror or error
-            raise UserError(f"{self.path} is damaged{self.where()} or is no video ({reason}).") from error
+    try:
+        yield
+    except (OSError, av.FFmpegError) as error:
+        raise UserError(f"{path} is damaged{where()} or is no video ({error.strerror or error}).") from error

@@ -71,7 +71,7 @@ class PocketCodec(VideoCodec):
         return 8 * width, 8 * height
 
     def loss(self, video: Tensor) -> dict[str, Tensor]:
-        """Reconstruction of pixel frames ``[B, T, 3, H, W]`` in 0..1 from latents with noise, with attention to edges."""
+        """Reconstruction of pixel frames ``[B, T, 3, H, W]`` in 0..1 from noisy latents, with attention to edges."""
         latents = self.encode(video)
         sigma = self.noise * torch.rand(len(latents), 1, 1, 1, 1, device=video.device)
         rebuilt = self.pixels(latents + sigma * torch.randn_like(latents))

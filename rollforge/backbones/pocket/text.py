@@ -24,7 +24,7 @@ class PocketText(Conditioner):
             _features(prompt)
 
     def forward(self, prompts: Sequence[str]) -> Condition:
-        name = blake2b("\n".join(prompts).encode(), digest_size=8).hexdigest()
+        name = blake2b(repr(list(prompts)).encode(), digest_size=8).hexdigest()
         return Condition(name, torch.stack([_features(prompt) for prompt in prompts]))
 
 

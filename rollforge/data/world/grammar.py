@@ -84,13 +84,15 @@ def _thing(text: str, words: list[str]) -> Thing:
 
 def _word(text: str, kind: str, words: list[str]) -> str:
     if len(words) != 1 or words[0] not in WORDS[kind]:
-        said = " ".join(words) or "nothing"
-        raise _unsaid(text, f"{said!r} is not a {kind}.{nearest(said, WORDS[kind])}".rstrip("."))
+        said = " ".join(words)
+        close = nearest(said, WORDS[kind]).strip(" ?").lower()
+        raise _unsaid(text, f"{said or 'nothing'!r} is not a {kind}" + (f" ({close}?)" if said and close else ""))
     return words[0]
 
 
 def _unsaid(text: str, why: str) -> UserError:
     lists = "; ".join(f"{kind}: {', '.join(words)}" for kind, words in WORDS.items())
     return UserError(
-        f"Pocket cannot draw {text!r}: {why}. It knows 'a COLOUR SHAPE [and a COLOUR SHAPE] over GROUND at TIME' with {lists}."
+        f"Pocket cannot draw {text!r}: {why}; "
+        f"it knows 'a COLOUR SHAPE [and a COLOUR SHAPE] over GROUND at TIME' with {lists}."
     )
