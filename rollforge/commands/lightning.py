@@ -19,7 +19,7 @@ from rollforge.module import RolloutModule
 from rollforge.registry import registry
 from rollforge.report.predict import VideoOutput
 from rollforge.report.run import RunFolder, write
-from rollforge.report.scores import Scores, table
+from rollforge.report.scores import Scores, table, truth
 from rollforge.report.training import TrainingReport
 from rollforge.video.sheet import draw, save
 
@@ -71,10 +71,11 @@ class RollforgeCLI(LightningCLI):
     def after_test(self) -> None:
         """Writes and prints the figures."""
         scores, path = self.model.scores, self.folder.path
-        write(path / "metrics.json", json.dumps(scores.rows, indent=1))
+        rows = [*truth(self.model, self.datamodule.requests(self.model.backbone.spec.fps)), *scores.rows]
+        write(path / "metrics.json", json.dumps(rows, indent=1))
         horizon = self.model.codec.pixel_frames(self.model.backbone.spec.horizon) / self.model.fps
         save(draw(scores.sheets, type(self.model.policy).__name__, horizon), path / "sheet.png")
-        sys.stdout.write(f"\n{table(scores.rows)}\n\nOpen:\n  {path / 'sheet.png'}\n  {path / 'metrics.json'}\n")
+        sys.stdout.write(f"\n{table(rows)}\n\nOpen:\n  {path / 'sheet.png'}\n  {path / 'metrics.json'}\n")
 
     def before_fit(self) -> None:
         """Adds checkpoints, the loss curve and samples."""

@@ -81,7 +81,7 @@ def sprite(colour: str, shape: str, centres: Image) -> tuple[Image, Image]:
 
 
 def _paste(video: Image, colour: str, shape: str, centres: Image) -> None:
-    """Draws a thing into ``[T, H, W, 3]``, touching only the pixels around it: the same picture as ``sprite``, sooner."""
+    """Draws a thing into ``[T, H, W, 3]``, only where it is: the same picture as ``sprite``, sooner."""
     corners = np.clip(np.floor(centres).astype(int) - PATCH // 2, 0, SIZE - PATCH)
     columns = corners[:, 0, None, None] + np.arange(PATCH)
     rows = corners[:, 1, None, None] + np.arange(PATCH)[:, None]
