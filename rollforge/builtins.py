@@ -1,4 +1,4 @@
-"""The built-in parts, registered through the same hooks as anyone's. Named, not imported: ``rollforge`` starts light."""
+"""The built-in parts, registered through the same hooks as anyone's; named, not imported, so that starting is cheap."""
 
 from rollforge.registry import Register, hookimpl
 

@@ -63,7 +63,9 @@ class FixedNoise(NoisePrior):
         from safetensors.torch import load_file
 
         if not Path(file).is_file():
-            raise UserError(f"FixedNoise: there is no file {file}; expected a safetensors file with 'noise' and 'renoise'.")
+            raise UserError(
+                f"FixedNoise: there is no file {file}; expected a safetensors file with 'noise' and 'renoise'."
+            )
         try:
             tensors = load_file(file)
         except SafetensorError as error:

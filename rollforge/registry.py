@@ -119,7 +119,9 @@ class Registry:
                 if part.origin == BUILT_IN:
                     raise
                 del self.parts[key]
-                self.failures.append(f"{part.origin}: the {part.kind} {part.name!r} cannot be imported ({_brief(error)}).")
+                self.failures.append(
+                    f"{part.origin}: the {part.kind} {part.name!r} cannot be imported ({_brief(error)})."
+                )
 
 
 @cache
@@ -141,7 +143,7 @@ def registry() -> Registry:
 def _collect(found: Registry, plugin: Any, origin: str) -> None:
     """Calls the hooks of one plugin; takes its parts only if all of them succeed."""
     manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(hookspecs)  # type: ignore[arg-type] # any namespace of functions will do
     manager.register(plugin, name=origin)
     manager.check_pending()
     parts: list[Part] = []

@@ -1,15 +1,15 @@
 """The loop: an iterator of finished blocks.
 
-    rollout = Rollout(backbone, RollingSink(), FewStep())
-    for block in rollout(condition, frames=1203, seed=0):
-        video = decode(block.latents)
+rollout = Rollout(backbone, RollingSink(), FewStep())
+for block in rollout(condition, frames=1203, seed=0):
+    video = decode(block.latents)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -48,9 +48,9 @@ class Rollout:
     backbone: Backbone
     policy: CachePolicy
     sampler: Sampler
-    noise: NoisePrior = IndependentNoise()
-    rope: Rope = Rope()
-    kv_codec: KVCodec = Plain()
+    noise: NoisePrior = field(default_factory=IndependentNoise)
+    rope: Rope = field(default_factory=Rope)
+    kv_codec: KVCodec = field(default_factory=Plain)
 
     def __call__(
         self,
@@ -74,10 +74,14 @@ class Rollout:
         conditions = {"prompt": condition, "negative": negative}
         for lane in self.sampler.lanes:
             if conditions[lane] is None:
-                raise UserError(f"{type(self.sampler).__name__} uses guidance: it needs the features of a {lane} prompt.")
+                raise UserError(
+                    f"{type(self.sampler).__name__} uses guidance: it needs the features of a {lane} prompt."
+                )
         numbers = tuple(range(len(condition.embeds)) if samples is None else samples)
         if len(numbers) != len(condition.embeds):
-            raise UserError(f"{len(condition.embeds)} prompts came with {len(numbers)} sample numbers; give one for each.")
+            raise UserError(
+                f"{len(condition.embeds)} prompts came with {len(numbers)} sample numbers; give one for each."
+            )
         if frames < 1:
             raise UserError(f"A rollout needs 1 frame or more, not {frames}.")
         lanes = {lane: kept for lane in self.sampler.lanes if (kept := conditions[lane]) is not None}

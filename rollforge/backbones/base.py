@@ -16,7 +16,7 @@ from rollforge.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Condition:
-    """Text features ``[B, L, D]`` and an id: equal ids mean equal features, so cross-attention caches are keyed by it."""
+    """Text features ``[B, L, D]`` and an id: equal ids mean equal features, so caches of them are keyed by it."""
 
     id: str
     embeds: Tensor
@@ -39,7 +39,7 @@ class Backbone(nn.Module, ABC):
 class Conditioner(nn.Module, ABC):
     """Turns prompts into text features."""
 
-    def check(self, prompts: Sequence[str]) -> None:  # noqa: B027 - most conditioners take any text
+    def check(self, prompts: Sequence[str]) -> None:
         """Raises ``UserError`` for a prompt it cannot express, without doing the work."""
 
     @abstractmethod

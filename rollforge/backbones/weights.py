@@ -26,15 +26,21 @@ def load_weights(module: nn.Module, file: str | Path) -> None:
     try:
         found = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{what}: {file} is not a readable safetensors file ({error}); fetch or export it again.") from error
+        raise UserError(
+            f"{what}: {file} is not a readable safetensors file ({error}); fetch or export it again."
+        ) from error
     wanted = module.state_dict()
     misfits = [f"{name} is missing" for name in wanted if name not in found][:1]
     misfits += [f"{name} is unexpected" for name in found if name not in wanted][:1]
     shapes = [name for name in wanted if name in found and wanted[name].shape != found[name].shape]
     misfits += [f"{name} is {list(found[name].shape)}, expected {list(wanted[name].shape)}" for name in shapes[:1]]
     if misfits:
-        raise UserError(f"{what}: the weights in {file} do not fit this model: {'; '.join(misfits)}. Check the sizes in the config.")
-    broken = next((name for name, value in found.items() if value.is_floating_point() and not torch.isfinite(value).all()), None)
+        raise UserError(
+            f"{what}: the weights in {file} do not fit this model: {'; '.join(misfits)}. Check the sizes in the config."
+        )
+    broken = next(
+        (name for name, value in found.items() if value.is_floating_point() and not torch.isfinite(value).all()), None
+    )
     if broken:
         raise UserError(f"{what}: {file} holds numbers that are not finite in {broken}; fetch or export it again.")
     module.load_state_dict(found)

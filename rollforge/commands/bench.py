@@ -57,19 +57,20 @@ def run(arguments: list[str]) -> None:
         for policy in chosen.policy or ["Window", "RollingSink"]:
             sys.stdout.write(measure(name, _policy(policy), chosen.blocks, chosen.device) + "\n")
             sys.stdout.flush()
-    sys.stdout.write(NOTE + "\n")
+    sys.stdout.write(NOTE)
 
 
 HEADER = (
-    "| model | policy | blocks | first block ms | ms per block (median) | last tenth / first tenth | decode ms | FPS | peak MiB |\n"
+    "| model | policy | blocks timed | first block, ms | median block, ms | last tenth / first tenth "
+    "| decode, ms | FPS | peak MiB |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
-NOTE = (
-    "\nA block is 3 latent frames: every denoising pass and the commit pass. Random weights, batch 1, float32, eager, attention by "
-    "torch's scaled_dot_product_attention. The median and the tenths are of blocks with a full window (from block 8 on). Decode "
-    "(Pocket) is timed apart; FPS is pixel frames per second with it; encoding to mp4 is not included. Peak memory is of the process "
-    "(CPU) or of the allocator (CUDA), everything so far included."
-)
+NOTE = """
+A block is 3 latent frames: every denoising pass and the commit pass. Random weights, batch 1, float32, eager, attention
+by torch's scaled_dot_product_attention. The median and the tenths are of blocks with a full window (from block 8 on).
+Decode (Pocket) is timed apart; FPS is pixel frames per second with it (latent frames where there is no codec); encoding
+to mp4 is not included. Peak memory is of the process (CPU) or of the allocator (CUDA), everything so far included.
+"""
 
 
 @torch.no_grad()

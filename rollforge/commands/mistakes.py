@@ -34,7 +34,9 @@ def sentence(message: str, options: Iterable[str] = ()) -> str:
         return f"There is no option {found[1]}.{nearest(found[1].split('=')[0], options)}"
     if found := re.search(r"(?:does not accept option|Key|Option|option) '([^']+)'", message):
         return _unknown_key(found[1], where)
-    if found := re.search(r"(?:Expected a dot import path string|[Uu]nexpected class_path|Import path)\W*'?([\w.]+)", message):
+    if found := re.search(
+        r"(?:Expected a dot import path string|[Uu]nexpected class_path|Import path)\W*'?([\w.]+)", message
+    ):
         return _unknown_part(found[1], where)
     if found := re.search(r"File does not exist: '?([^'\n]+)'?", message):
         return f"There is no file {found[1]}."

@@ -67,7 +67,8 @@ class VideoClips(Dataset[Clip]):
         self.starts = [(file, start) for file in files for start in range(0, probe(file).frames - span + 1, span)]
         if not self.starts:
             raise UserError(
-                f"VideoClips: {folder} holds no clip of {span} frames in {len(files)} videos ({', '.join(self.SUFFIXES)})."
+                f"VideoClips: {folder} holds no clip of {span} frames in {len(files)} videos "
+                f"(looked for {', '.join(self.SUFFIXES)})."
             )
 
     def __len__(self) -> int:

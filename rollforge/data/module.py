@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
 import numpy as np
+from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rollforge.data.requests import Request, read_prompts
@@ -33,7 +33,7 @@ class RolloutData(LightningDataModule):
         seconds: float = 10.0,
         seed: int = 0,
         rollout_batch: int = 1,
-        clips: Dataset | None = None,
+        clips: Dataset[Any] | None = None,
         batch_size: int = 16,
         workers: int = 0,
     ) -> None:
@@ -84,4 +84,3 @@ class _Onwards(Sampler[int]):
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.clips)[self.skip :]
         self.epoch, self.skip = self.epoch + 1, 0
         return iter(order.tolist())
-

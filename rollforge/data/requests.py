@@ -19,7 +19,7 @@ class Request(NamedTuple):
 
 
 def read_prompts(prompts: Sequence[str] | str | Path) -> list[str]:
-    """Prompts from a list, from a text file (one a line) or from a folder of text files (one a file, sorted by name)."""
+    """Prompts from a list, a text file (one a line) or a folder of text files (one a file, sorted by name)."""
     if not isinstance(prompts, str | Path):
         found = [prompt.strip() for prompt in prompts]
         if not found or not all(found):

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """``[B, L, heads, head_dim]`` queries on ``[B, S, heads, head_dim]`` keys; ``mask`` ``[L, S]`` is True where seen."""
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Queries ``[B, L, heads, head_dim]`` on keys and values ``[B, S, heads, head_dim]``."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+    return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)

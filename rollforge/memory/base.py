@@ -17,9 +17,9 @@ class Memory(ABC):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Self-attention of one layer.
 
-        ``q``, ``k`` and ``v`` are ``[B, F * tokens, heads, head_dim]`` after q/k-norm and before RoPE; so is the answer.
+        ``q``, ``k``, ``v`` and the answer are ``[B, F * tokens, heads, head_dim]``, after q/k-norm and before RoPE.
         """
 
     def cross(self, layer: int, key: str, text: Tensor, project: Projection) -> tuple[Tensor, Tensor]:
-        """Keys and values of the text ``[B, L, D]`` for one layer, as ``project`` makes them; ``key`` names the text."""
+        """Keys and values of a text ``[B, L, D]`` for one layer, as ``project`` makes them; ``key`` names the text."""
         return project(text)

@@ -43,7 +43,9 @@ class RolloutMemory(Memory):
         kv_codec: how raw keys and values are kept.
     """
 
-    def __init__(self, spec: ModelSpec, visible: int, rope: Rope | None = None, kv_codec: KVCodec | None = None) -> None:
+    def __init__(
+        self, spec: ModelSpec, visible: int, rope: Rope | None = None, kv_codec: KVCodec | None = None
+    ) -> None:
         self.spec, self.visible = spec, visible
         self.rope, self.kv_codec = rope or Rope(), kv_codec or Plain()
         self.raw: dict[int, list[Any]] = {}  # frame -> what the KV codec keeps, layer by layer
@@ -60,7 +62,9 @@ class RolloutMemory(Memory):
         """Prepares one forward pass, which will see exactly ``plan``."""
         entries = plan.entries()
         if len(entries) > self.visible:
-            raise ValueError(f"The plan of block {step.index} reads {len(entries)} frames; its policy declared {self.visible}.")
+            raise ValueError(
+                f"The plan of block {step.index} reads {len(entries)} frames; its policy declared {self.visible}."
+            )
         missing = sorted({content for content, _ in entries} - self.raw.keys())
         if missing:
             raise ValueError(f"The plan of block {step.index} reads frame {missing[0]}, which is not in the memory.")

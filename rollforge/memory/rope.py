@@ -51,7 +51,9 @@ class Rope:
         """
         return axis_frequencies(split_pairs(spec.head_dim)[0], self.theta)
 
-    def rotation(self, spec: ModelSpec, times: Sequence[float], device: torch.device, step: Step | None = None) -> Rotation:
+    def rotation(
+        self, spec: ModelSpec, times: Sequence[float], device: torch.device, step: Step | None = None
+    ) -> Rotation:
         """The rotation of all tokens of frames at the time indices ``times``."""
         _, high, wide = split_pairs(spec.head_dim)
         rows, columns = spec.grid

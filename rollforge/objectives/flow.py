@@ -38,7 +38,9 @@ class FlowMatching(Objective):
         single_blocks: float = 0.0,
     ) -> None:
         if curriculum is not None and 0 not in curriculum:
-            raise UserError(f"{type(self).__name__}: curriculum must say the clip length from step 0 on, not only {curriculum}.")
+            raise UserError(
+                f"{type(self).__name__}: curriculum must say the clip length from step 0 on, not only {curriculum}."
+            )
         self.shift, self.drop_text = shift, drop_text
         self.curriculum, self.single_blocks = curriculum, single_blocks
 
@@ -66,13 +68,15 @@ class FlowMatching(Objective):
         latents = latents[:, : pieces * frames].unflatten(1, (pieces, frames)).flatten(0, 1)
         captions = [caption for caption in clips["caption"] for _ in range(pieces)]
         dropped = torch.rand(len(captions)) < self.drop_text
-        return latents, module.condition(["" if drop else caption for caption, drop in zip(captions, dropped, strict=True)])
+        return latents, module.condition(
+            ["" if drop else caption for caption, drop in zip(captions, dropped, strict=True)]
+        )
 
     def _frames(self, module: RolloutModule, available: int) -> int:
         block = module.backbone.spec.block
         due = [frames for start, frames in sorted((self.curriculum or {}).items()) if start <= module.global_step]
         wanted = block if torch.rand(()) < self.single_blocks else min(due[-1] if due else available, available)
-        if wanted < block or wanted % block and due:
+        if wanted < block or (due and wanted % block):
             raise UserError(f"{type(self).__name__}: clips of {wanted} latent frames are not whole blocks of {block}.")
         return wanted - wanted % block
 

@@ -30,7 +30,7 @@ class ResamplingForcing(TeacherForcing):
         drop_text: as in flow matching.
         curriculum: as in flow matching.
         single_blocks: as in flow matching.
-        history_shift: shift of the history's level, drawn from a logit-normal; below 1 means milder errors (paper: 0.6).
+        history_shift: shift of the history's level, drawn from a logit-normal; below 1 means milder errors.
     """
 
     def __init__(
@@ -45,7 +45,9 @@ class ResamplingForcing(TeacherForcing):
         self.history_shift = history_shift
 
     def flow_error(self, module: RolloutModule, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
-        history = self.resample(module, latents, condition) if latents.shape[1] > module.backbone.spec.block else latents
+        history = (
+            self.resample(module, latents, condition) if latents.shape[1] > module.backbone.spec.block else latents
+        )
         return self.on_history(module, history, latents, noise, condition)
 
     @torch.no_grad()
@@ -53,7 +55,9 @@ class ResamplingForcing(TeacherForcing):
         """The clip ``[B, F, C, H, W]`` as the model would have made it, block after block."""
         level = shifted(torch.randn(len(latents), 1, device=latents.device).sigmoid() * TIMESTEPS, self.history_shift)
         spec = module.backbone.spec
-        rollout = Rollout(module.backbone, Window(spec.window // spec.block - 1), _OneStep(latents, level), rope=module.rope)
+        rollout = Rollout(
+            module.backbone, Window(spec.window // spec.block - 1), _OneStep(latents, level), rope=module.rope
+        )
         return torch.cat([block.latents for block in rollout(condition, latents.shape[1])], dim=1)
 
 

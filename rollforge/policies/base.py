@@ -20,7 +20,7 @@ class CachePolicy(ABC):
 
     @abstractmethod
     def live(self, start: int, block: int) -> frozenset[int]:
-        """Committed frames (all below ``start``) that the block at ``start``, or any later one, may read in any phase."""
+        """Committed frames (all below ``start``) that the block at ``start`` or a later one may read, in any phase."""
 
     @abstractmethod
     def visible(self, block: int) -> int:

@@ -36,7 +36,7 @@ class VideoOutput:
     made: list[Path] = field(default_factory=list)
 
     def make(self, module: RolloutModule, request: Request) -> None:
-        """The video of one request, its contact sheet, and both again beside the module's second policy if it has one."""
+        """The video of one request and its contact sheet; with a second policy, its video and both side by side too."""
         name = self.folder.name(request)
         shown = [policy for policy in (module.policy, module.beside) if policy is not None]
         labels = [type(policy).__name__ for policy in shown]

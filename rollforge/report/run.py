@@ -47,13 +47,16 @@ class RunFolder:
             write(self.path / ".writable", "")
             (self.path / ".writable").unlink()
         except OSError as error:
-            raise UserError(f"The output folder {self.path} cannot be written ({error.strerror}); choose another --output_dir.") from error
+            raise UserError(
+                f"The output folder {self.path} cannot be written ({error.strerror}); choose another --output_dir."
+            ) from error
         manifest = self.path / "manifest.json"
         if manifest.exists() and not self.overwrite:
             kept = _read(manifest)
             if kept["config_hash"] != self.config_hash:
                 raise UserError(
-                    f"{self.path} holds videos of another config; choose another --output_dir, or --overwrite true to replace them."
+                    f"{self.path} holds videos of another config; choose another --output_dir, or --overwrite true to "
+                    "replace them."
                 )
             self.entries = {entry["file"]: entry for entry in kept["videos"]}
         write(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
@@ -72,8 +75,8 @@ class RunFolder:
         asked = {"prompt": request.prompt, "seed": request.seed, "latent_frames": request.frames}
         if not entry.get("complete") or any(entry[key] != value for key, value in asked.items()):
             raise UserError(
-                f"{self.path / file} exists and is not the video asked for now (same prompt, seed and length); choose another "
-                "--output_dir, or --overwrite true to replace it."
+                f"{self.path / file} exists and is not the video asked for now (same prompt, seed and length); choose "
+                "another --output_dir, or --overwrite true to replace it."
             )
         return True
 

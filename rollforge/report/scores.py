@@ -40,7 +40,8 @@ class Scores:
         windows = {x: _window(module, x) for x in self.marks if x * horizon <= total}
         if not windows:
             raise UserError(
-                f"data.seconds gives {total} latent frames, less than one trained horizon ({horizon}); ask for longer videos."
+                f"data.seconds gives {total} latent frames, less than one trained horizon ({horizon}); ask for longer "
+                "videos."
             )
         metrics = [[deepcopy(metric) for metric in module.metrics] for _ in requests]
         sheets = [ContactSheet(r.prompt, module.codec.pixel_frames(total), module.fps) for r in requests]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rollforge.errors import UserError
-from rollforge.samplers.base import TIMESTEPS, Job, Pass, Finished, Passes, Sampler, add_noise, shifted
+from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Passes, Sampler, add_noise, shifted
 from rollforge.spec import Phase
 
 

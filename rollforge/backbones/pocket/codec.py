@@ -25,7 +25,8 @@ class Residual(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+        changed: Tensor = self.layers(x)
+        return x + changed
 
 
 class PocketCodec(VideoCodec):
@@ -58,7 +59,7 @@ class PocketCodec(VideoCodec):
             load_weights(self, shipped("codec") if weights == "pocket" else weights)
 
     def encode(self, video: Tensor) -> Tensor:
-        latents = self.normalise(self.encoder(video.flatten(0, 1) * 2 - 1))
+        latents: Tensor = self.normalise(self.encoder(video.flatten(0, 1) * 2 - 1))
         return latents.unflatten(0, video.shape[:2])
 
     def stream(self) -> DecodeStream:
@@ -81,7 +82,8 @@ class PocketCodec(VideoCodec):
 
     def pixels(self, latents: Tensor) -> Tensor:
         """Latents ``[B, F, C, h, w]`` to unclamped pixel frames ``[B, F, 3, H, W]``."""
-        return (self.decoder(latents.flatten(0, 1)) / 2 + 0.5).unflatten(0, latents.shape[:2])
+        decoded: Tensor = self.decoder(latents.flatten(0, 1))
+        return (decoded / 2 + 0.5).unflatten(0, latents.shape[:2])
 
 
 class _Frames(DecodeStream):

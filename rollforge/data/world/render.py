@@ -18,7 +18,7 @@ SIZE = 64  # pixels, both ways
 RADIUS = 10.0  # half the size of a thing
 SPEED = (0.4, 0.9)  # pixels per frame
 PATCH = 24  # pixels, both ways, that surely hold a thing and its soft edge
-Image = NDArray[np.float32]
+Image = NDArray[np.floating]
 
 PAINT = {
     "red": (222, 40, 40),
@@ -118,9 +118,10 @@ def _path(drawn: np.random.Generator, frames: int) -> Image:
     return (folded + RADIUS).astype(np.float32)
 
 
-def _inside(distance: Image) -> Image:
+def _inside(distance: NDArray[np.floating]) -> Image:
     """Anti-aliased coverage of a signed distance in pixels, positive inside."""
-    return np.clip(distance + 0.5, 0, 1)
+    coverage: Image = np.clip(distance + 0.5, 0, 1)
+    return coverage
 
 
 @cache

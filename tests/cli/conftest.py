@@ -1,0 +1,117 @@
+"""A model so small that the whole command runs in a second, and the command itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from rollforge.cli import main
+
+RED = "a red ball over snow at day"
+TWO = "a green cone and a blue box over sand at night"
+MODEL: dict[str, Any] = {
+    "backbone": {
+        "class_path": "Pocket",
+        "init_args": {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 64, "window": 6, "horizon": 6},
+    },
+    "conditioner": {"class_path": "PocketText"},
+    "codec": {"class_path": "PocketCodec", "init_args": {"width": 16}},
+    "policy": {"class_path": "RollingSink", "init_args": {"context_blocks": 2, "sink_blocks": 1}},
+    "sampler": {"class_path": "Euler", "init_args": {"steps": 1}},
+}
+
+
+@dataclass
+class Tiny:
+    """A tiny config in a folder of its own; change ``config`` before ``run``."""
+
+    folder: Path
+    config: dict[str, Any] = field(
+        default_factory=lambda: {"model": deepcopy(MODEL), "data": {"prompts": [RED], "seconds": 3}}
+    )
+
+    @property
+    def out(self) -> Path:
+        """The run folder."""
+        return self.folder / "out"
+
+    def write(self, name: str = "tiny.yaml") -> Path:
+        """The config as a file."""
+        path = self.folder / name
+        path.write_text(yaml.safe_dump(self.config))
+        return path
+
+    def arguments(self, command: str, *more: str) -> list[str]:
+        """A command line with the config and the run folder."""
+        return [command, "--config", str(self.write()), "--output_dir", str(self.out), *more]
+
+    def run(self, command: str, *more: str) -> int:
+        """The exit code of a command."""
+        return main(self.arguments(command, *more))
+
+    def start(self, command: str, *more: str) -> subprocess.Popen[str]:
+        """The command as a process of its own."""
+        line = [sys.executable, "-m", "rollforge", *self.arguments(command, *more)]
+        return subprocess.Popen(
+            line, cwd=self.folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def videos(self) -> list[str]:
+        """Names of everything that looks like a finished video."""
+        return sorted(path.name for path in self.out.glob("*.mp4") if not path.name.endswith(".partial.mp4"))
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a process on one core."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Tiny:
+    """The tiny config."""
+    return Tiny(tmp_path)
+
+
+@pytest.fixture
+def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[[int], str]:
+    """Checks that a command ended in one sentence and nothing else; gives the sentence."""
+
+    def check(code: int) -> str:
+        stderr = capsys.readouterr().err
+        assert code == 2, stderr
+        lines = stderr.strip().splitlines()
+        assert len(lines) == 1, stderr
+        assert lines[0].startswith("rollforge: ")
+        assert "Traceback" not in stderr
+        return lines[0]
+
+    return check
+
+
+@pytest.fixture
+def process() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs python with arguments to its end."""
+
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, *arguments]
+        return subprocess.run(line, env=environment(**env), capture_output=True, text=True, timeout=120, check=False)
+
+    return run

@@ -1,0 +1,205 @@
+"""``rollforge predict``: what it leaves behind, and what happens when it is run again or killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+
+from rollforge.video.reader import frames, probe
+
+RED = "a red ball over snow at day"
+TWO = "a green cone and a blue box over sand at night"
+FRAMES = 24  # 3 seconds at 8 frames a second, one pixel frame for each latent frame
+
+Mistake = Callable[[int], str]
+
+
+def decoded(path: Path) -> NDArray[np.uint8]:
+    return np.stack(list(frames(path)))
+
+
+def state(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(folder.iterdir())}
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return read
+
+
+@pytest.fixture
+def beside(tiny: Any) -> Any:
+    """The tiny config with Window beside RollingSink."""
+    tiny.config["model"]["beside"] = {"class_path": "Window", "init_args": {"context_blocks": 2}}
+    return tiny
+
+
+def test_two_policies_leave_videos_a_sheet_a_manifest_and_the_config(
+    beside: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert beside.run("predict") == 0
+    name = "000-a-red-ball-over-snow-at-day"
+    videos = [f"{name}.RollingSink.mp4", f"{name}.Window.mp4"]
+    made = {path.name for path in beside.out.iterdir()}
+    assert made == {*videos, f"{name}.beside.mp4", f"{name}.png", "manifest.json", "config.yaml"}
+    for video in videos:
+        info = probe(beside.out / video)
+        assert (info.frames, info.fps, info.width, info.height) == (FRAMES, 8, 384, 384)
+    both = probe(beside.out / f"{name}.beside.mp4")
+    assert both.frames == FRAMES
+    assert both.width > 2 * 384
+    with Image.open(beside.out / f"{name}.png") as sheet:
+        assert min(sheet.size) > 100
+    printed = capsys.readouterr().out
+    for video in made - {"manifest.json", "config.yaml"}:
+        assert video in printed
+    assert "rollforge predict" in printed
+
+    kept = manifest(beside.out)
+    assert kept["complete"] is True
+    assert [entry["file"] for entry in kept["videos"]] == videos
+    for entry, policy in zip(kept["videos"], ("RollingSink", "Window"), strict=True):
+        assert entry["complete"] is True
+        assert (entry["prompt"], entry["seed"], entry["sample"], entry["policy"]) == (RED, 0, 0, policy)
+        assert (entry["latent_frames"], entry["frames"], entry["seconds"]) == (FRAMES, FRAMES, 3)
+        assert (entry["fps"], entry["size"]) == (8, [384, 384])
+        assert entry["wall_seconds"] >= entry["first_block_seconds"] > 0
+
+    resolved = yaml.safe_load((beside.out / "config.yaml").read_text())
+    assert resolved["model"]["policy"]["init_args"] == {"context_blocks": 2, "sink_blocks": 1}
+    assert resolved["model"]["backbone"]["init_args"]["block"] == 3  # defaults are written out too
+
+
+def test_the_two_policies_agree_until_the_wave_turns_and_not_after(beside: Any) -> None:
+    beside.run("predict")
+    rolling, window = (decoded(next(beside.out.glob(f"*.{policy}.mp4"))) for policy in ("RollingSink", "Window"))
+    assert np.array_equal(rolling[:9], window[:9])  # blocks 0 to 2 see the same context
+    assert not np.array_equal(rolling[9:], window[9:])
+
+
+def test_running_again_makes_only_what_is_missing(beside: Any) -> None:
+    beside.run("predict")
+    lost, kept = (next(beside.out.glob(f"*.{policy}.mp4")) for policy in ("Window", "RollingSink"))
+    before, pictures = state(beside.out), decoded(lost)
+    lost.unlink()
+    assert beside.run("predict") == 0
+    assert state(beside.out)[kept.name] == before[kept.name]
+    assert np.array_equal(decoded(lost), pictures)
+    assert manifest(beside.out)["complete"] is True
+
+
+def test_the_resolved_config_makes_the_same_video(tiny: Any) -> None:
+    tiny.run("predict")
+    (video,) = tiny.videos()
+    again = tiny.folder / "again"
+    from rollforge.cli import main
+
+    assert main(["predict", "--config", str(tiny.out / "config.yaml"), "--output_dir", str(again)]) == 0
+    assert np.array_equal(decoded(again / video), decoded(tiny.out / video))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("--model.policy.init_args.sink_blocks", "2"),  # another model
+        ("--data.seed", "1"),  # another noise
+        ("--data.seconds", "4"),  # another length
+    ],
+)
+def test_another_config_into_the_same_folder_is_refused(tiny: Any, mistake: Mistake, other: tuple[str, str]) -> None:
+    tiny.run("predict")
+    mistake_before = {name: kept for name, kept in state(tiny.out).items() if name.endswith((".mp4", ".png"))}
+    entries = manifest(tiny.out)["videos"]
+    import sys
+
+    sys.stderr.flush()
+    code = tiny.run("predict", *other)
+    assert code == 2
+    assert {name: kept for name, kept in state(tiny.out).items() if name.endswith((".mp4", ".png"))} == mistake_before
+    assert manifest(tiny.out)["videos"] == entries
+
+
+def test_overwrite_makes_finished_videos_again(tiny: Any) -> None:
+    tiny.run("predict")
+    (video,) = tiny.videos()
+    before = decoded(tiny.out / video)
+    assert tiny.run("predict", "--data.seed", "1", "--overwrite", "true") == 0
+    assert tiny.videos() == [video]
+    assert not np.array_equal(decoded(tiny.out / video), before)
+    assert manifest(tiny.out)["videos"][0]["seed"] == 1
+
+
+def test_prompts_from_the_command_line_a_file_and_a_folder_make_the_same_videos(tiny: Any) -> None:
+    tiny.config["data"] = {"seconds": 1}
+    file, folder = tiny.folder / "prompts.txt", tiny.folder / "prompts"
+    file.write_text(f"{RED}\n\n{TWO}\n")
+    folder.mkdir()
+    for name, prompt in (("1", RED), ("2", TWO)):
+        (folder / f"{name}.txt").write_text(prompt)
+    made = []
+    for prompts in (f"['{RED}', '{TWO}']", str(file), str(folder)):
+        shutil.rmtree(tiny.out, ignore_errors=True)
+        assert tiny.run("predict", "--data.prompts", prompts) == 0
+        made.append([(name, decoded(tiny.out / name)) for name in tiny.videos()])
+    assert [len(videos) for videos in made] == [2, 2, 2]
+    for videos in made[1:]:
+        for (name, pictures), (first_name, first) in zip(videos, made[0], strict=True):
+            assert name == first_name
+            assert np.array_equal(pictures, first)
+
+
+def test_one_prompt_on_the_command_line_is_one_video(tiny: Any) -> None:
+    assert tiny.run("predict", "--data.prompts", TWO, "--data.seconds", "1") == 0
+    assert tiny.videos() == ["000-a-green-cone-and-a-blue-box-over-sand-at-night.mp4"]
+
+
+def test_a_video_does_not_depend_on_the_batch_it_was_in(tiny: Any) -> None:
+    tiny.config["data"] = {"prompts": [RED, TWO], "seconds": 1}
+    tiny.run("predict")
+    alone = [decoded(tiny.out / name) for name in tiny.videos()]
+    assert tiny.run("predict", "--data.rollout_batch", "2", "--overwrite", "true") == 0
+    for name, pictures in zip(tiny.videos(), alone, strict=True):
+        assert np.array_equal(decoded(tiny.out / name), pictures)
+
+
+def test_the_same_seed_starts_a_longer_video_the_same_way(tiny: Any) -> None:
+    tiny.run("predict", "--data.seconds", "1.5")
+    short = decoded(tiny.out / tiny.videos()[0])
+    tiny.run("predict", "--data.seconds", "3", "--overwrite", "true")
+    assert np.array_equal(decoded(tiny.out / tiny.videos()[0])[: len(short)], short)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_run_leaves_nothing_that_looks_finished_and_can_go_on(tiny: Any, kind: signal.Signals) -> None:
+    running = tiny.start("predict", "--data.seconds", "100000")
+    deadline = time.monotonic() + 90
+    while not any(path.stat().st_size > 50_000 for path in tiny.out.glob("*.partial.mp4")):
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(kind)
+    _, stderr = running.communicate(timeout=30)
+    assert running.returncode == (130 if kind == signal.SIGINT else -signal.SIGKILL)
+    assert "Traceback" not in stderr
+    assert tiny.videos() == []
+    assert not list(tiny.out.glob("*.png"))
+    kept = manifest(tiny.out)
+    assert kept["complete"] is False
+    assert [entry["complete"] for entry in kept["videos"]] == [False]
+
+    assert tiny.run("predict") == 0
+    (video,) = tiny.videos()
+    assert probe(tiny.out / video).frames == FRAMES
+    assert manifest(tiny.out)["complete"] is True
+    assert not list(tiny.out.glob("*.partial*"))
