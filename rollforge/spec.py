@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from rollforge.errors import UserError
+
 
 class Phase(Enum):
     """Why the backbone runs. Said by the sampler, never guessed from the noise level."""
@@ -31,7 +33,7 @@ class ModelSpec:
     """What a backbone says of itself.
 
     Sizes are of the latent grid; ``patch`` is height by width; ``horizon`` and ``window`` count latent frames;
-    ``fps`` counts latent frames per second.
+    ``fps`` counts latent frames per second. Raises ``UserError`` for numbers that no model can have.
     """
 
     channels: int
@@ -45,6 +47,25 @@ class ModelSpec:
     window: int
     horizon: int
     fps: float
+
+    def __post_init__(self) -> None:
+        counts = ("channels", "height", "width", "layers", "heads", "head_dim", "block", "window", "horizon")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise UserError(f"The backbone's {name} is {getattr(self, name)}; it must be 1 or more.")
+        for name in ("window", "horizon"):
+            if getattr(self, name) % self.block:
+                raise UserError(
+                    f"The backbone's {name} is {getattr(self, name)} latent frames; it must be a multiple of "
+                    f"its block, {self.block}."
+                )
+        if min(self.patch) < 1 or self.height % self.patch[0] or self.width % self.patch[1]:
+            size, patch = f"{self.height}x{self.width}", f"{self.patch[0]}x{self.patch[1]}"
+            raise UserError(f"The backbone's latent size {size} cannot be cut into patches of {patch}.")
+        if self.head_dim % 2:
+            raise UserError(f"The backbone's head_dim is {self.head_dim}; rotary embeddings need an even number.")
+        if not 0 < self.fps < float("inf"):
+            raise UserError(f"The backbone's fps is {self.fps}; it must be above 0.")
 
     @property
     def grid(self) -> tuple[int, int]:

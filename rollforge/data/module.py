@@ -33,7 +33,7 @@ class RolloutData(LightningDataModule):
         seconds: float = 10.0,
         seed: int = 0,
         rollout_batch: int = 1,
-        clips: Dataset[Any] | None = None,
+        clips: Dataset | None = None,  # type: ignore[type-arg] # jsonargparse takes no subscripted base here
         batch_size: int = 16,
         workers: int = 0,
     ) -> None:
@@ -51,8 +51,8 @@ class RolloutData(LightningDataModule):
         return [Request(text, n, self.seed, frames) for n, text in enumerate(read_prompts(self.prompts))]
 
     def predict_dataloader(self) -> Any:
-        trainer = self.trainer
-        requests = self.requests(trainer.lightning_module.backbone.spec.fps) if trainer else []
+        module: Any = self.trainer.lightning_module if self.trainer else None
+        requests = self.requests(module.backbone.spec.fps) if module else []
         size = self.rollout_batch
         return DataLoader(requests, size, collate_fn=list)  # type: ignore[arg-type]
 

@@ -128,8 +128,8 @@ class RolloutMemory(Memory):
             times = [time for _, (_, time) in changed]
             keys = rotate(torch.cat([key for key, _ in pairs], dim=1), self._rotation(times, k.device))
             for (slot, _), key, (_, value) in zip(changed, keys.split(self.spec.tokens, dim=1), pairs, strict=True):
-                rows = slice(slot * self.spec.tokens, (slot + 1) * self.spec.tokens)
-                view.keys[:, rows], view.values[:, rows] = key, value
+                place = slice(slot * self.spec.tokens, (slot + 1) * self.spec.tokens)
+                view.keys[:, place], view.values[:, place] = key, value
         view.slots = list(self._slots)
         return view
 

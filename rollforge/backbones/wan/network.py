@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rollforge.backbones.base import Backbone, Condition
+from rollforge.errors import UserError
 from rollforge.memory.attention import attention
 from rollforge.memory.base import Memory
 from rollforge.spec import ModelSpec
@@ -141,6 +142,8 @@ class Wan(Backbone):
         fps: float = 4.0,
     ) -> None:
         super().__init__()
+        if heads < 1 or dim % heads:
+            raise UserError(f"{type(self).__name__}: dim {dim} cannot be shared out to {heads} heads.")
         self.spec = ModelSpec(channels, height, width, (2, 2), layers, heads, dim // heads, block, window, horizon, fps)
         self.freq_dim, self.text_len = freq_dim, text_len
         patch = (1, *self.spec.patch)
