@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Trains Pocket from nothing, stage by stage; a stage that was cut off goes on from its last checkpoint.
+# Usage: configs/pocket/train.sh [rollforge]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+rollforge=${1:-rollforge}
+for stage in 1-codec 2-short 3-long 4-resampling; do
+  folder=runs/pocket/$stage
+  [ -e "$folder/done" ] && continue
+  resume=()
+  [ -e "$folder/last.ckpt" ] && resume=(--ckpt_path "$folder/last.ckpt")
+  "$rollforge" fit --config "configs/pocket/$stage.yaml" "${resume[@]}"
+  touch "$folder/done"
+done
+echo "Trained: runs/pocket/1-codec/codec.safetensors and runs/pocket/4-resampling/backbone.safetensors."
