@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _measure(config: str, option: str, value: str, folder: Path, rest: list[str]) -> Path:
-    """One run of ``test``; what has been measured already is not measured again."""
+    """One run of ``test``."""
     from rollforge.commands.lightning import run as run_lightning
 
     sys.stdout.write(f"{option} = {value}\n")

@@ -97,7 +97,7 @@ def run(name: str, arguments: list[str]) -> None:
         save_config_callback=None,
         auto_configure_optimizers=False,
         seed_everything_default=0,
-        trainer_defaults={**DEFAULTS, "enable_progress_bar": name != "predict"},
+        trainer_defaults={**DEFAULTS, "enable_progress_bar": name == "fit"},
     )
 
 

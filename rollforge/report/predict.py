@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from rollforge.data.requests import Request
 from rollforge.policies.base import CachePolicy
+from rollforge.report.progress import progress
 from rollforge.report.run import RunFolder
 from rollforge.video.beside import side_by_side
 from rollforge.video.reader import frames
@@ -77,7 +75,7 @@ class VideoOutput:
         self.folder.record(entry)
         pace = _Pace()
         with VideoWriter(file, module.size, module.fps, scale) as writer:
-            for video in _progress(module.roll([request], policy), sheet.total, module.fps, sheet.label):
+            for video in progress(module.roll([request], policy), sheet.total, module.fps, sheet.label):
                 block = video[0].numpy()
                 writer.write(block)
                 sheet.add(block)
@@ -110,15 +108,3 @@ class _Pace:
             "first_block_seconds": round(first - self.start, 3),
             "steady_fps": round(steady, 2) if steady else None,
         }
-
-
-def _progress(blocks: Iterator[Any], total: int, fps: float, label: str) -> Iterator[Any]:
-    """A bar with seconds made, pixel frames per second and time left."""
-    form = "{desc} {bar} {n:.1f} of {total:.1f} s of video{postfix} · {remaining} left"
-    started, made = time.perf_counter(), 0
-    with tqdm(desc=f"{label:14}", total=total / fps, bar_format=form, leave=True) as bar:
-        for block in blocks:
-            yield block
-            made += block.shape[1]
-            bar.set_postfix_str(f"{made / (time.perf_counter() - started):.0f} frames/s", refresh=False)
-            bar.update(made / fps - bar.n)

@@ -11,6 +11,7 @@ import torch
 
 from rollforge.data.requests import Request
 from rollforge.errors import UserError
+from rollforge.report.progress import progress
 from rollforge.video.sheet import ContactSheet
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class Scores:
             for metric in own:
                 metric.start(request.prompt, module.fps)
         sums: list[dict[int, dict[str, list[float]]]] = [{x: {} for x in windows} for _ in requests]
-        at = 0
-        for block in module.roll(requests):
+        at, policy = 0, type(module.policy).__name__
+        for block in progress(module.roll(requests), module.codec.pixel_frames(total), module.fps, policy):
             for n, video in enumerate(block):
                 sheets[n].add(video.numpy())
                 for x, window in windows.items():
@@ -60,7 +61,6 @@ class Scores:
                             for name, curve in metric.update(video[low - at : high - at], low).items():
                                 sums[n][x].setdefault(name, []).extend(curve.tolist())
             at += block.shape[1]
-        policy = type(module.policy).__name__
         for request, marks in zip(requests, sums, strict=True):
             for x, curves in marks.items():
                 self.rows.append({"policy": policy, "prompt": request.prompt, "x": x, **_means(curves)})

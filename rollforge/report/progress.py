@@ -1,0 +1,21 @@
+"""How far a rollout has come, for the person who waits for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from torch import Tensor
+from tqdm import tqdm
+
+
+def progress(blocks: Iterator[Tensor], total: int, fps: float, label: str) -> Iterator[Tensor]:
+    """Passes on blocks of pixel frames ``[B, T, ...]`` under a bar: seconds made, frames per second, time left."""
+    form = "{desc} {bar} {n:.1f} of {total:.1f} s of video{postfix} · {remaining} left"
+    started, made = time.perf_counter(), 0
+    with tqdm(desc=f"{label:14}", total=total / fps, bar_format=form, leave=True) as bar:
+        for block in blocks:
+            yield block
+            made += block.shape[1]
+            bar.set_postfix_str(f"{made / (time.perf_counter() - started):.0f} frames/s", refresh=False)
+            bar.update(made / fps - bar.n)
