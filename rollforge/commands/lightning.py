@@ -82,7 +82,10 @@ class RollforgeCLI(LightningCLI):
         folder = self.folder.path
         every = self.chosen.report_every
         keep = ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0, every_n_train_steps=every)
-        self.trainer.callbacks += [TrainingReport(folder, every), keep]  # type: ignore[attr-defined]
+        trainer: Any = self.trainer
+        if not self.chosen.trainer.callbacks:  # Lightning has put its own checkpoints into the working directory
+            trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, ModelCheckpoint)]
+        trainer.callbacks += [TrainingReport(folder, every), keep]
 
 
 def run(name: str, arguments: list[str]) -> None:
