@@ -1,4 +1,4 @@
-"""The command. ``rollforge --help``, ``rollforge plugins`` and most errors answer without importing torch."""
+"""The command. ``rollforge --help`` and mistakes in its name answer without importing torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from rollforge import __version__
+from rollforge.commands.arguments import Arguments
 from rollforge.errors import UserError, nearest
 
 Command = Callable[[list[str]], None]
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(given: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="rollforge",
         description="Train short, roll forever: long-horizon autoregressive video diffusion.",
         epilog="commands:\n" + "\n".join(f"  {name:9} {text}" for name, (_, text) in COMMANDS.items()),

@@ -75,13 +75,16 @@ class FixedNoise(NoisePrior):
         self.noise, self.renoise = tensors["noise"], tensors["renoise"]
 
     def draw(self, seed: int, sample: int, frames: range, level: int, shape: Shape) -> Tensor:
-        if level == 0:
-            drawn = self.noise[sample, frames.start : frames.stop]
-        else:
-            drawn = self.renoise[frames.start // len(frames), level - 1, sample]
+        wanted = f"noise for sample {sample}, frames {frames.start}..{frames.stop - 1}, level {level}"
+        try:
+            if level == 0:
+                drawn = self.noise[sample, frames.start : frames.stop]
+            else:
+                drawn = self.renoise[frames.start // len(frames), level - 1, sample]
+        except IndexError as error:
+            raise UserError(f"FixedNoise: the file has no {wanted}.") from error
         if drawn.shape != (len(frames), *shape):
             raise UserError(
-                f"FixedNoise: the file gives {list(drawn.shape)} for frames {frames.start}..{frames.stop - 1}, "
-                f"the model needs {[len(frames), *shape]}."
+                f"FixedNoise: the file gives {list(drawn.shape)} as {wanted}; the model needs {[len(frames), *shape]}."
             )
         return drawn

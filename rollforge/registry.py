@@ -105,10 +105,15 @@ class Registry:
         if taken is None:
             self.parts[part.kind, part.name] = part
         elif taken.target != part.target:
-            self.failures.append(
+            self.fail(
                 f"{part.origin} registers the {part.kind} {part.name!r}, a name that {taken.origin} has already taken; "
                 f"the one from {taken.origin} stays."
             )
+
+    def fail(self, failure: str) -> None:
+        """Notes, and says, what is left out and why."""
+        self.failures.append(failure)
+        log.warning("Plugin problem: %s", failure)
 
     def load(self) -> None:
         """Imports every part, so that jsonargparse resolves short names; a part that cannot be imported is dropped."""
@@ -119,9 +124,7 @@ class Registry:
                 if part.origin == BUILT_IN:
                     raise
                 del self.parts[key]
-                self.failures.append(
-                    f"{part.origin}: the {part.kind} {part.name!r} cannot be imported ({_brief(error)})."
-                )
+                self.fail(f"{part.origin}: the {part.kind} {part.name!r} cannot be imported ({_brief(error)}).")
 
 
 @cache
@@ -134,9 +137,7 @@ def registry() -> Registry:
         try:
             _collect(found, entry.load(), origin)
         except Exception as error:
-            found.failures.append(f"{origin}: the plugin {entry.name!r} ({entry.value}) was skipped ({_brief(error)}).")
-    for failure in found.failures:
-        log.warning("Plugin problem: %s", failure)
+            found.fail(f"{origin}: the plugin {entry.name!r} ({entry.value}) was skipped ({_brief(error)}).")
     return found
 
 
@@ -166,7 +167,7 @@ def _allowed(entries: Any, found: Registry) -> list[EntryPoint]:
         return ordered
     names = {name.strip() for name in wanted.split(",") if name.strip()}
     for name in sorted(names - {entry.name for entry in ordered}):
-        found.failures.append(
+        found.fail(
             f"ROLLFORGE_PLUGINS names {name!r}, which is not installed.{nearest(name, [e.name for e in ordered])}"
         )
     return [entry for entry in ordered if entry.name in names]

@@ -84,8 +84,22 @@ class Rollout:
             )
         if frames < 1:
             raise UserError(f"A rollout needs 1 frame or more, not {frames}.")
+        if given is not None:
+            self._check(given, len(numbers), frames)
         lanes = {lane: kept for lane in self.sampler.lanes if (kept := conditions[lane]) is not None}
         return _Run(self, lanes, frames, seed, numbers).blocks(given)
+
+    def _check(self, given: Tensor, samples: int, frames: int) -> None:
+        spec = self.backbone.spec
+        if given.dim() != 5 or (len(given), *given.shape[2:]) != (samples, *spec.latent_shape):
+            raise UserError(
+                f"The given latents are {list(given.shape)}; expected {[samples, 'frames', *spec.latent_shape]}."
+            )
+        if given.shape[1] % spec.block or not 0 < given.shape[1] <= frames:
+            raise UserError(
+                f"{given.shape[1]} given frames for a video of {frames}: expected whole blocks of {spec.block}, at "
+                "least one and no more than the video is long."
+            )
 
 
 class _Run:
@@ -133,14 +147,12 @@ class _Run:
         memory.begin(step, request.plan or self.policy.plan(step))
         timesteps = torch.as_tensor(request.timestep, dtype=torch.float32, device=self.device).expand(latents.shape[:2])
         flow: Tensor = self.backbone(latents.to(self.dtype), timesteps, self.conditions[request.lane], memory)
-        if step.phase.writes and request.lane == self.sampler.lanes[0]:
+        if step.phase.writes and request.lane == self.sampler.lanes[-1]:  # every lane has seen the same plan
             self.policy.on_commit(step)
         memory.end(self.policy.live(step.frames.stop, step.block))
         return flow.to(latents.dtype)
 
     def _prefill(self, given: Tensor) -> Iterator[Block]:
-        if given.shape[1] % self.spec.block:
-            raise UserError(f"{given.shape[1]} given frames are not whole blocks of {self.spec.block}.")
         for index, latents in enumerate(given.to(self.device, torch.float32).split(self.spec.block, dim=1)):
             step = Step.of(index, self.spec.block, Phase.PREFILL)
             for lane in self.sampler.lanes:

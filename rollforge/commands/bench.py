@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
 import resource
 import statistics
@@ -17,6 +16,7 @@ from rollforge.backbones.base import Backbone, Condition, VideoCodec
 from rollforge.backbones.pocket.codec import PocketCodec
 from rollforge.backbones.pocket.network import Pocket
 from rollforge.backbones.wan.network import Wan
+from rollforge.commands.arguments import Arguments
 from rollforge.errors import UserError
 from rollforge.policies.base import CachePolicy
 from rollforge.registry import registry
@@ -43,7 +43,7 @@ MODELS: dict[str, Callable[[], tuple[Backbone, VideoCodec | None, Sampler]]] = {
 
 def run(arguments: list[str]) -> None:
     """Times rollouts of the chosen models under the chosen policies."""
-    parser = argparse.ArgumentParser(prog="rollforge bench", description="Time the rollout, block by block.")
+    parser = Arguments(prog="rollforge bench", description="Time the rollout, block by block.")
     parser.add_argument("--model", choices=MODELS, action="append", help="default: all")
     parser.add_argument("--policy", action="append", help="default: Window and RollingSink")
     parser.add_argument("--blocks", type=int, default=100, help="blocks to roll (default 100)")

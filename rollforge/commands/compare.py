@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
+from rollforge.commands.arguments import Arguments
 from rollforge.errors import UserError
 
 
 def run(arguments: list[str]) -> None:
     """Measures each value with ``test`` and prints one table."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="rollforge compare",
         description="Measure a config under several values of one option. Other options go to `rollforge test`.",
     )
@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> None:
         raise UserError(f"--vary must be OPTION=VALUE,VALUE,..., not {chosen.vary!r}.")
     folder = Path(chosen.output_dir or Path("outputs") / Path(chosen.config).stem)
     measured = [_measure(chosen.config, option, value, folder / value, rest) for value in values]
-    _report(folder, measured)
+    _report(folder, option, dict(zip(values, measured, strict=True)))
 
 
 def _measure(config: str, option: str, value: str, folder: Path, rest: list[str]) -> Path:
@@ -38,16 +38,16 @@ def _measure(config: str, option: str, value: str, folder: Path, rest: list[str]
     return folder
 
 
-def _report(folder: Path, measured: list[Path]) -> None:
+def _report(folder: Path, option: str, measured: dict[str, Path]) -> None:
     from rollforge.report.run import write
-    from rollforge.report.scores import table
+    from rollforge.report.scores import TRUE_WORLD, table
 
-    rows = {
-        (row["policy"], row["x"], row["prompt"]): row
-        for path in measured
-        for row in json.loads((path / "metrics.json").read_text())
-    }
-    text = table(sorted(rows.values(), key=lambda row: row["x"]))
+    rows = {}
+    for value, path in measured.items():
+        for row in json.loads((path / "metrics.json").read_text()):
+            name = row["policy"] if row["policy"] == TRUE_WORLD else value
+            rows[name, row["x"], row["prompt"]] = row | {"policy": name}
+    text = table(sorted(rows.values(), key=lambda row: row["x"]), heading=option)
     write(folder / "table.md", text + "\n")
-    sheets = "\n".join(f"  {path / 'sheet.png'}" for path in measured)
+    sheets = "\n".join(f"  {path / 'sheet.png'}" for path in measured.values())
     sys.stdout.write(f"\n{text}\n\nOpen:\n{sheets}\n  {folder / 'table.md'}\n")

@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from rollforge.commands.mistakes import Parser
+from rollforge.commands.mistakes import Parser, check_files
 from rollforge.data.module import RolloutData
 from rollforge.module import RolloutModule
 from rollforge.registry import registry
@@ -79,8 +79,8 @@ class RollforgeCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Adds checkpoints, the loss curve and samples."""
-        folder = self.folder.path
-        every = self.chosen.report_every
+        self.folder.create()
+        folder, every = self.folder.path, self.chosen.report_every
         keep = ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0, every_n_train_steps=every)
         trainer: Any = self.trainer
         if not self.chosen.trainer.callbacks:  # Lightning has put its own checkpoints into the working directory
@@ -91,17 +91,23 @@ class RollforgeCLI(LightningCLI):
 def run(name: str, arguments: list[str]) -> None:
     """Runs one of Lightning's subcommands."""
     _quiet()
+    check_files(arguments)
     registry().load()
-    RollforgeCLI(
-        RolloutModule,
-        RolloutData,
-        args=[name, *arguments],
-        parser_class=Parser,
-        save_config_callback=None,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        trainer_defaults={**DEFAULTS, "enable_progress_bar": name == "fit"},
-    )
+    try:
+        RollforgeCLI(
+            RolloutModule,
+            RolloutData,
+            args=[name, *arguments],
+            parser_class=Parser,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            trainer_defaults={**DEFAULTS, "enable_progress_bar": name == "fit"},
+        )
+    except SystemExit as leaving:  # how the Trainer answers an interrupt
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            raise leaving.__context__ from None
+        raise
 
 
 def _next(chosen: Any) -> str:

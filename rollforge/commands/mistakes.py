@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import NoReturn
 
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -25,6 +28,20 @@ class Parser(LightningArgumentParser):
 
     def _options(self) -> list[str]:
         return [option for action in self._actions for option in action.option_strings]
+
+
+def check_files(arguments: Sequence[str]) -> None:
+    """Raises ``UserError`` for a ``--config`` file that is there and is no YAML mapping."""
+    values = [value for option, value in pairwise(arguments) if option in ("--config", "-c")]
+    values += [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
+    for file in map(Path, values):
+        if file.is_file():
+            try:
+                content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                raise UserError(f"The config {file} is not readable YAML: {' '.join(str(error).split())}.") from error
+            if not isinstance(content, dict):
+                raise UserError(f"The config {file} must hold keys such as model: and data:, not {content!r:.60}.")
 
 
 def sentence(message: str, options: Iterable[str] = ()) -> str:

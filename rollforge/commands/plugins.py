@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import sys
 from typing import Any
 
+from rollforge.commands.arguments import Arguments
 from rollforge.registry import KINDS, Part, registry
 
 
 def run(arguments: list[str]) -> None:
     """Lists the parts, or shows one."""
-    parser = argparse.ArgumentParser(prog="rollforge plugins", description="List every part that a config can name.")
+    parser = Arguments(prog="rollforge plugins", description="List every part that a config can name.")
     actions = parser.add_subparsers(dest="action")
     actions.add_parser("list", help="every part: kind, distribution and what it does (the default)")
     actions.add_parser("show", help="parameters of one part, with types and defaults").add_argument("name")

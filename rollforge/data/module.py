@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,13 @@ class RolloutData(LightningDataModule):
         super().__init__()
         if not seconds > 0 or not math.isfinite(seconds):
             raise UserError(f"data.seconds must be above 0, not {seconds}.")
+        for name, value, least in (
+            ("rollout_batch", rollout_batch, 1),
+            ("batch_size", batch_size, 1),
+            ("workers", workers, 0),
+        ):
+            if value < least:
+                raise UserError(f"data.{name} must be {least} or more, not {value}.")
         self.prompts, self.seconds, self.seed, self.rollout_batch = prompts, seconds, seed, rollout_batch
         self.clips, self.batch_size, self.workers = clips, batch_size, workers
 
@@ -53,8 +60,7 @@ class RolloutData(LightningDataModule):
     def predict_dataloader(self) -> Any:
         module: Any = self.trainer.lightning_module if self.trainer else None
         requests = self.requests(module.backbone.spec.fps) if module else []
-        size = self.rollout_batch
-        return DataLoader(requests, size, collate_fn=list)  # type: ignore[arg-type]
+        return DataLoader(requests, batch_size=self.rollout_batch, collate_fn=list)  # type: ignore[arg-type]
 
     def test_dataloader(self) -> Any:
         return self.predict_dataloader()
@@ -62,25 +68,22 @@ class RolloutData(LightningDataModule):
     def train_dataloader(self) -> Any:
         if self.clips is None:
             raise UserError("fit needs data.clips, what to train on, and the config names none.")
-        done = self.trainer.global_step * self.batch_size if self.trainer else 0
-        count = len(self.clips)  # type: ignore[arg-type]
-        order = _Onwards(count, done, self.seed)
-        return DataLoader(
-            self.clips, self.batch_size, sampler=order, num_workers=self.workers, drop_last=count >= self.batch_size
-        )
+        size = min(self.batch_size, len(self.clips))  # type: ignore[arg-type]
+        order = _Onwards(self.clips, size, self.trainer.global_step if self.trainer else 0, self.seed)
+        return DataLoader(self.clips, batch_size=size, sampler=order, num_workers=self.workers, drop_last=True)
 
 
 class _Onwards(Sampler[int]):
-    """A seeded shuffle for each epoch, entered after ``done`` clips, so that a resumed run sees what it had not."""
+    """A seeded shuffle for each epoch, entered after ``steps`` batches, so that a resumed run sees what it had not."""
 
-    def __init__(self, clips: int, done: int, seed: int) -> None:
-        self.clips, self.seed = clips, seed
-        self.epoch, self.skip = divmod(done, clips)
+    def __init__(self, clips: Sized, batch: int, steps: int, seed: int) -> None:
+        self.clips, self.batch, self.seed = len(clips), batch, seed
+        self.epoch, self.skip = divmod(steps, self.clips // batch)
 
     def __len__(self) -> int:
         return self.clips
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.clips)[self.skip :]
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.clips)[self.skip * self.batch :]
         self.epoch, self.skip = self.epoch + 1, 0
         return iter(order.tolist())

@@ -81,14 +81,15 @@ class RolloutMemory(Memory):
         if step is None:
             raise ValueError("RolloutMemory.begin(step, plan) comes before attend().")
         own = self._rotation(self._query, q.device)
-        view = self._view(layer, k, v)
         if step.phase.writes:
             self._staged[layer] = (k, v)
+        if torch.is_grad_enabled():  # a differentiable rollout: never write into what the backward pass needs
+            keys, values = self._read(layer, self._slots, q.device) if self._slots else (k[:, :0], v[:, :0])
+            keys = torch.cat([keys, rotate(k, own)], dim=1)
+            return attention(rotate(q, own), keys, torch.cat([values, v], dim=1))
+        view = self._view(layer, k, v)
         seen = len(self._slots) * self.spec.tokens
         end = seen + k.shape[1]
-        if k.requires_grad:  # a differentiable rollout: never write into what the backward pass needs
-            keys = torch.cat([view.keys[:, :seen], rotate(k, own)], dim=1)
-            return attention(rotate(q, own), keys, torch.cat([view.values[:, :seen], v], dim=1))
         view.keys[:, seen:end] = rotate(k, own)
         view.values[:, seen:end] = v
         return attention(rotate(q, own), view.keys[:, :end], view.values[:, :end])
@@ -116,22 +117,26 @@ class RolloutMemory(Memory):
 
     def _view(self, layer: int, k: Tensor, v: Tensor) -> _View:
         """This layer's buffer, holding the plan: only slots whose entry changed are rotated and copied."""
-        view = self._views.get(layer)
-        if view is None:
-            rows = self.visible * self.spec.tokens + k.shape[1]
+        view, rows = self._views.get(layer), self.visible * self.spec.tokens + k.shape[1]
+        if view is None or view.keys.shape[1] < rows:
             view = _View(k.new_zeros(k.shape[0], rows, *k.shape[2:]), v.new_zeros(v.shape[0], rows, *v.shape[2:]))
             self._views[layer] = view
         held = [*view.slots, *[None] * len(self._slots)]
-        changed = [(slot, entry) for slot, entry in enumerate(self._slots) if entry != held[slot]]
+        changed = [slot for slot, entry in enumerate(self._slots) if entry != held[slot]]
         if changed:
-            pairs = [self.kv_codec.decode(self.raw[content][layer]) for _, (content, _) in changed]
-            times = [time for _, (_, time) in changed]
-            keys = rotate(torch.cat([key for key, _ in pairs], dim=1), self._rotation(times, k.device))
-            for (slot, _), key, (_, value) in zip(changed, keys.split(self.spec.tokens, dim=1), pairs, strict=True):
-                place = slice(slot * self.spec.tokens, (slot + 1) * self.spec.tokens)
+            size = self.spec.tokens
+            keys, values = self._read(layer, [self._slots[slot] for slot in changed], k.device)
+            for slot, key, value in zip(changed, keys.split(size, dim=1), values.split(size, dim=1), strict=True):
+                place = slice(slot * size, (slot + 1) * size)
                 view.keys[:, place], view.values[:, place] = key, value
         view.slots = list(self._slots)
         return view
+
+    def _read(self, layer: int, entries: Sequence[Entry], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Rotated keys, and values, of these entries, one after the other."""
+        keys, values = zip(*(self.kv_codec.decode(self.raw[content][layer]) for content, _ in entries), strict=True)
+        times = [time for _, time in entries]
+        return rotate(torch.cat(keys, dim=1), self._rotation(times, device)), torch.cat(values, dim=1)
 
     def _invalidate(self, frames: set[int]) -> None:
         """The keys of these frames are no longer what the buffers show."""

@@ -38,6 +38,8 @@ class VideoOutput:
         name = self.folder.name(request)
         shown = [policy for policy in (module.policy, module.beside) if policy is not None]
         labels = [type(policy).__name__ for policy in shown]
+        if len(set(labels)) < len(labels):
+            labels[1] += "-beside"
         files = [self.folder.path / (f"{name}.mp4" if len(shown) == 1 else f"{name}.{label}.mp4") for label in labels]
         total = module.codec.pixel_frames(request.frames)
         sheets = [ContactSheet(label, total, module.fps) for label in labels]

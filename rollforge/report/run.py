@@ -40,16 +40,18 @@ class RunFolder:
         text = json.dumps(self.config.get("model", {}), sort_keys=True, default=str)
         return sha256(text.encode()).hexdigest()[:16]
 
-    def open(self) -> None:
-        """Creates the folder, or takes up what an earlier run of the same config left there."""
+    def create(self) -> None:
+        """Creates the folder and puts the resolved config into it."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write(self.path / ".writable", "")
-            (self.path / ".writable").unlink()
         except OSError as error:
             raise UserError(
-                f"The output folder {self.path} cannot be written ({error.strerror}); choose another --output_dir."
+                f"The output folder {self.path} cannot be made ({error.strerror}); choose another --output_dir."
             ) from error
+        write(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+
+    def open(self) -> None:
+        """Creates the folder, or takes up what an earlier run of the same config left there."""
         manifest = self.path / "manifest.json"
         if manifest.exists() and not self.overwrite:
             kept = _read(manifest)
@@ -59,7 +61,7 @@ class RunFolder:
                     "replace them."
                 )
             self.entries = {entry["file"]: entry for entry in kept["videos"]}
-        write(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        self.create()
         self._save()
 
     def name(self, request: Request) -> str:
@@ -105,10 +107,15 @@ def _read(manifest: Path) -> dict[str, Any]:
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a whole file or none."""
+    """Writes a whole file or none. Raises ``UserError`` where the disk does not take it."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); make room there, or choose another --output_dir."
+        ) from error

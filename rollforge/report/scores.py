@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rollforge.module import RolloutModule
 
 MARKS = (1, 5, 20, 60)
+TRUE_WORLD = "(true world)"  # stands in the column of policies beside the figures of true videos
 Row = dict[str, Any]  # policy, prompt, x (multiple of the horizon), and the metrics' means over that window
 
 
@@ -80,17 +81,17 @@ def truth(module: RolloutModule, requests: Iterable[Request]) -> list[Row]:
                 metric.update(video[:frames], 0)
                 measured |= {name: curve.tolist() for name, curve in metric.update(video[frames:], frames).items()}
         if measured:
-            rows.append({"policy": "(true world)", "prompt": request.prompt, "x": 1, **_means(measured)})
+            rows.append({"policy": TRUE_WORLD, "prompt": request.prompt, "x": 1, **_means(measured)})
     return rows
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Means over prompts with the standard error of each, as a Markdown table."""
+def table(rows: Sequence[Row], heading: str = "policy") -> str:
+    """Means over prompts with the standard error of each, as a Markdown table; ``heading`` names its first column."""
     names = [name for name in rows[0] if name not in ("policy", "prompt", "x")]
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["policy"], row["x"]), []).append(row)
-    lines = ["| policy | horizon | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names)]
+    lines = [f"| {heading} | horizon | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names)]
     for (policy, x), members in groups.items():
         cells = []
         for name in names:

@@ -112,6 +112,6 @@ def process() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, *arguments]
-        return subprocess.run(line, env=environment(**env), capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(line, env=environment(**env), capture_output=True, text=True, timeout=600, check=False)
 
     return run

@@ -1,0 +1,205 @@
+"""``rollforge fit``: a model learns, a run that was cut off goes on, and what it leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rollforge.backbones.pocket.codec import PocketCodec
+from rollforge.data.clips import VideoClips
+from rollforge.data.world import Scene, render
+from rollforge.errors import UserError
+from rollforge.video.writer import VideoWriter
+
+RED = "a red ball over snow at day"
+
+
+@pytest.fixture
+def training(tiny: Any) -> Any:
+    """The tiny config, set up to train on four clips."""
+    tiny.config["model"] |= {
+        "objective": {"class_path": "DiffusionForcing"},
+        "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.003}},
+    }
+    clips = {"class_path": "WorldClips", "init_args": {"frames": 6, "clips": 5}}
+    tiny.config["data"] = {"prompts": [RED], "seconds": 1.5, "clips": clips, "batch_size": 2}
+    tiny.config["trainer"] = {"max_steps": 8}
+    return tiny
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    with (folder / "losses.csv").open(newline="") as lines:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+
+
+def weights(folder: Path, part: str = "backbone") -> dict[str, Tensor]:
+    return load_file(folder / f"{part}.safetensors")
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=0, atol=0)
+
+
+def test_a_tiny_model_learns_its_clips(training: Any) -> None:
+    """The codec on one clip: the loss is not noise, so its fall is the model's doing."""
+    training.config["model"]["objective"] = {"class_path": "Reconstruction"}
+    training.config["model"]["codec"]["init_args"]["noise"] = 0.0
+    training.config["data"] = {
+        "clips": {"class_path": "WorldClips", "init_args": {"frames": 1, "clips": 2}}, "batch_size": 2
+    }  # fmt: skip
+    assert training.run("fit", "--trainer.max_steps", "60") == 0
+    curve = [row["loss"] for row in losses(training.out)]
+    assert len(curve) == 60
+    assert np.mean(curve[-6:]) < 0.5 * np.mean(curve[:6])
+    assert set(weights(training.out, "codec")) == set(PocketCodec(width=16).state_dict())
+
+
+def test_a_tiny_backbone_learns_its_clips(training: Any) -> None:
+    training.config["data"]["clips"]["init_args"] = {"frames": 3, "clips": 2}
+    training.config["data"]["prompts"] = []
+    training.config["model"]["objective"]["init_args"] = {"drop_text": 0.0}
+    assert training.run("fit", "--trainer.max_steps", "150") == 0
+    curve = [row["loss"] for row in losses(training.out)]
+    assert np.mean(curve[-30:]) < 0.7 * np.mean(curve[:5])
+
+
+def test_fit_leaves_the_curve_samples_weights_and_a_checkpoint(training: Any) -> None:
+    assert training.run("fit", "--report_every", "3") == 0
+    rows = losses(training.out)
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert all(np.isfinite(row["loss"]) and np.isfinite(row["loss_first_block"]) for row in rows)
+    made = {path.name for path in training.out.iterdir()}
+    assert {"loss.png", "last.ckpt", "backbone.safetensors"} < made
+    samples = sorted(name for name in made if name.startswith("samples-"))
+    assert samples == ["samples-000003.png", "samples-000006.png", "samples-000008.png"]
+    for name in ("loss.png", *samples):
+        with Image.open(training.out / name) as picture:
+            picture.load()
+            assert min(picture.size) > 60
+    assert not [name for name in made if "partial" in name]
+
+
+def test_only_the_part_in_training_changes(training: Any) -> None:
+    assert training.run("fit", "--trainer.max_steps", "2") == 0
+    kept = torch.load(training.out / "last.ckpt", weights_only=False)["state_dict"]
+    before = training.out / "before"
+    assert training.run("fit", "--trainer.max_steps", "1", "--output_dir", str(before)) == 0
+    earlier = torch.load(before / "last.ckpt", weights_only=False)["state_dict"]
+    changed = {name.split(".")[0] for name, value in kept.items() if not torch.equal(value, earlier[name])}
+    assert changed == {"backbone"}
+
+
+def test_the_weights_that_fit_writes_can_be_rolled(training: Any) -> None:
+    assert training.run("fit") == 0
+    made = training.out
+    training.config["model"]["backbone"]["init_args"]["weights"] = str(made / "backbone.safetensors")
+    training.folder = training.folder / "next"
+    training.folder.mkdir()
+    assert training.run("predict") == 0
+    assert len(training.videos()) == 1
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_a_resumed_fit_equals_an_uninterrupted_one(training: Any, ema: float) -> None:
+    training.config["model"]["ema"] = ema
+    training.config["model"]["scheduler"] = {
+        "class_path": "torch.optim.lr_scheduler.LinearLR", "init_args": {"start_factor": 0.1, "total_iters": 8}
+    }  # fmt: skip
+    whole, parts = training.folder / "whole", training.folder / "parts"
+    assert training.run("fit", "--output_dir", str(whole)) == 0
+    assert training.run("fit", "--output_dir", str(parts), "--trainer.max_steps", "3", "--report_every", "3") == 0
+    assert [row["step"] for row in losses(parts)] == [1, 2, 3]
+    assert training.run("fit", "--output_dir", str(parts), "--ckpt_path", str(parts / "last.ckpt")) == 0
+    assert_same(weights(parts), weights(whole))
+    assert losses(parts) == losses(whole)
+
+
+def test_averaged_weights_are_the_ones_written(training: Any) -> None:
+    training.config["model"]["ema"] = 0.9
+    assert training.run("fit") == 0
+    kept = torch.load(training.out / "last.ckpt", weights_only=False)["state_dict"]
+    written = weights(training.out)
+    assert_same(written, {name: kept[f"average.module.{name}"] for name in written})
+    assert any(not torch.equal(value, kept[f"backbone.{name}"]) for name, value in written.items())
+
+
+def test_a_killed_fit_goes_on_from_its_last_checkpoint(training: Any) -> None:
+    running = training.start("fit", "--trainer.max_steps", "100000", "--report_every", "4")
+    deadline = time.monotonic() + 300
+    while not (training.out / "last.ckpt").exists():
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    running.send_signal(signal.SIGKILL)
+    running.communicate(timeout=120)
+    step = torch.load(training.out / "last.ckpt", weights_only=False)["global_step"]
+    assert step >= 4
+    last = step + 2
+    resumed = ("--ckpt_path", str(training.out / "last.ckpt"), "--report_every", "4")
+    assert training.run("fit", *resumed, "--trainer.max_steps", str(last)) == 0
+    assert [row["step"] for row in losses(training.out)] == list(range(1, last + 1))
+
+    killed = weights(training.out)
+    training.folder = training.folder / "whole"
+    training.folder.mkdir()
+    assert training.run("fit", "--trainer.max_steps", str(last)) == 0
+    assert_same(weights(training.out), killed)
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """Two mp4s of 14 frames, one with a caption, and a folder of one of 4 frames."""
+    folder = tmp_path / "videos"
+    (folder / "more").mkdir(parents=True)
+    for name, seed, frames in (("a", 0, 14), ("b", 1, 14), ("more/c", 2, 4)):
+        shown, _ = render(Scene.parse(RED), seed, frames)
+        with VideoWriter(folder / f"{name}.mp4", (64, 64), 8, crf=0) as writer:
+            writer.write(shown)
+    (folder / "a.txt").write_text(f"{RED}\n")
+    (folder / "notes.md").write_text("no video")
+    return folder
+
+
+def test_video_clips_are_cut_from_a_folder_with_their_captions(videos: Path) -> None:
+    clips = VideoClips(str(videos), frames=6, size=(64, 64))
+    assert len(clips) == 4
+    assert [clips[n]["caption"] for n in range(4)] == [RED, RED, "", ""]
+    for n, (seed, start) in enumerate([(0, 0), (0, 6), (1, 0), (1, 6)]):
+        shown, _ = render(Scene.parse(RED), seed, 14)
+        assert np.array_equal(clips[n]["video"].numpy(), shown[start : start + 6])
+
+
+def test_video_clips_take_every_nth_frame_and_fit_any_size(videos: Path) -> None:
+    clips = VideoClips(str(videos), frames=6, size=(64, 64), stride=2)
+    assert len(clips) == 2
+    assert np.array_equal(clips[1]["video"].numpy(), render(Scene.parse(RED), 1, 14)[0][:11:2])
+    assert VideoClips(str(videos), frames=4, size=(24, 40))[0]["video"].shape == (4, 24, 40, 3)
+
+
+def test_video_clips_say_why_a_folder_gives_none(videos: Path) -> None:
+    with pytest.raises(UserError, match="holds no clip of 15 frames in 3 videos"):
+        VideoClips(str(videos), frames=15, size=(64, 64))
+    with pytest.raises(UserError, match="there is no folder nowhere"):
+        VideoClips("nowhere", frames=3, size=(64, 64))
+
+
+@pytest.mark.parametrize("captions", [True, False])
+def test_fit_trains_on_a_folder_of_videos(training: Any, videos: Path, captions: bool) -> None:
+    if not captions:
+        (videos / "a.txt").unlink()
+    arguments = {"folder": str(videos), "frames": 6, "size": [64, 64]}
+    training.config["data"]["clips"] = {"class_path": "VideoClips", "init_args": arguments}
+    assert training.run("fit", "--trainer.max_steps", "3") == 0
+    assert [row["step"] for row in losses(training.out)] == [1, 2, 3]

@@ -1,0 +1,88 @@
+"""Every config of the repository builds its model and its data; nothing is run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from rollforge.backbones.base import Backbone
+from rollforge.commands.lightning import DEFAULTS, RollforgeCLI
+from rollforge.commands.mistakes import Parser
+from rollforge.data.module import RolloutData
+from rollforge.module import RolloutModule
+from rollforge.registry import registry
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+class Built(RollforgeCLI):
+    """The command line up to where it would run."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def build(config: Path, monkeypatch: pytest.MonkeyPatch) -> RollforgeCLI:
+    monkeypatch.chdir(ROOT)
+    registry().load()
+    chosen = yaml.safe_load(config.read_text())["model"]
+    made = [
+        f"--model.{part}.init_args.weights=null"
+        for part in ("backbone", "codec")
+        if str(chosen[part].get("init_args", {}).get("weights", "")).startswith("runs/")  # an earlier stage makes it
+    ]
+    return Built(
+        RolloutModule,
+        RolloutData,
+        args=["fit" if "objective" in chosen else "predict", "--config", str(config), *made],
+        parser_class=Parser,
+        save_config_callback=None,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        trainer_defaults=DEFAULTS,
+    )
+
+
+def test_there_are_configs() -> None:
+    assert ROOT / "configs" / "quickstart.yaml" in CONFIGS
+    assert any("pocket" in config.parts for config in CONFIGS)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
+def test_a_config_builds_its_model_and_its_data(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli = build(config, monkeypatch)
+    model, data = cli.model, cli.datamodule
+    assert isinstance(model.backbone, Backbone)
+    if data.prompts:
+        requests = data.requests(model.backbone.spec.fps)
+        model.conditioner.check([request.prompt for request in requests])
+    if model.objective is None:
+        assert data.prompts
+        return
+    assert cli.folder.path.parts[0] == "runs"
+    optimizer = model.configure_optimizers()
+    optimizer = optimizer["optimizer"] if isinstance(optimizer, dict) else optimizer
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert trained == {id(parameter) for parameter in model.trained.parameters()}
+    clip: Any = data.clips[0]  # type: ignore[index]
+    latents = model.encode(clip["video"][None])
+    assert latents.shape[2:] == model.backbone.spec.latent_shape
+    assert latents.shape[1] % model.backbone.spec.block == 0 or model.objective.trains == "codec"
+    assert torch.isfinite(latents).all()
+
+
+def test_paths_of_earlier_stages_are_outputs_of_some_config() -> None:
+    """A stage that starts from ``runs/x/backbone.safetensors`` follows one that writes into ``runs/x``."""
+    read = [yaml.safe_load(config.read_text()) for config in CONFIGS]
+    written = {os.path.normpath(config["output_dir"]) for config in read if "output_dir" in config}
+    for config in read:
+        weights = str(config["model"]["backbone"].get("init_args", {}).get("weights", ""))
+        if weights.startswith("runs/"):
+            assert os.path.dirname(weights) in written
+            assert os.path.basename(weights) == "backbone.safetensors"
