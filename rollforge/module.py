@@ -71,7 +71,6 @@ class RolloutModule(LightningModule):
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
         self.output: VideoOutput | None = None
         self.scores: Scores | None = None
-        self.resumed_rng: Tensor | None = None
         self.average: AveragedModel | None = None
         if objective and ema:
             self.average = AveragedModel(self.trained, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
@@ -163,20 +162,16 @@ class RolloutModule(LightningModule):
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.average is not None:
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        super().optimizer_step(*arguments, **options)
+        if self.average is not None:  # here and not after the batch, when callbacks have saved their checkpoint already
             self.average.update_parameters(self.trained)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["torch_rng"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.resumed_rng = checkpoint["torch_rng"]
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        if self.resumed_rng is not None:  # not earlier: the data loader draws from it as well
-            torch.set_rng_state(self.resumed_rng)
-            self.resumed_rng = None
+        torch.set_rng_state(checkpoint["torch_rng"])
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.trained.parameters())

@@ -47,7 +47,7 @@ def _report(folder: Path, option: str, measured: dict[str, Path]) -> None:
         for row in json.loads((path / "metrics.json").read_text()):
             name = row["policy"] if row["policy"] == TRUE_WORLD else value
             rows[name, row["x"], row["prompt"]] = row | {"policy": name}
-    text = table(sorted(rows.values(), key=lambda row: row["x"]), heading=option)
+    text = table(sorted(rows.values(), key=lambda row: row["x"]), heading=option.rpartition(".")[2])
     write(folder / "table.md", text + "\n")
     sheets = "\n".join(f"  {path / 'sheet.png'}" for path in measured.values())
     sys.stdout.write(f"\n{text}\n\nOpen:\n{sheets}\n  {folder / 'table.md'}\n")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -69,21 +70,26 @@ class RolloutData(LightningDataModule):
         if self.clips is None:
             raise UserError("fit needs data.clips, what to train on, and the config names none.")
         size = min(self.batch_size, len(self.clips))  # type: ignore[arg-type]
-        order = _Onwards(self.clips, size, self.trainer.global_step if self.trainer else 0, self.seed)
-        return DataLoader(self.clips, batch_size=size, sampler=order, num_workers=self.workers, drop_last=True)
+        order = _Onwards(self.clips, size, self._batches_done, self.seed)
+        own = torch.Generator()  # so that the loader draws nothing from the random numbers of the training
+        return DataLoader(
+            self.clips, batch_size=size, sampler=order, num_workers=self.workers, drop_last=True, generator=own
+        )
+
+    def _batches_done(self) -> int:
+        return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
 
 
 class _Onwards(Sampler[int]):
-    """A seeded shuffle for each epoch, entered after ``steps`` batches, so that a resumed run sees what it had not."""
+    """A seeded shuffle for each epoch, entered where the batches ``done`` end: a resumed run sees what it had not."""
 
-    def __init__(self, clips: Sized, batch: int, steps: int, seed: int) -> None:
-        self.clips, self.batch, self.seed = len(clips), batch, seed
-        self.epoch, self.skip = divmod(steps, self.clips // batch)
+    def __init__(self, clips: Sized, batch: int, done: Callable[[], int], seed: int) -> None:
+        self.clips, self.batch, self.done, self.seed = len(clips), batch, done, seed
 
     def __len__(self) -> int:
         return self.clips
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.clips)[self.skip * self.batch :]
-        self.epoch, self.skip = self.epoch + 1, 0
-        return iter(order.tolist())
+        epoch, skip = divmod(self.done(), self.clips // self.batch)
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.clips)
+        return iter(order[skip * self.batch :].tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -63,12 +64,18 @@ class Tiny:
         """The command as a process of its own."""
         line = [sys.executable, "-m", "rollforge", *self.arguments(command, *more)]
         return subprocess.Popen(
-            line, cwd=self.folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+            line, cwd=self.folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=_hear_interrupts,
+        )  # fmt: skip
 
     def videos(self) -> list[str]:
         """Names of everything that looks like a finished video."""
         return sorted(path.name for path in self.out.glob("*.mp4") if not path.name.endswith(".partial.mp4"))
+
+
+def _hear_interrupts() -> None:
+    """A shell starts its background jobs deaf to SIGINT, and they pass it on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def environment(**more: str) -> dict[str, str]:

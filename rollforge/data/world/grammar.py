@@ -37,7 +37,7 @@ class Scene:
     def parse(cls, text: str) -> Scene:
         """Reads a caption. Raises ``UserError`` with the vocabulary for anything that the world cannot show."""
         words = text.lower().replace(",", " ").replace(".", " ").split()
-        if words.count("over") != 1 or words.count("at") != 1:
+        if [word for word in words if word in ("over", "at")] != ["over", "at"]:
             raise _unsaid(text, "it does not have the form of a caption")
         things, rest = _split(words, "over")
         ground, time = _split(rest, "at")
