@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,9 @@ class RolloutData(LightningDataModule):
     def train_dataloader(self) -> Any:
         if self.clips is None:
             raise UserError("fit needs data.clips, what to train on, and the config names none.")
-        size = min(self.batch_size, len(self.clips))  # type: ignore[arg-type]
-        order = _Onwards(self.clips, size, self._batches_done, self.seed)
+        count = len(self.clips)  # type: ignore[arg-type]
+        size = min(self.batch_size, count)
+        order = _Onwards(count, size, self._batches_done, self.seed)
         own = torch.Generator()  # so that the loader draws nothing from the random numbers of the training
         return DataLoader(
             self.clips, batch_size=size, sampler=order, num_workers=self.workers, drop_last=True, generator=own
@@ -83,8 +84,8 @@ class RolloutData(LightningDataModule):
 class _Onwards(Sampler[int]):
     """A seeded shuffle for each epoch, entered where the batches ``done`` end: a resumed run sees what it had not."""
 
-    def __init__(self, clips: Sized, batch: int, done: Callable[[], int], seed: int) -> None:
-        self.clips, self.batch, self.done, self.seed = len(clips), batch, done, seed
+    def __init__(self, clips: int, batch: int, done: Callable[[], int], seed: int) -> None:
+        self.clips, self.batch, self.done, self.seed = clips, batch, done, seed
 
     def __len__(self) -> int:
         return self.clips
