@@ -93,6 +93,16 @@ def test_the_two_policies_agree_until_the_wave_turns_and_not_after(beside: Any) 
     assert not np.array_equal(rolling[9:], window[9:])
 
 
+def test_two_policies_of_one_class_make_two_videos(beside: Any) -> None:
+    beside.config["model"]["beside"] = {
+        "class_path": "RollingSink",
+        "init_args": {"context_blocks": 2, "sink_blocks": 2},
+    }
+    assert beside.run("predict") == 0
+    one, other = (decoded(next(beside.out.glob(f"*.{name}.mp4"))) for name in ("RollingSink", "RollingSink-beside"))
+    assert not np.array_equal(one, other)
+
+
 def test_running_again_makes_only_what_is_missing(beside: Any) -> None:
     beside.run("predict")
     lost, kept = (next(beside.out.glob(f"*.{policy}.mp4")) for policy in ("Window", "RollingSink"))
