@@ -110,6 +110,13 @@ class Step:
 
 
 @dataclass(frozen=True)
+class PromptSwitch:
+    """An event: from ``step`` on another prompt is in force."""
+
+    step: Step
+
+
+@dataclass(frozen=True)
 class Segment:
     """A run of frames: content ``content, content + stride, ...`` read at time indices ``time, time + 1, ...``."""
 

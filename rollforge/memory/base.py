@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-Projection = Callable[[Tensor], tuple[Tensor, Tensor]]
+Projection = Callable[[], tuple[Tensor, Tensor]]
 
 
 class Memory(ABC):
@@ -20,6 +20,6 @@ class Memory(ABC):
         ``q``, ``k``, ``v`` and the answer are ``[B, F * tokens, heads, head_dim]``, after q/k-norm and before RoPE.
         """
 
-    def cross(self, layer: int, key: str, text: Tensor, project: Projection) -> tuple[Tensor, Tensor]:
-        """Keys and values of a text ``[B, L, D]`` for one layer, as ``project`` makes them; ``key`` names the text."""
-        return project(text)
+    def cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
+        """Keys and values of a text for one layer, as ``project`` makes them; ``key`` names the text."""
+        return project()

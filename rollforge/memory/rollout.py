@@ -1,9 +1,9 @@
 """Memory of a rollout: a store of raw keys and values, read through a plan.
 
-Raw (unrotated) keys of committed frames are kept while the policy may still read them. What the current block sees
-is laid out in one static buffer per layer, a slot for each ``(content frame, time index)`` pair of the plan. A pair
-that stays in the plan keeps its slot; only new pairs are rotated, from the raw master, once. Slot order does not
-matter to attention, so nothing is ever shifted.
+What the current block sees is laid out in one static buffer per layer, a slot for each ``(content frame, time
+index)`` pair of the plan. A pair that stays in the plan keeps its slot; only new pairs are rotated, from the raw
+(unrotated) master, once. Slot order does not matter to attention, so nothing is ever shifted. Raw masters are kept of
+the frames that a plan may still move to another index or come back to; all others live on in their slot alone.
 """
 
 from __future__ import annotations
@@ -32,6 +32,22 @@ class _View:
     values: Tensor
     slots: list[Entry | None] = field(default_factory=list)  # what lies in each slot
 
+    def put(self, slot: int, keys: Tensor, values: Tensor) -> None:
+        """Fills one slot with a frame's keys and values ``[B, tokens, heads, head_dim]``."""
+        place = slice(slot * keys.shape[1], (slot + 1) * keys.shape[1])
+        self.keys[:, place], self.values[:, place] = keys, values
+
+    def copy_of(self, slot: int, tokens: int) -> tuple[Tensor, Tensor]:
+        """A slot's keys and values, apart from the buffer."""
+        place = slice(slot * tokens, (slot + 1) * tokens)
+        return self.keys[:, place].clone(), self.values[:, place].clone()
+
+    def moved_to(self, larger: _View) -> _View:
+        """A larger buffer with everything that lies in this one."""
+        rows = self.keys.shape[1]
+        larger.keys[:, :rows], larger.values[:, :rows], larger.slots = self.keys, self.values, self.slots
+        return larger
+
 
 class RolloutMemory(Memory):
     """Cached attention for one rollout (a batch of samples that advance together).
@@ -50,12 +66,14 @@ class RolloutMemory(Memory):
         self.rope, self.kv_codec = rope or Rope(), kv_codec or Plain()
         self.raw: dict[int, list[Any]] = {}  # frame -> what the KV codec keeps, layer by layer
         self._slots: list[Entry] = []  # the plan, laid out
+        self._shown: set[Entry] = set()  # pairs that every layer's buffer holds
         self._views: dict[int, _View] = {}
         self._staged: dict[int, tuple[Tensor, Tensor]] = {}
         self._texts: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
         self._rotations: dict[tuple[int, ...], Rotation] = {}
         self._frequencies: Tensor | None = None
         self._step: Step | None = None
+        self._place = -1  # the frame whose rotations are kept
         self._query = range(0)
 
     def begin(self, step: Step, plan: ReadPlan) -> None:
@@ -65,17 +83,27 @@ class RolloutMemory(Memory):
             raise ValueError(
                 f"The plan of block {step.index} reads {len(entries)} frames; its policy declared {self.visible}."
             )
-        missing = sorted({content for content, _ in entries} - self.raw.keys())
+        if not self.rope.constant:
+            self._follow_rope(step)
+        missing = next((pair for pair in entries if pair[0] not in self.raw and pair not in self._shown), None)
         if missing:
-            raise ValueError(f"The plan of block {step.index} reads frame {missing[0]}, which is not in the memory.")
+            raise ValueError(
+                f"The plan of block {step.index} reads frame {missing[0]}, which is not in the memory (at time index "
+                f"{missing[1]}); the policy's live() and revisited() must name it."
+            )
+        self._slots = _arrange(self._slots, entries)
+        if step.start != self._place:  # the passes of one block share their rotations
+            self._rotations, self._place = {}, step.start
+        self._step, self._query, self._staged = step, range(plan.query, plan.query + len(step.frames)), {}
+
+    def _follow_rope(self, step: Step) -> None:
+        """Everything is rotated anew where the temporal frequencies have changed."""
         frequencies = self.rope.temporal(self.spec, step)
         if self._frequencies is None or not torch.equal(frequencies, self._frequencies):
-            self._frequencies = frequencies
+            self._frequencies, self._rotations = frequencies, {}
             self._invalidate({content for content, _ in self._slots})
-        self._slots = _arrange(self._slots, entries)
-        self._step, self._query = step, range(plan.query, plan.query + len(step.frames))
-        self._rotations, self._staged = {}, {}
 
+    @torch.compiler.disable  # plans are Python: a compiled network breaks here, and sees the same shapes at every block
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         step = self._step
         if step is None:
@@ -84,62 +112,79 @@ class RolloutMemory(Memory):
         if step.phase.writes:
             self._staged[layer] = (k, v)
         if torch.is_grad_enabled():  # a differentiable rollout: never write into what the backward pass needs
-            keys, values = self._read(layer, self._slots, q.device) if self._slots else (k[:, :0], v[:, :0])
-            keys = torch.cat([keys, rotate(k, own)], dim=1)
-            return attention(rotate(q, own), keys, torch.cat([values, v], dim=1))
+            seen = [*self._read(layer, self._slots, q.device), (rotate(k, own), v)]
+            keys, values = (torch.cat(parts, dim=1) for parts in zip(*seen, strict=True))
+            return attention(rotate(q, own), keys, values)
         view = self._view(layer, k, v)
-        seen = len(self._slots) * self.spec.tokens
-        end = seen + k.shape[1]
-        view.keys[:, seen:end] = rotate(k, own)
-        view.values[:, seen:end] = v
+        start = len(self._slots) * self.spec.tokens
+        end = start + k.shape[1]
+        view.keys[:, start:end] = rotate(k, own)
+        view.values[:, start:end] = v
         return attention(rotate(q, own), view.keys[:, :end], view.values[:, :end])
 
-    def end(self, live: frozenset[int]) -> None:
-        """Closes a pass. A writing pass enters the store here, whole; frames outside ``live`` are forgotten."""
-        if self._step is not None and self._step.phase.writes:
-            frames, size = self._step.frames, self.spec.tokens
-            for n, frame in enumerate(frames):
+    def end(self, live: frozenset[int], revisited: frozenset[int] | None = None) -> None:
+        """Closes a pass. A writing pass enters the store here, whole; frames outside ``live`` are forgotten.
+
+        Of the others only those in ``revisited`` (unset: all) stay raw, and those just written, until a pass has shown
+        them.
+        """
+        step = self._step
+        if step is None:
+            return
+        self._shown = set(self._slots) if self._views else set()
+        written: set[int] = set()
+        if step.phase.writes:
+            written, size = set(step.frames), self.spec.tokens
+            for n, frame in enumerate(step.frames):
                 rows = slice(n * size, (n + 1) * size)
                 layers = [self._staged[layer] for layer in range(self.spec.layers)]
                 self.raw[frame] = [self.kv_codec.encode(k[:, rows], v[:, rows]) for k, v in layers]
-            self._invalidate(set(frames))
-            for frame in self.raw.keys() - live:
+            self._invalidate(written)
+        kept = live if revisited is None or not self.rope.constant else live & (revisited | written)
+        if step.phase.writes or revisited is not None:
+            for frame in self.raw.keys() - kept:
                 del self.raw[frame]
         self._step, self._staged = None, {}
 
-    def cross(self, layer: int, key: str, text: Tensor, project: Projection) -> tuple[Tensor, Tensor]:
+    @torch.compiler.disable
+    def cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled():
-            return project(text)
+            return project()
         if (layer, key) not in self._texts:
             self._texts = {place: kept for place, kept in self._texts.items() if place[1] == key}
-            self._texts[layer, key] = project(text)
+            self._texts[layer, key] = project()
         return self._texts[layer, key]
 
     def _view(self, layer: int, k: Tensor, v: Tensor) -> _View:
         """This layer's buffer, holding the plan: only slots whose entry changed are rotated and copied."""
         view, rows = self._views.get(layer), self.visible * self.spec.tokens + k.shape[1]
         if view is None or view.keys.shape[1] < rows:
-            view = _View(k.new_zeros(k.shape[0], rows, *k.shape[2:]), v.new_zeros(v.shape[0], rows, *v.shape[2:]))
-            self._views[layer] = view
+            larger = _View(k.new_zeros(k.shape[0], rows, *k.shape[2:]), v.new_zeros(v.shape[0], rows, *v.shape[2:]))
+            view = self._views[layer] = view.moved_to(larger) if view else larger
         held = [*view.slots, *[None] * len(self._slots)]
         changed = [slot for slot, entry in enumerate(self._slots) if entry != held[slot]]
         if changed:
-            size = self.spec.tokens
-            keys, values = self._read(layer, [self._slots[slot] for slot in changed], k.device)
-            for slot, key, value in zip(changed, keys.split(size, dim=1), values.split(size, dim=1), strict=True):
-                place = slice(slot * size, (slot + 1) * size)
-                view.keys[:, place], view.values[:, place] = key, value
+            fresh = [self._slots[slot] for slot in changed if self._slots[slot][0] in self.raw]
+            pieces = dict(zip(fresh, self._read(layer, fresh, k.device), strict=True)) if fresh else {}
+            for entry in (self._slots[slot] for slot in changed):
+                if entry not in pieces:  # no master is left: it moves within the buffer
+                    pieces[entry] = view.copy_of(view.slots.index(entry), self.spec.tokens)
+            for slot in changed:
+                view.put(slot, *pieces[self._slots[slot]])
         view.slots = list(self._slots)
         return view
 
-    def _read(self, layer: int, entries: Sequence[Entry], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Rotated keys, and values, of these entries, one after the other."""
+    def _read(self, layer: int, entries: Sequence[Entry], device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """Rotated keys, and values, of each of these entries."""
+        if not entries:
+            return []
         keys, values = zip(*(self.kv_codec.decode(self.raw[content][layer]) for content, _ in entries), strict=True)
-        times = [time for _, time in entries]
-        return rotate(torch.cat(keys, dim=1), self._rotation(times, device)), torch.cat(values, dim=1)
+        rotated = rotate(torch.cat(keys, dim=1), self._rotation([time for _, time in entries], device))
+        return list(zip(rotated.split(self.spec.tokens, dim=1), values, strict=True))
 
     def _invalidate(self, frames: set[int]) -> None:
         """The keys of these frames are no longer what the buffers show."""
+        self._shown = {entry for entry in self._shown if entry[0] not in frames}
         for view in self._views.values():
             view.slots = [None if entry and entry[0] in frames else entry for entry in view.slots]
 

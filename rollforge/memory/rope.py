@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,6 +43,13 @@ class Rope:
     """
 
     theta: float = 10000.0
+    constant: ClassVar[bool] = True
+    """Whether the temporal frequencies are the same at every step. A transform that overrides ``temporal`` is taken to
+    change them, and makes the memory keep and turn every key, unless it says True."""
+
+    def __init_subclass__(cls) -> None:
+        if "temporal" in cls.__dict__ and "constant" not in cls.__dict__:
+            cls.constant = False
 
     def temporal(self, spec: ModelSpec, step: Step | None = None) -> Tensor:
         """Temporal frequencies in radians per frame, float64, ``[pairs]`` or ``[heads, pairs]``.

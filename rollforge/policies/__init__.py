@@ -2,8 +2,9 @@
 
 from rollforge.policies.attention_sink import AttentionSink
 from rollforge.policies.base import CachePolicy
+from rollforge.policies.long_live import LongLive
 from rollforge.policies.rolling_sink import RollingSink
 from rollforge.policies.sliding_indices import SlidingIndices
 from rollforge.policies.window import Window
 
-__all__ = ["AttentionSink", "CachePolicy", "RollingSink", "SlidingIndices", "Window"]
+__all__ = ["AttentionSink", "CachePolicy", "LongLive", "RollingSink", "SlidingIndices", "Window"]

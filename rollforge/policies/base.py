@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
-from rollforge.spec import ReadPlan, Step
+from rollforge.spec import PromptSwitch, ReadPlan, Step
 
 
 class CachePolicy(ABC):
@@ -22,9 +23,24 @@ class CachePolicy(ABC):
     def live(self, start: int, block: int) -> frozenset[int]:
         """Committed frames (all below ``start``) that the block at ``start`` or a later one may read, in any phase."""
 
+    def revisited(self, start: int, block: int) -> frozenset[int]:
+        """Those of the ``live`` frames that a later plan may read at another time index or again after a pause.
+
+        Only of these are raw keys kept once a plan has shown them. All live frames, unless a policy knows better.
+        """
+        return self.live(start, block)
+
     @abstractmethod
     def visible(self, block: int) -> int:
         """An upper bound on the context frames of any plan, so that buffers have one static size."""
 
     def on_commit(self, step: Step) -> None:  # noqa: B027 - most policies keep no state
         """Called when the frames of ``step`` are final, before ``live`` decides what the memory forgets."""
+
+    def on_event(self, event: PromptSwitch) -> Sequence[range]:
+        """Called before the first block under a new prompt.
+
+        Answers the committed frames to read again under it (phase RECACHE), one range for each pass, oldest first; all
+        must be live. A pass sees ``plan(step)`` of its own step and itself.
+        """
+        return ()

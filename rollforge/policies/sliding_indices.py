@@ -40,5 +40,8 @@ class SlidingIndices(CachePolicy):
         sink = min(start, self.sink_blocks * block)
         return frozenset([*range(sink), *range(start - recent, start)])
 
+    def revisited(self, start: int, block: int) -> frozenset[int]:
+        return frozenset(range(min(start, self.sink_blocks * block)))
+
     def visible(self, block: int) -> int:
         return self.context_blocks * block

@@ -32,5 +32,8 @@ class Window(CachePolicy):
     def live(self, start: int, block: int) -> frozenset[int]:
         return frozenset(range(max(0, start - self.visible(block)), start))
 
+    def revisited(self, start: int, block: int) -> frozenset[int]:
+        return frozenset()
+
     def visible(self, block: int) -> int:
         return self.context_blocks * block

@@ -278,7 +278,7 @@ def test_a_text_is_projected_once_for_each_layer_until_it_changes() -> None:
         return text * 2, text * 3
 
     def keys(layer: int, name: str, text: Tensor) -> Tensor:
-        return memory.cross(layer, name, text, project)[0]
+        return memory.cross(layer, name, lambda: project(text))[0]
 
     cat, dog = torch.ones(1), torch.full((1,), 5.0)
     with torch.no_grad():

@@ -1,0 +1,117 @@
+"""What a long rollout must not do: grow, wait for the device, or make a compiler start again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rollforge.backbones.base import Condition
+from rollforge.backbones.wan.network import Wan
+from rollforge.memory import RolloutMemory
+from rollforge.policies import AttentionSink, CachePolicy, RollingSink, SlidingIndices, Window
+from rollforge.rollout import Rollout, _Run
+from rollforge.samplers import FewStep
+
+POLICIES = [Window(3), AttentionSink(3, 2), SlidingIndices(3, 2), RollingSink(3, 2)]
+TEXT = Condition("text", torch.zeros(1, 2, 4))
+FEW = FewStep([1000, 500])
+WAITS = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__")
+
+
+@pytest.fixture(scope="module")
+def model() -> Wan:
+    torch.manual_seed(0)
+    return Wan(2, 4, 4, 24, 2, 2, 32, 16, 4, 2, block=2, window=8, horizon=8).eval()
+
+
+class NoWaiting(TorchDispatchMode):
+    """Forbids the operation by which a number leaves its device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a number was read from the device"
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def nothing_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the loop waited for the device")
+
+    with monkeypatch.context() as patched, NoWaiting():
+        for name in WAITS:
+            patched.setattr(Tensor, name, refuse)
+        yield
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
+def test_the_loop_never_reads_a_number_from_the_device(
+    model: Wan, policy: CachePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with nothing_waits(monkeypatch):
+        blocks = list(Rollout(model, policy, FEW)(TEXT, 40))
+    assert len(blocks) == 20
+
+
+def test_the_watch_notices_a_loop_that_waits(model: Wan, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Waiting(FewStep):
+        def run(self, job: Any) -> Any:
+            for request in super().run(job):
+                assert request.latents.sum().item() is not None
+                yield request
+
+    with pytest.raises(AssertionError, match="waited"), nothing_waits(monkeypatch):
+        list(Rollout(model, Window(3), Waiting())(TEXT, 8))
+
+
+def held(memory: RolloutMemory) -> tuple[list[tuple[int, ...]], int]:
+    """Where the buffers lie and how large they are, and how many frames are kept raw."""
+    places = [tensor for view in memory._views.values() for tensor in (view.keys, view.values)]
+    return [(tensor.data_ptr(), *tensor.shape) for tensor in places], len(memory.raw)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
+def test_once_the_window_is_full_nothing_is_allocated_and_nothing_piles_up(
+    model: Wan, policy: CachePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[_Run] = []
+    start = _Run.__init__
+    monkeypatch.setattr(_Run, "__init__", lambda self, *a, **k: (runs.append(self), start(self, *a, **k))[1])
+    blocks = Rollout(model, policy, FEW)(TEXT, 400)
+    seen = [held(runs[0].memories["prompt"]) for block in blocks if block.index >= 8]
+    assert len(runs) == 1
+    assert len(seen) == 192
+    assert all(each == seen[0] for each in seen)
+    assert seen[0][1] <= len(policy.revisited(400, 2)) + 2
+
+
+@pytest.mark.parametrize("policy", [Window(3), RollingSink(3, 2)], ids=lambda policy: type(policy).__name__)
+def test_a_compiled_network_is_compiled_once(model: Wan, policy: CachePolicy) -> None:
+    """Counted with a backend that compiles nothing: every graph it is handed is one compilation."""
+    graphs: list[int] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(len(graph.graph.nodes))
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(model, backend=backend)
+    compiled.spec = model.spec
+    counts = []
+    whole = torch.cat([_count(block, graphs, counts) for block in Rollout(compiled, policy, FEW)(TEXT, 60)], dim=1)
+    torch._dynamo.reset()
+    assert counts[0] > 0
+    assert counts[4] == counts[-1], f"compiled again: {counts}"
+    plain = torch.cat([block.latents for block in Rollout(model, policy, FEW)(TEXT, 60)], dim=1)
+    torch.testing.assert_close(whole, plain, rtol=0, atol=1e-5)
+
+
+def _count(block: Any, graphs: list[int], counts: list[int]) -> Tensor:
+    counts.append(len(graphs))
+    latents: Tensor = block.latents
+    return latents
