@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from rollforge.data.requests import Request, read_prompts
+from rollforge.data.opening import read_openings
+from rollforge.data.requests import Prompt, Request, Shot, read_prompts
+from rollforge.data.shares import Onwards, Share
 from rollforge.errors import UserError
 
 
@@ -19,8 +19,11 @@ class RolloutData(LightningDataModule):
     """What to roll and what to train on.
 
     Args:
-        prompts: a list of prompts, one prompt, a text file (one a line) or a folder of text files.
-        seconds: length of each video.
+        prompts: one prompt, a list of prompts, a file (a line for each video) or a folder of such files. A member of
+            the list may itself be a list of prompts over time: ``[{prompt: ...}, {at: 30s, prompt: ...}]``.
+        seconds: length of each video, its opening included.
+        opening: an image or a video that every video starts with, or a folder with one for each prompt, by name.
+        opening_seconds: how much of an opening video's end is taken; unset, as much as one block leaves of the horizon.
         seed: of the noise; with a prompt's place in the list it decides the video.
         rollout_batch: videos that ``test`` rolls together; the videos do not depend on it.
         clips: what to train on.
@@ -30,8 +33,10 @@ class RolloutData(LightningDataModule):
 
     def __init__(
         self,
-        prompts: list[str] | str = (),  # type: ignore[assignment]
+        prompts: list[Prompt] | str = (),  # type: ignore[assignment]
         seconds: float = 10.0,
+        opening: str | None = None,
+        opening_seconds: float | None = None,
         seed: int = 0,
         rollout_batch: int = 1,
         clips: Dataset | None = None,  # type: ignore[type-arg] # jsonargparse takes no subscripted base here
@@ -39,6 +44,7 @@ class RolloutData(LightningDataModule):
         workers: int = 0,
     ) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than prompts
         if not seconds > 0 or not math.isfinite(seconds):
             raise UserError(f"data.seconds must be above 0, not {seconds}.")
         for name, value, least in (
@@ -49,19 +55,34 @@ class RolloutData(LightningDataModule):
             if value < least:
                 raise UserError(f"data.{name} must be {least} or more, not {value}.")
         self.prompts, self.seconds, self.seed, self.rollout_batch = prompts, seconds, seed, rollout_batch
+        if opening_seconds is not None and not opening_seconds > 0:
+            raise UserError(f"data.opening_seconds must be above 0, not {opening_seconds}.")
+        self.opening, self.opening_seconds = opening, opening_seconds
         self.clips, self.batch_size, self.workers = clips, batch_size, workers
 
-    def requests(self, fps: float) -> list[Request]:
-        """One request for each prompt, at ``fps`` latent frames per second."""
+    def requests(self, fps: float, pictures: int = 1) -> list[Request]:
+        """One request for each prompt, at ``fps`` latent frames per second.
+
+        Each latent frame but the first, which is one, decodes to that many ``pictures``.
+        """
         if not self.prompts:
             raise UserError("There is nothing to roll: give data.prompts one prompt or more.")
-        frames = max(1, round(self.seconds * fps))
-        return [Request(text, n, self.seed, frames) for n, text in enumerate(read_prompts(self.prompts))]
+        frames = max(1, round(self.seconds * fps + 1 - 1 / pictures))
+        videos = read_prompts(self.prompts)
+        openings = read_openings(self.opening, len(videos))
+        taken = max(1, round(self.opening_seconds * fps)) if self.opening_seconds else 0
+        return [
+            Request(
+                " | ".join(shot.prompt for shot in shots), n, self.seed, frames, _timed(shots, frames, fps), path, taken
+            )
+            for n, (shots, path) in enumerate(zip(videos, openings, strict=True))
+        ]
 
     def predict_dataloader(self) -> Any:
         module: Any = self.trainer.lightning_module if self.trainer else None
-        requests = self.requests(module.backbone.spec.fps) if module else []
-        return DataLoader(requests, batch_size=self.rollout_batch, collate_fn=list)  # type: ignore[arg-type]
+        requests = module.requests(self) if module else []
+        share = Share(len(requests), **self._place())
+        return DataLoader(requests, batch_size=self.rollout_batch, sampler=share, collate_fn=list)  # type: ignore[arg-type]
 
     def test_dataloader(self) -> Any:
         return self.predict_dataloader()
@@ -70,27 +91,34 @@ class RolloutData(LightningDataModule):
         if self.clips is None:
             raise UserError("fit needs data.clips, what to train on, and the config names none.")
         count = len(self.clips)  # type: ignore[arg-type]
-        size = min(self.batch_size, count)
-        order = _Onwards(count, size, self._batches_done, self.seed)
+        place = self._place()
+        processes = place.get("num_replicas", 1)
+        if count < processes:
+            raise UserError(f"data.clips holds {count} clips for {processes} processes; each needs one at least.")
+        size = min(self.batch_size, count // processes)
+        order = Onwards(count, size, self._batches_done, self.seed, **place)
         own = torch.Generator()  # so that the loader draws nothing from the random numbers of the training
         return DataLoader(
             self.clips, batch_size=size, sampler=order, num_workers=self.workers, drop_last=True, generator=own
         )
 
+    def _place(self) -> dict[str, int]:
+        """``num_replicas`` and ``rank`` among the processes of the run; empty for a single one."""
+        return (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {}
+
     def _batches_done(self) -> int:
         return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
 
 
-class _Onwards(Sampler[int]):
-    """A seeded shuffle for each epoch, entered where the batches ``done`` end: a resumed run sees what it had not."""
-
-    def __init__(self, clips: int, batch: int, done: Callable[[], int], seed: int) -> None:
-        self.clips, self.batch, self.done, self.seed = clips, batch, done, seed
-
-    def __len__(self) -> int:
-        return self.clips
-
-    def __iter__(self) -> Iterator[int]:
-        epoch, skip = divmod(self.done(), self.clips // self.batch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.clips)
-        return iter(order[skip * self.batch :].tolist())
+def _timed(shots: list[Shot], frames: int, fps: float) -> tuple[tuple[int, str], ...]:
+    """Shots by latent frame; those without a time share the video evenly. Empty for a single prompt."""
+    if len(shots) == 1:
+        return ()
+    share = frames / len(shots)
+    starts = [round(n * share if shot.at is None else shot.at * fps) for n, shot in enumerate(shots)]
+    if len(set(starts)) < len(starts) or starts[-1] >= frames:
+        raise UserError(
+            f"The prompts start at {[shot.at for shot in shots]} s, too close to each other or beyond the end of a "
+            f"video of {frames / fps:g} s."
+        )
+    return tuple((start, shot.prompt) for start, shot in zip(starts, shots, strict=True))

@@ -1,47 +1,133 @@
-"""What to roll: prompts from a config, a text file or a folder of text files."""
+"""What to roll: prompts from a config, a text file or a folder, each perhaps with other prompts that follow in time."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rollforge.errors import UserError
 
+Prompt = str | list[dict[str, Any]]
+"""One prompt for the whole video, or several: ``[{prompt: ...}, {at: 30s, prompt: ...}]``."""
+
+SHAPE = "expected `- at: 30s` and `prompt: ...` for each prompt after the first"
+
+
+class Shot(NamedTuple):
+    """A prompt and the second from which on it is in force; None where times were left out, to be shared out evenly."""
+
+    prompt: str
+    at: float | None
+
 
 class Request(NamedTuple):
-    """One video to make: its prompt, its number and seed (which decide its noise), and its latent frames."""
+    """One video to make.
+
+    Args:
+        prompt: what it shows; where prompts follow each other, all of them.
+        sample: its number, which with the seed decides its noise.
+        seed: of its noise.
+        frames: latent frames, those of the opening included.
+        shots: ``(latent frame, prompt)``, in order, the first at 0; empty where there is but one prompt.
+        opening: an image or video that it starts with.
+        opening_frames: latent frames taken of the opening's end, at most; 0 for as many as one block leaves of the
+            trained horizon.
+    """
 
     prompt: str
     sample: int
     seed: int
     frames: int
+    shots: tuple[tuple[int, str], ...] = ()
+    opening: Path | None = None
+    opening_frames: int = 0
+
+    @property
+    def prompts(self) -> dict[int, str]:
+        """Prompts by the latent frame from which on they are in force."""
+        return dict(self.shots) or {0: self.prompt}
+
+    def prompt_at(self, frame: int) -> str:
+        """The prompt in force at a latent frame."""
+        return self.prompts[max(start for start in self.prompts if start <= frame)]
 
 
-def read_prompts(prompts: Sequence[str] | str | Path) -> list[str]:
-    """Prompts from a list, a text file (one a line) or a folder of text files (one a file, sorted by name)."""
+def read_prompts(prompts: Sequence[Prompt] | str | Path) -> list[list[Shot]]:
+    """The shots of each video, from a list, a text or JSON-lines file, or a folder of either.
+
+    A text file holds one prompt on each line; a line of a ``.jsonl`` file is ``{"prompt": ...}`` or
+    ``{"prompts": [...]}`` (as LongLive ships them), whose members are texts or ``{"at": "30s", "prompt": ...}``.
+
+    Raises:
+        UserError: for a file that is missing, empty or unreadable, an empty prompt, or times that do not rise.
+    """
     if not isinstance(prompts, str | Path):
-        found = [prompt.strip() for prompt in prompts]
-        if not found or not all(found):
-            raise UserError("data.prompts has an empty prompt; give one sentence for each video.")
-        return found
+        return [_shots(prompt, "data.prompts") for prompt in prompts]
     path = Path(prompts)
     if path.is_dir():
-        files = sorted(path.glob("*.txt"))
+        files = sorted(file for file in path.iterdir() if file.suffix in (".txt", ".jsonl"))
         if not files:
-            raise UserError(f"{path} holds no .txt file; a prompt folder has one prompt in each .txt file.")
-        for file in files:
-            if not _text(file).strip():
-                raise UserError(f"The prompt file {file} is empty; write the prompt into it.")
-        return [" ".join(_text(file).split()) for file in files]
+            raise UserError(f"{path} holds no .txt or .jsonl file; a prompt folder has prompts in such files.")
+        return [shots for file in files for shots in _file(file)]
     if path.is_file():
-        lines = [line.strip() for line in _text(path).splitlines() if line.strip()]
-        if not lines:
-            raise UserError(f"The prompt file {path} is empty; write one prompt on each line.")
-        return lines
-    if path.suffix == ".txt" or "/" in str(prompts):
+        return _file(path)
+    if path.suffix in (".txt", ".jsonl") or "/" in str(prompts):
         raise UserError(f"There is no prompt file or folder {path}.")
-    return [str(prompts)]
+    return [_shots(str(prompts), "data.prompts")]
+
+
+def seconds(text: str | float) -> float:
+    """``30``, ``30s``, ``1m30s`` or ``1:30`` in seconds. Raises ``UserError`` for anything else."""
+    found = re.fullmatch(r"(?:(\d+)(?:m|:))?(?:(\d+(?:\.\d+)?)s?)?", str(text).strip())
+    if not found or found.group(0) == "":
+        raise UserError(f"{text!r} is not a time; write 30s, 1m30s or 1:30.")
+    return 60.0 * float(found[1] or 0) + float(found[2] or 0)
+
+
+def _file(path: Path) -> list[list[Shot]]:
+    lines = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"The prompt file {path} is empty; write one prompt on each line.")
+    if path.suffix != ".jsonl":
+        return [_shots(line, str(path)) for line in lines]
+    return [_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _json(line: str, where: str) -> list[Shot]:
+    try:
+        content = json.loads(line)
+        told = content["prompts"] if "prompts" in content else content["prompt"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{where}: expected {{"prompt": "..."}} or {{"prompts": ["...", "..."]}}.') from error
+    listed = told if isinstance(told, list) else [told]
+    return _shots([each if isinstance(each, dict) else {"prompt": each} for each in listed], where, even=True)
+
+
+def _shots(told: Prompt, where: str, even: bool = False) -> list[Shot]:
+    """Checks and reads the prompts of one video; ``even`` lets times be left out."""
+    if isinstance(told, str):
+        told = [{"prompt": told}]
+    if not isinstance(told, list) or not told:
+        raise UserError(f"{where} has {told!r}; {SHAPE}.")
+    shots = [_shot(each, where, first=n == 0, even=even) for n, each in enumerate(told)]
+    times = [shot.at for shot in shots if shot.at is not None]
+    if times != sorted(set(times)) or times[:1] not in ([], [0.0]) or (1 < len(times) != len(shots)):
+        raise UserError(f"{where}: the times of the prompts must start at 0 and rise, not {times}.")
+    return shots
+
+
+def _shot(each: Any, where: str, first: bool, even: bool) -> Shot:
+    if not isinstance(each, dict) or not {"prompt"} <= each.keys() <= {"prompt", "at"}:
+        raise UserError(f"{where} has {each!r}; {SHAPE}.")
+    prompt = str(each["prompt"]).strip()
+    if not prompt:
+        raise UserError(f"{where} has an empty prompt; give one sentence for each video.")
+    if "at" not in each and not first and not even:
+        raise UserError(f"{where}: the prompt {prompt!r} follows another and says no time; {SHAPE}.")
+    return Shot(prompt, seconds(each["at"]) if "at" in each else 0.0 if first else None)
 
 
 def _text(file: Path) -> str:

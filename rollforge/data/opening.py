@@ -1,0 +1,66 @@
+"""What a video starts with: a picture, or the end of another video, fitted to the model's size and rate."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollforge.data.clips import VideoClips, cover
+from rollforge.errors import UserError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+VIDEOS = VideoClips.SUFFIXES
+Frames = NDArray[np.uint8]
+
+
+def read_openings(opening: str | None, videos: int) -> list[Path | None]:
+    """The opening of each video. Raises ``UserError`` where there is none, or not one for each."""
+    if opening is None:
+        return [None] * videos
+    path = Path(opening)
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES + VIDEOS)
+        if len(files) != videos:
+            raise UserError(f"data.opening: {path} holds {len(files)} pictures and videos for {videos} prompts.")
+        return list(files)
+    if not path.is_file():
+        raise UserError(f"data.opening: there is no file or folder {path}; expected a picture or a video.")
+    if path.suffix.lower() not in PICTURES + VIDEOS:
+        raise UserError(
+            f"data.opening: {path} is no picture or video by its name; expected {', '.join(VIDEOS)} or .png."
+        )
+    return [path] * videos
+
+
+def opening_frames(path: Path, size: tuple[int, int], fps: float, most: int) -> Frames:
+    """The picture, or the last frames of the video at ``fps``, uint8 ``[T, height, width, 3]``, at most ``most``.
+
+    Frames are scaled to cover ``size`` (width, height) and cropped at the centre. A video is brought to ``fps`` by
+    taking, for each moment counted back from its last frame, the frame that is shown then.
+
+    Raises:
+        UserError: for a file that cannot be read.
+    """
+    if path.suffix.lower() in PICTURES:
+        return cover(_picture(path)[None], (size[1], size[0]))
+    from rollforge.video.reader import probe, read_clip
+
+    info = probe(path)
+    step = Fraction(info.fps).limit_denominator(1001) / Fraction(fps).limit_denominator(1001)
+    count = min(most, 1 + int((info.frames - 1) / step))
+    wanted = [info.frames - 1 - round(step * n) for n in reversed(range(count))]
+    clip = read_clip(path, wanted[0], info.frames - wanted[0])
+    return cover(clip[[number - wanted[0] for number in wanted]], (size[1], size[0]))
+
+
+def _picture(path: Path) -> Frames:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"The picture {path} cannot be read ({error}); expected a PNG or JPEG.") from error

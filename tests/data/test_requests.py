@@ -1,0 +1,82 @@
+"""Prompts in every way they can be given, and what is said of those that cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollforge.data.module import RolloutData
+from rollforge.data.requests import Shot, read_prompts, seconds
+from rollforge.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("30s", 30), ("30", 30), (12.5, 12.5), ("1m30s", 90), ("2m", 120), ("1:30", 90), ("0.5s", 0.5)],
+)
+def test_times_are_read(text: Any, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3s", "3h", "1:2:3"])
+def test_what_is_no_time_is_said(text: str) -> None:
+    with pytest.raises(UserError, match=r"is not a time; write 30s, 1m30s or 1:30\.$"):
+        seconds(text)
+
+
+def test_a_list_may_mix_prompts_and_prompts_over_time() -> None:
+    read = read_prompts(["one", [{"prompt": "two"}, {"at": "30s", "prompt": "three"}]])
+    assert read == [[Shot("one", 0.0)], [Shot("two", 0.0), Shot("three", 30.0)]]
+
+
+def test_a_file_has_a_prompt_on_each_line_and_a_folder_has_files(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("three\n")
+    (tmp_path / "a.txt").write_text("one\n\n  two \n")
+    (tmp_path / "notes.md").write_text("nothing")
+    assert read_prompts(tmp_path / "a.txt") == [[Shot("one", 0.0)], [Shot("two", 0.0)]]
+    assert [shots[0].prompt for shots in read_prompts(str(tmp_path))] == ["one", "two", "three"]
+
+
+def test_json_lines_share_the_video_out_where_they_give_no_times(tmp_path: Path) -> None:
+    file = tmp_path / "interactive.jsonl"
+    lines = [{"prompts": ["a", "b", "c"]}, {"prompt": "d"}, {"prompts": [{"prompt": "e"}, {"at": "6s", "prompt": "f"}]}]
+    file.write_text("\n".join(json.dumps(line) for line in lines))
+    requests = RolloutData(prompts=str(file), seconds=12).requests(fps=2.0)
+    assert [request.prompts for request in requests] == [{0: "a", 8: "b", 16: "c"}, {0: "d"}, {0: "e", 12: "f"}]
+    assert [request.prompt for request in requests] == ["a | b | c", "d", "e | f"]
+    assert [requests[0].prompt_at(frame) for frame in (0, 7, 8, 23)] == ["a", "a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ([[{"prompt": "a"}, {"prompt": "b"}]], "'b' follows another and says no time"),
+        ([[{"prompt": "a"}, {"at": "9s", "prompt": "b"}, {"at": "3s", "prompt": "c"}]], "must start at 0 and rise"),
+        ([[{"at": "1s", "prompt": "a"}]], "must start at 0"),
+        ([[{"promt": "a"}]], "expected `- at: 30s`"),
+        ([[]], "expected `- at: 30s`"),
+        (["a", " "], "empty prompt"),
+        ([[{"prompt": "a"}, {"at": "40s", "prompt": "b"}]], "beyond the end of a video of 12 s"),
+    ],
+)
+def test_prompts_that_make_no_sense_are_said(told: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        RolloutData(prompts=told, seconds=12).requests(fps=2.0)
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"prompt": "a"}\n{"prompt"')
+    with pytest.raises(UserError, match=r"x\.jsonl, line 2: expected"):
+        read_prompts(file)
+
+
+@pytest.mark.parametrize(("asked", "latents"), [(5, 21), (60, 241), (300, 1201), (0.01, 1)])
+def test_a_causal_codec_needs_one_latent_frame_more(asked: float, latents: int) -> None:
+    """At 16 pictures a second: N latent frames of Wan's VAE are 4N - 3 pictures."""
+    (request,) = RolloutData(prompts="a", seconds=asked).requests(4.0, pictures=4)
+    assert request.frames == latents
+    assert 4 * latents - 3 >= 16 * asked or latents == 1
