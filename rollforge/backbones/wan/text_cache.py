@@ -1,0 +1,100 @@
+"""Text features kept on disk, one safetensors file for each prompt, so that a big encoder is needed only once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from hashlib import blake2b
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from rollforge.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def default_folder() -> Path:
+    """``rollforge/text`` in the user's cache folder (XDG base directory specification)."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path.home() / ".cache") / "rollforge" / "text"
+
+
+def key(prompt: str, encoder: str, length: int, dtype: torch.dtype) -> str:
+    """The name under which the features of a prompt are kept."""
+    return blake2b(json.dumps([prompt, encoder, length, str(dtype)]).encode(), digest_size=16).hexdigest()
+
+
+def digest(features: Tensor) -> str:
+    """Equal for equal values, shape and dtype, and only then."""
+    told = blake2b(f"{features.dtype} {list(features.shape)}".encode(), digest_size=16)
+    told.update(features.cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return told.hexdigest()
+
+
+class TextCache:
+    """Features ``[n, D]`` by key; n is the number of the prompt's tokens.
+
+    Args:
+        folder: where the files are; ``default_folder()`` unless said. It is made when it is first written to.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = Path(folder).expanduser() if folder else default_folder()
+
+    def get(self, key: str) -> Tensor | None:
+        """What is kept under a key; nothing, with a warning, where the file is damaged."""
+        file = self._file(key)
+        if not file.is_file():
+            return None
+        try:
+            with safe_open(file, "pt") as opened:
+                features: Tensor = opened.get_tensor("features")
+                told = (opened.metadata() or {}).get("digest")
+        except (SafetensorError, OSError) as error:
+            return _ignored(file, str(error))
+        whole = features.ndim == 2 and told == digest(features)
+        return features if whole else _ignored(file, "its content is not what was written")
+
+    def put(self, key: str, features: Tensor, prompt: str) -> None:
+        """Keeps features under a key, whole or not at all. Raises ``UserError`` where the disk does not take them."""
+        content = save({"features": features.contiguous()}, {"digest": digest(features), "prompt": prompt})
+        partial = self.folder / f"{key}.{uuid4().hex}.partial"  # several processes may make the same features
+        self.check()
+        try:
+            with partial.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self._file(key))
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise self._unwritable(error.strerror) from error
+
+    def check(self) -> None:
+        """Makes the folder. Raises ``UserError`` where that fails or it cannot be written to."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error.strerror) from error
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise self._unwritable("permission denied")
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
+
+    def _unwritable(self, reason: str | None) -> UserError:
+        return UserError(
+            f"The cache of text features {self.folder} cannot be written to ({reason}); make room or give "
+            "permission there, or choose another folder with --model.conditioner.cache."
+        )
+
+
+def _ignored(file: Path, reason: str) -> Tensor | None:
+    log.warning("Ignoring the damaged text features %s (%s); they will be made anew.", file, reason)
+    return None
