@@ -1,0 +1,132 @@
+"""Finding and reading the weights of Wan's codecs: a file, a folder as the hub has it, or a hub id."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rollforge.errors import UserError
+
+ORIGINAL = "Wan2.1_VAE.pth"
+DIFFUSERS = "diffusion_pytorch_model.safetensors"
+SUFFIXES = (".pth", ".pt", ".safetensors")
+PUBLISHED = ("vae/config.json", f"vae/{DIFFUSERS}")
+
+
+def locate(weights: str) -> Path:
+    """The VAE's weights file that ``weights`` means: a file, a folder of either published layout, or a hub id."""
+    path = Path(weights).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        return _in_folder(path)
+    if path.is_absolute() or weights.startswith((".", "~")) or weights.count("/") != 1 or path.suffix in SUFFIXES:
+        raise UserError(
+            f"WanVAE: there is nothing at {weights}; expected {ORIGINAL}, a folder that holds it or vae/ in diffusers' "
+            "layout, or a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers."
+        )
+    return _from_hub(weights)
+
+
+def config_of(file: Path) -> dict[str, Any]:
+    """What the ``config.json`` beside a weights file says of the VAE; empty where there is none for it."""
+    try:
+        config = json.loads((file.parent / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"WanVAE: {file.parent / 'config.json'} cannot be read ({error}); download it again."
+        ) from error
+    ours = isinstance(config, dict) and config.get("_class_name") == "AutoencoderKLWan"
+    return config if ours else {}
+
+
+def read(file: Path, what: str) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file, or of a ``.pth`` file, which is opened for tensors only."""
+    if not file.is_file():
+        raise UserError(f"{what}: there is no weights file {file}; check the path, or download it there.")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{what}: {file} cannot be read as a file of tensors ({reason}); download it again.") from error
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise UserError(f"{what}: {file} does not hold names with tensors, as published weights do; take another file.")
+    return found
+
+
+def fill(module: nn.Module, found: dict[str, Tensor], file: Path, what: str) -> None:
+    """Puts tensors into ``module``, which may have none of its own yet; every name and shape must fit."""
+    wanted = module.state_dict()
+    misfits = [f"{name} is missing" for name in wanted if name not in found][:1]
+    misfits += [f"{name} is unexpected" for name in found if name not in wanted][:1]
+    shapes = [name for name in wanted if name in found and wanted[name].shape != found[name].shape]
+    misfits += [f"{name} is {list(found[name].shape)}, expected {list(wanted[name].shape)}" for name in shapes[:1]]
+    if misfits:
+        raise UserError(
+            f"{what}: the weights in {file} do not fit: {'; '.join(misfits)}; check that it is the file meant, and "
+            "the sizes in the config."
+        )
+    module.load_state_dict(found, assign=True)
+
+
+def original_to_diffusers(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names of the original release to those of diffusers; the latter stay as they are."""
+    if "decoder.conv1.weight" not in found:
+        return found
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    renamed: dict[str, Tensor] = convert_wan_vae_to_diffusers(dict(found))
+    return renamed
+
+
+def _in_folder(folder: Path) -> Path:
+    alone = folder / DIFFUSERS  # in the original release the file of this name is the transformer
+    for file in (folder / "vae" / DIFFUSERS, folder / ORIGINAL, alone):
+        if file.is_file() and (file != alone or config_of(file)):
+            return file
+    raise UserError(
+        f"WanVAE: {folder} holds none of vae/{DIFFUSERS}, {ORIGINAL} and {DIFFUSERS} with the VAE's config.json; name "
+        "the weights file, or download one of them there."
+    )
+
+
+def _from_hub(repository: str) -> Path:
+    """Downloads, or finds in the hub's cache, the VAE of a hub repository in either layout."""
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise missing("WanVAE", "huggingface_hub") from error
+    reason = ""
+    for cached, names in product((True, False), (PUBLISHED, (ORIGINAL,))):
+        try:
+            return [Path(hf_hub_download(repository, name, local_files_only=cached)) for name in names][-1]
+        except Exception as error:  # whatever the network, the hub or its cache may come up with
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0].rstrip('.')}"
+            other_layout = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+            if not (cached or other_layout):
+                break
+    raise UserError(
+        f"WanVAE: {repository} is no file or folder here, and the hub did not give it ({reason}); download "
+        f"{' and '.join(PUBLISHED)}, or {ORIGINAL}, from https://huggingface.co/{repository} into a folder, and name "
+        "that folder as weights."
+    )
+
+
+def missing(what: str, package: str) -> UserError:
+    """The error for an optional package that is not there."""
+    return UserError(
+        f"{what} needs the package {package}, which is not installed; install it with pip install 'rollforge[wan]'."
+    )
