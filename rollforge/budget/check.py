@@ -1,0 +1,105 @@
+"""States the budget before a rollout, refuses what cannot fit, and explains an allocation that fails on the way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from rollforge.budget.free import bytes_on, free_memory
+from rollforge.budget.settings import fitting, savings
+from rollforge.budget.table import Budget
+from rollforge.budget.work import Work, budget_of, work_of
+from rollforge.data.requests import Request
+from rollforge.errors import UserError
+
+if TYPE_CHECKING:
+    from rollforge.module import RolloutModule
+
+log = logging.getLogger(__name__)
+
+NO_MEMORY = (  # what torch says in a plain RuntimeError
+    "not enough memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The work that a command is about to do, and the bytes free for it on each device."""
+
+    work: Work
+    free: Mapping[str, int | None]
+
+    @classmethod
+    def of(cls, module: RolloutModule, trainer: Any, requests: Sequence[Request], batch: int = 1) -> Self:
+        """For a module that ``trainer`` rolls, ``batch`` requests together. Processes of one machine share its CPU."""
+        device = str(trainer.strategy.root_device)
+        policies = {"model.policy": module.policy, "model.beside": module.beside}
+        work = work_of(
+            module.backbone, module.codec, module.sampler, {key: each for key, each in policies.items() if each},
+            device=device, frames=max(request.frames for request in requests), batch=min(batch, len(requests)),
+            precision=str(trainer.precision), rope=module.rope, kv_codec=module.kv_codec,
+        )  # fmt: skip
+        free = {place: free_memory(place) for place in (device, work.decoding.device, "cpu")}
+        if free["cpu"] is not None:
+            held = bytes_on("cpu", [module.codec, *([module.backbone] if device == "cpu" else [])])
+            free["cpu"] = free["cpu"] // trainer.num_devices + held
+        return cls(work, free)
+
+    @property
+    def budget(self) -> Budget:
+        """The table."""
+        return budget_of(self.work, self.free)
+
+    def check(self) -> Budget:
+        """Logs the budget. Raises ``UserError``, with the table and what would fit, where it does not fit."""
+        budget = self.budget
+        if not budget.fits:
+            raise UserError(f"This does not fit into memory.\n{budget.table()}\n{self.advice()}")
+        log.info("Memory:\n%s", budget.table())
+        return budget
+
+    def advice(self) -> str:
+        """The settings that would make it fit, in one sentence."""
+        if settings := fitting(self.work, self.free):
+            return f"It would fit with {' and '.join(settings)}."
+        return "No setting of these parts makes it fit; take a smaller height and width, or a machine with more memory."
+
+    @contextmanager
+    def explained(self, kept: str = "") -> Iterator[None]:
+        """Turns an allocation that fails inside into a ``UserError`` with the table and what to change.
+
+        ``kept`` says where to find what was made until then.
+        """
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:  # torch's own error is a RuntimeError
+            if not ran_out(error):
+                raise
+            first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            table = self.budget.table()
+            raise UserError(
+                f"The memory ran out ({first}).{kept}\nThe budget was:\n{table}\n{self.remedy()}"
+            ) from error
+
+    def remedy(self) -> str:
+        """What to change after the memory has run out although the budget said that it would do."""
+        told = savings(self.work)
+        if not told:
+            return "Free memory that other programs hold, or take a smaller height and width."
+        return f"Free memory that other programs hold, or set {told[0]}{', or '.join(['', *told[1:]])}."
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)

@@ -1,0 +1,127 @@
+"""Settings that need less memory, in the words of a config, and those of them that fit."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import combinations, product
+
+import torch
+
+from rollforge.budget.table import readable
+from rollforge.budget.work import Work, budget_of, elsewhere, size_of
+from rollforge.policies.base import CachePolicy
+
+TILES = (32, 16)  # latent cells
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Keys of a config with their values, and the work under them."""
+
+    text: str
+    apply: Callable[[Work], Work]
+
+
+def fitting(work: Work, free: Mapping[str, int | None]) -> list[str]:
+    """Settings under which the work fits; empty where none are enough.
+
+    Kinds are tried in their order, the mildest value first, each with as few of the kinds before it as will do: what
+    changes the video comes after what does not.
+    """
+    groups = [group for group in options(work) if group]
+    for n, group in enumerate(groups):
+        for last in group:
+            for count in range(n + 1):
+                for settings in _choices(combinations(groups[:n], count)):
+                    if budget_of(_under([*settings, last], work), free).fits:
+                        return [setting.text for setting in (*settings, last)]
+    return []
+
+
+def savings(work: Work) -> list[str]:
+    """The mildest setting of each kind that saves memory on the network's device, and how much."""
+    before, told = budget_of(work, {}).needed(work.device), []
+    for group in filter(None, options(work)):
+        saved = before - budget_of(group[0].apply(work), {}).needed(work.device)
+        if saved > 0:
+            told.append(f"{group[0].text} (saves {readable(saved)} of {work.device})")
+    return told
+
+
+def options(work: Work) -> list[list[Setting]]:
+    """Kinds of settings in the order in which they are tried; those of one kind from mild to drastic."""
+    return [
+        list(kind(work)) for kind in (_codec_on_cpu, _half_precision, _smaller_batch, _smaller_context, _tiling)
+    ]  # fmt: skip
+
+
+def _codec_on_cpu(work: Work) -> Iterable[Setting]:
+    if work.device != "cpu" and work.decoding.device == work.device and _takes(work.decoding.codec, "device"):
+        yield Setting("model.codec.init_args.device: cpu", lambda now: elsewhere(now, "cpu"))
+
+
+def _half_precision(work: Work) -> Iterable[Setting]:
+    def halved(now: Work) -> Work:
+        return replace(now, weights=torch.bfloat16, computing=torch.bfloat16)
+
+    if _takes(work.backbone, "dtype") and size_of(work.backbone, work.weights) > size_of(work.backbone, torch.bfloat16):
+        yield Setting("model.backbone.init_args.dtype: bf16", halved)
+
+
+def _smaller_batch(work: Work) -> Iterable[Setting]:
+    for batch in range(work.batch - 1, 0, -1):
+        yield Setting(f"data.rollout_batch: {batch}", lambda now, batch=batch: replace(now, batch=batch))  # type: ignore[misc]
+
+
+def _smaller_context(work: Work) -> Iterable[Setting]:
+    largest = max((getattr(policy, "context_blocks", 0) for policy in work.policies.values()), default=0)
+    for blocks in range(largest - 1, 0, -1):
+        smaller = {key: with_context(policy, blocks) for key, policy in work.policies.items()}
+        changed = [
+            f"{key}.init_args.{name}: {value}"
+            for key, policy in smaller.items()
+            for name, value in vars(policy).items()
+            if value != vars(work.policies[key])[name]
+        ]
+        yield Setting(", ".join(changed), lambda now, smaller=smaller: replace(now, policies=smaller))  # type: ignore[misc]
+
+
+def _tiling(work: Work) -> Iterable[Setting]:
+    if not _takes(work.decoding.codec, "tile"):
+        return
+    longest = max(work.spec.height, work.spec.width)
+    overlap = getattr(work.decoding.codec, "overlap", 0)
+    for tile in TILES:
+        if 2 * overlap <= tile < min(longest, work.decoding.tile or longest):
+            yield Setting(
+                f"model.codec.init_args.tile: {tile}",
+                lambda now, tile=tile: replace(now, decoding=replace(now.decoding, tile=tile)),  # type: ignore[misc]
+            )
+
+
+def with_context(policy: CachePolicy, blocks: int) -> CachePolicy:
+    """A policy that sees at most ``blocks`` blocks, the last of them recent; itself where it already does."""
+    if getattr(policy, "context_blocks", 0) <= blocks:
+        return policy
+    smaller = copy(policy)
+    smaller.context_blocks = blocks  # type: ignore[attr-defined]
+    if hasattr(smaller, "sink_blocks"):
+        smaller.sink_blocks = min(smaller.sink_blocks, blocks - 1)
+    return smaller
+
+
+def _choices(kinds: Iterable[Sequence[list[Setting]]]) -> Iterable[tuple[Setting, ...]]:
+    """One setting of each kind, in every way."""
+    return (settings for chosen in kinds for settings in product(*chosen))
+
+
+def _under(settings: Sequence[Setting], work: Work) -> Work:
+    return reduce(lambda now, setting: setting.apply(now), settings, work)
+
+
+def _takes(part: object, parameter: str) -> bool:
+    return parameter in inspect.signature(type(part)).parameters

@@ -1,0 +1,72 @@
+"""``rollforge doctor``: whether this machine, these files and this config will work, before hours are spent."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+from rollforge.commands.arguments import Arguments
+from rollforge.commands.lightning import DEFAULTS, RollforgeCLI, _quiet
+from rollforge.commands.mistakes import Parser, check_files
+from rollforge.commands.ranks import Ranks
+from rollforge.data.module import RolloutData
+from rollforge.doctor.examination import Examination
+from rollforge.doctor.finding import Findings
+from rollforge.errors import UserError
+from rollforge.module import RolloutModule
+from rollforge.registry import registry
+
+PROBE = 10.0  # seconds
+
+
+class ParsedCLI(RollforgeCLI):
+    """The config of ``predict``, read and checked like there, with nothing built."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        super().__init__(
+            Ranks(), RolloutModule, RolloutData, args=["predict", *arguments], parser_class=Parser,
+            save_config_callback=None, auto_configure_optimizers=False, seed_everything_default=0,
+            trainer_defaults={**DEFAULTS, "enable_progress_bar": False},
+        )  # fmt: skip
+
+    def instantiate_classes(self) -> None:
+        """Leaves that to the checks, which build part by part."""
+        self.trainer: Any = SimpleNamespace(global_rank=0)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Leaves it be."""
+
+
+def run(arguments: list[str]) -> int:
+    """Examines a config. The exit code is 1 if something will not work."""
+    parser = Arguments(
+        prog="rollforge doctor",
+        description="Check machine, files and config. Takes what `rollforge predict` takes.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="append", default=[], help="the YAML to check")
+    parser.add_argument("--probe_seconds", type=float, default=PROBE, help="how long to roll to tell the wall time")
+    chosen, rest = parser.parse_known_args(arguments)
+    if not chosen.config:
+        raise UserError("doctor needs a config; give --config FILE, as to predict.")
+    given = [*(word for file in chosen.config for word in ("--config", file)), *rest]
+    _quiet()
+    check_files(given)
+    registry().load()
+    cli, findings = ParsedCLI(given), Findings(_tell)
+    Examination(cli.chosen, cli.folder, findings, chosen.probe_seconds).run()
+    _tell(f"\n{_verdict(findings)}\n")
+    return 1 if findings.problems else 0
+
+
+def _verdict(findings: Findings) -> str:
+    warnings = sum(finding.verdict == "warning" for finding in findings)
+    if findings.problems:
+        return f"This will not work: {findings.problems} problem{'s' if findings.problems > 1 else ''}."
+    return f"This will work{f', with {warnings} warnings' if warnings > 1 else ', with 1 warning' if warnings else ''}."
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

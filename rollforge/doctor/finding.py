@@ -1,0 +1,55 @@
+"""What a check has found, as one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from rollforge.errors import UserError
+
+Verdict = Literal["ok", "warning", "problem"]
+Tell = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict on one subject, and a sentence; ``more`` is a table to show below it."""
+
+    verdict: Verdict
+    subject: str
+    sentence: str
+    more: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verdict:8} {self.subject:13} {self.sentence}" + (f"\n{self.more}" if self.more else "")
+
+
+class Findings(list[Finding]):
+    """Findings, told as they come."""
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__()
+        self.tell = tell
+
+    def add(self, verdict: Verdict, subject: str, sentence: str, more: str = "") -> None:
+        """Notes and tells one."""
+        self.append(Finding(verdict, subject, sentence, more))
+        self.tell(f"{self[-1]}\n")
+
+    @contextmanager
+    def problem_at(self, subject: str) -> Iterator[None]:
+        """Whatever goes wrong inside is a problem of ``subject``, and ends there."""
+        try:
+            yield
+        except UserError as error:
+            self.add("problem", subject, str(error))
+        except Exception as error:  # parts of anyone
+            first = (str(error).strip() or "no reason given").splitlines()[0]
+            self.add("problem", subject, f"{type(error).__name__}: {first}")
+
+    @property
+    def problems(self) -> int:
+        """How many will not work."""
+        return sum(finding.verdict == "problem" for finding in self)

@@ -1,0 +1,91 @@
+"""Parts of a config, built one by one, so that one that fails does not hide the others."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, get_type_hints
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+
+from rollforge.backbones.base import Backbone
+from rollforge.backbones.wan.checkpoint import open_checkpoint
+from rollforge.backbones.wan.network import Wan
+from rollforge.backbones.wan.sizes import shown
+from rollforge.backbones.weights import RANDOM
+from rollforge.budget.table import readable
+from rollforge.budget.work import size_of
+from rollforge.doctor.finding import Verdict
+from rollforge.module import RolloutModule
+
+
+def build(name: str, config: Any) -> Any:
+    """The part of ``RolloutModule`` called ``name``; None where the config has none."""
+    if config is None:
+        return None
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--part", type=get_type_hints(RolloutModule.__init__)[name])
+    return parser.instantiate(Namespace(part=config)).part
+
+
+def class_paths(model: Any) -> list[str]:
+    """The classes that the ``model`` of a config names."""
+    return [part.class_path for part in vars(model).values() if isinstance(part, Namespace) and "class_path" in part]
+
+
+def weights_named(config: Any) -> str | None:
+    """What the config of a part says of its weights."""
+    named: str | None = config.get("init_args", Namespace()).get("weights")
+    return named
+
+
+def blueprint(name: str, config: Any, sizes: dict[str, int] | None = None) -> Any:
+    """A backbone or codec on the meta device, without its weights; ``sizes`` where the config leaves them out."""
+    changed = config.clone()
+    arguments = changed.get("init_args", Namespace())
+    for key, value in (sizes or {}).items():
+        if key in arguments and arguments[key] is None:
+            arguments[key] = value
+    if "weights" in arguments:
+        arguments.weights = RANDOM if arguments.weights and name == "backbone" else None
+    if "lora" in arguments:
+        arguments.lora = None
+    device = arguments.get("device", "auto")
+    if "device" in arguments:
+        arguments.device = "auto"
+    with torch.device("meta"):
+        part = build(name, changed)
+    if device != "auto":
+        part.fixed = torch.device(device)
+    return part
+
+
+def sizes_in_file(config: Any) -> dict[str, int]:
+    """What the weights of a Wan network show of its sizes, opened and not read; empty for other networks."""
+    module, _, name = config.class_path.rpartition(".")
+    weights = weights_named(config)
+    if getattr(import_module(module), name) is not Wan or weights in (None, RANDOM):
+        return {}
+    return shown(open_checkpoint(str(weights), "Wan", config.init_args.ema).tensors)
+
+
+def standing(config: Any, checkpoint: str | None) -> tuple[Verdict, str]:
+    """A part and where its weights come from: random ones are a warning if asked for, else ``predict`` refuses them."""
+    name, weights = config.class_path.rpartition(".")[2], weights_named(config)
+    if weights == RANDOM:
+        return "warning", f"{name} has random weights, as asked for: the video will be noise."
+    if weights or "weights" not in config.get("init_args", Namespace()):
+        return "ok", f"{name} from {weights}." if weights else f"{name}."
+    if checkpoint:
+        return "warning", f"{name} is to get its weights from {checkpoint}, which is not opened here."
+    return "problem", f"{name} has random weights; name its checkpoint with weights, or write {RANDOM} on purpose."
+
+
+def described(backbone: Backbone) -> str:
+    """The size of a network in one sentence."""
+    spec, count = backbone.spec, sum(weight.numel() for weight in backbone.parameters())
+    latents = "x".join(str(edge) for edge in spec.latent_shape)
+    return (
+        f"It has {count / 1e6:,.1f} million numbers ({readable(size_of(backbone))}) in {spec.layers} layers of "
+        f"{spec.heads} heads x {spec.head_dim}; latents are {latents}, in blocks of {spec.block}."
+    )

@@ -1,0 +1,248 @@
+"""The budget: against the published figures of Wan 1.3B, against what a rollout really holds, and what it advises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rollforge.backbones.base import Condition
+from rollforge.backbones.pocket.codec import PocketCodec
+from rollforge.backbones.pocket.network import Pocket
+from rollforge.backbones.wan.codec import WanVAE
+from rollforge.backbones.wan.network import Wan
+from rollforge.budget import Budget, Guard, Line, Work, budget_of, fitting, free_memory, readable, savings, work_of
+from rollforge.errors import UserError
+from rollforge.memory import RolloutMemory
+from rollforge.policies import AttentionSink, CachePolicy, LongLive, RollingSink, SlidingIndices, Window
+from rollforge.rollout import Rollout
+from rollforge.samplers import Euler, FewStep
+
+GB = 10**9
+SMALL: dict[str, Any] = {"dim": 32, "layers": 2, "heads": 2, "ffn_dim": 64, "window": 9, "horizon": 9}
+
+
+@pytest.fixture(scope="module")
+def wan() -> Any:
+    """Wan 1.3B at 480x832 and its VAE, without a number in memory."""
+    with torch.device("meta"):
+        return Wan(weights="random", dtype="bf16"), WanVAE()
+
+
+def at_480p(wan: Any, policies: Mapping[str, CachePolicy] | None = None, **options: Any) -> Work:
+    policies = policies or {"model.policy": RollingSink()}
+    return work_of(*wan, FewStep(), policies, **{"device": "cuda:0", "frames": 1203, **options})
+
+
+def sizes(work: Work) -> dict[str, int]:
+    return {line.name: line.size for line in budget_of(work, {}).lines}
+
+
+def test_wan_takes_what_the_published_figures_say(wan: Any) -> None:
+    told = sizes(at_480p(wan))
+    assert told["weights of the network"] / GB == pytest.approx(2.84, abs=0.005)
+    assert told["keys and values in view"] / 21 / 1e6 == pytest.approx(288, abs=0.6)
+    assert told["keys and values in view"] / GB == pytest.approx(6.04, abs=0.005)
+    assert told["state of the codec"] / GB == pytest.approx(1.89, abs=0.005)
+    assert told["text keys and values"] / 1e6 == pytest.approx(94, abs=0.5)
+
+
+def test_a_window_keeps_no_raw_keys_but_those_of_the_block_before(wan: Any) -> None:
+    told = sizes(at_480p(wan, {"model.policy": Window()}))
+    assert told["raw keys and values"] * 7 == told["keys and values in view"]
+
+
+def test_lanes_and_videos_multiply_what_each_holds(wan: Any) -> None:
+    one = sizes(at_480p(wan))
+    guided = work_of(*wan, Euler(guidance=3), {"model.policy": RollingSink()}, device="cuda:0", frames=1203, batch=2)
+    for name, times in (("keys and values in view", 4), ("raw keys and values", 4), ("state of the codec", 2)):
+        assert sizes(guided)[name] == times * one[name]
+
+
+@pytest.mark.parametrize(
+    ("precision", "weights", "computing"), [("32-true", 4, 4), ("bf16-true", 2, 2), ("bf16-mixed", 4, 2)]
+)
+def test_the_precision_of_the_trainer_counts(precision: str, weights: int, computing: int) -> None:
+    backbone = Pocket(**SMALL)
+    work = work_of(
+        backbone, PocketCodec(width=16), FewStep(), {"model.policy": Window(2)}, device="cpu", frames=30,
+        precision=precision,
+    )  # fmt: skip
+    numbers = sum(each.numel() for each in backbone.parameters())
+    assert sizes(work)["weights of the network"] == weights * numbers
+    assert sizes(work)["keys and values in view"] == 2 * 2 * 16 * 32 * 9 * computing
+
+
+class Watched(dict[int, list[tuple[Tensor, Tensor]]]):
+    """A store that knows the most bytes it has ever held."""
+
+    most = 0
+
+    def __setitem__(self, frame: int, layers: list[tuple[Tensor, Tensor]]) -> None:
+        super().__setitem__(frame, layers)
+        self.most = max(self.most, sum(x.nbytes for kept in self.values() for pair in kept for x in pair))
+
+
+@pytest.mark.parametrize(
+    "policy", [Window(2), AttentionSink(3, 1), SlidingIndices(3, 2), RollingSink(3, 2), LongLive(2, 1, 3)],
+    ids=lambda policy: type(policy).__name__,
+)  # fmt: skip
+@pytest.mark.parametrize("frames", [3, 6, 60])
+def test_keys_and_values_are_what_a_rollout_really_holds(
+    policy: CachePolicy, frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memories: list[RolloutMemory] = []
+    build = RolloutMemory.__init__
+
+    def watched(self: RolloutMemory, *arguments: Any) -> None:
+        build(self, *arguments)
+        self.raw = Watched()
+        memories.append(self)
+
+    monkeypatch.setattr(RolloutMemory, "__init__", watched)
+    backbone, sampler = Pocket(**SMALL), Euler(steps=1, guidance=2.0)
+    text = Condition("a", torch.zeros(2, 4, 64))
+    for _ in Rollout(backbone, policy, sampler)(text, frames, negative=text):
+        pass
+    work = work_of(
+        backbone, PocketCodec(width=16), sampler, {"model.policy": policy}, device="cpu", frames=frames, batch=2
+    )
+    views = [view for memory in memories for view in memory._views.values()]
+    texts = [x for memory in memories for pair in memory._texts.values() for x in pair]
+    told = sizes(work)
+    assert len(memories) == 2
+    assert told["keys and values in view"] == sum(view.keys.nbytes + view.values.nbytes for view in views)
+    assert told["raw keys and values"] == sum(memory.raw.most for memory in memories)  # type: ignore[attr-defined]
+    assert told["text keys and values"] == sum(x.nbytes for x in texts)
+
+
+def test_weights_are_counted_as_they_are() -> None:
+    backbone, codec = Pocket(**SMALL), PocketCodec(width=16)
+    told = sizes(work_of(backbone, codec, FewStep(), {"p": Window(2)}, device="cpu", frames=9))
+
+    def held(part: nn.Module) -> int:
+        return sum(x.nbytes for x in (*part.parameters(), *part.buffers()))
+
+    assert told["weights of the network"] == held(backbone)
+    assert told["weights of the codec"] == held(codec)
+    assert told["state of the codec"] == 0
+    assert told["decoding a block"] > 3 * 3 * 64 * 64 * 4
+
+
+@pytest.mark.parametrize("tile", [None, 4])
+def test_the_state_of_the_codec_is_what_a_stream_really_keeps(tile: int | None) -> None:
+    torch.manual_seed(0)
+    codec = WanVAE(base_dim=4, z_dim=8, latents_mean=[0.0] * 8, latents_std=[1.0] * 8, tile=tile, overlap=1)
+    backbone = Pocket(**SMALL)
+    stream: Any = codec.stream()
+    with torch.no_grad():
+        stream(torch.zeros(1, 3, 8, 8, 8))
+        stream(torch.zeros(1, 3, 8, 8, 8))
+    kept = sum(x.untyped_storage().nbytes() for maps in stream.state for x in maps if isinstance(x, Tensor))
+    work = work_of(backbone, codec, FewStep(), {"p": Window(2)}, device="cpu", frames=9)
+    assert sizes(work)["state of the codec"] == pytest.approx(kept, rel=1e-4)  # a few numbers are not feature maps
+
+
+def test_a_codec_that_needs_numbers_is_said_to_be_unknown() -> None:
+    class Peeking(PocketCodec):
+        def pixels(self, latents: Tensor) -> Tensor:
+            return super().pixels(latents) * float(latents.mean() > 0)
+
+    work = work_of(Pocket(**SMALL), Peeking(width=16), FewStep(), {"p": Window(2)}, device="cpu", frames=9)
+    assert "Peeking does not say" in budget_of(work, {}).table()
+
+
+def test_the_table_names_every_line_the_sum_and_what_is_free() -> None:
+    budget = Budget((Line("weights", 3 * GB, "cuda:0", "bf16"), Line("codec", GB, "cpu")), {"cuda:0": 2 * GB})
+    assert not budget.fits
+    assert (budget.lacking("cuda:0"), budget.lacking("cpu")) == (GB, 0)
+    lines = budget.table().splitlines()
+    assert lines[0].split() == ["weights", "3.00", "GB", "cuda:0", "bf16"]
+    assert lines[1].endswith("of 2.00 GB free: 1.00 GB too much")
+    assert lines[3].endswith("what is free there is not known")
+    assert [readable(n) for n in (12, 1_500, 2_000_000)] == ["12 B", "1.50 kB", "2.00 MB"]
+
+
+@pytest.mark.parametrize(
+    ("free", "batch", "dtype", "settings"),
+    [
+        (18, 1, "bf16", ["model.codec.init_args.device: cpu"]),
+        (40, 1, "fp32", []),
+        (30, 1, "fp32", ["model.backbone.init_args.dtype: bf16"]),
+        (38, 3, "bf16", ["data.rollout_batch: 2"]),
+        (15, 1, "bf16", ["model.codec.init_args.device: cpu",
+                         "model.policy.init_args.context_blocks: 5, model.policy.init_args.sink_blocks: 4"]),
+        (2, 1, "bf16", []),
+    ],
+)  # fmt: skip
+def test_settings_that_fit_are_tried_in_order(wan: Any, free: int, batch: int, dtype: str, settings: list[str]) -> None:
+    with torch.device("meta"):
+        backbone = Wan(weights="random", dtype=dtype)  # type: ignore[arg-type]
+    work, room = at_480p((backbone, wan[1]), batch=batch), {"cuda:0": free * GB, "cpu": 64 * GB}
+    if budget_of(work, room).fits:
+        assert settings == []
+        return
+    assert fitting(work, room) == settings
+
+
+def test_the_codec_stays_where_the_cpu_has_no_room_for_it(wan: Any) -> None:
+    room = {"cuda:0": 18 * GB, "cpu": 4 * GB}
+    assert not any("codec.init_args.device" in setting for setting in fitting(at_480p(wan), room))
+
+
+def test_tiling_is_the_last_resort(wan: Any) -> None:
+    work = at_480p(wan, {"model.policy": Window(1)}, device="cpu")
+    needed = budget_of(work, {}).needed("cpu")
+    assert fitting(work, {"cpu": needed - 10**6}) == ["model.codec.init_args.tile: 32"]
+
+
+def test_both_policies_are_made_to_fit(wan: Any) -> None:
+    work = at_480p(wan, {"model.policy": RollingSink(), "model.beside": Window()})
+    context = next(told for told in savings(work) if "context_blocks" in told)
+    assert context.startswith(
+        "model.policy.init_args.context_blocks: 5, model.policy.init_args.sink_blocks: 4, "
+        "model.beside.init_args.context_blocks: 5 (saves "
+    )
+
+
+def test_what_does_not_fit_is_refused_with_the_table_and_what_would(wan: Any) -> None:
+    guard = Guard(at_480p(wan), {"cuda:0": 18 * GB, "cpu": 64 * GB})
+    with pytest.raises(UserError) as told:
+        guard.check()
+    assert guard.budget.table() in str(told.value)
+    assert str(told.value).endswith("It would fit with model.codec.init_args.device: cpu.")
+    assert Guard(at_480p(wan), {"cuda:0": 80 * GB}).check().fits
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail] . DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_allocation_that_fails_ends_in_the_table(wan: Any, error: Exception) -> None:
+    guard = Guard(at_480p(wan), {"cuda:0": 80 * GB})
+    with pytest.raises(UserError) as told, guard.explained(" See there."):
+        raise error
+    assert " See there.\n" in str(told.value)
+    assert guard.budget.table() in str(told.value)
+    assert "set model.codec.init_args.device: cpu (saves 4.34 GB of cuda:0)" in str(told.value)
+
+
+def test_other_errors_pass(wan: Any) -> None:
+    with pytest.raises(RuntimeError, match="shapes"), Guard(at_480p(wan), {}).explained():
+        raise RuntimeError("shapes do not match")
+
+
+def test_free_memory_of_the_cpu_is_known_here() -> None:
+    free = free_memory("cpu")
+    assert free is not None
+    assert free > 10**7
+    assert free_memory("meta") is None
