@@ -21,6 +21,7 @@ def rollforge_register_cache(register: Register) -> None:
     register("rollforge.policies.attention_sink:AttentionSink")
     register("rollforge.policies.sliding_indices:SlidingIndices")
     register("rollforge.policies.rolling_sink:RollingSink")
+    register("rollforge.policies.long_live:LongLive")
 
 
 @hookimpl
@@ -42,11 +43,14 @@ def rollforge_register_kv_codec(register: Register) -> None:
 
 @hookimpl
 def rollforge_register_codec(register: Register) -> None:
+    register("rollforge.backbones.wan.codec:WanVAE")
+    register("rollforge.backbones.wan.tiny:TinyWanDecoder")
     register("rollforge.backbones.pocket.codec:PocketCodec")
 
 
 @hookimpl
 def rollforge_register_conditioner(register: Register) -> None:
+    register("rollforge.backbones.wan.text:UMT5")
     register("rollforge.backbones.pocket.text:PocketText")
 
 

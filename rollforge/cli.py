@@ -11,7 +11,7 @@ from rollforge import __version__
 from rollforge.commands.arguments import Arguments
 from rollforge.errors import UserError, nearest
 
-Command = Callable[[list[str]], None]
+Command = Callable[[list[str]], int | None]
 
 
 def _lightning(name: str) -> Command:
@@ -41,12 +41,26 @@ def _bench(arguments: list[str]) -> None:
     run(arguments)
 
 
+def _convert(arguments: list[str]) -> None:
+    from rollforge.commands.convert import run
+
+    run(arguments)
+
+
+def _doctor(arguments: list[str]) -> int:
+    from rollforge.commands.doctor import run
+
+    return run(arguments)
+
+
 COMMANDS: dict[str, tuple[Command, str]] = {
     "predict": (_lightning("predict"), "roll prompts to videos: mp4, contact sheet, manifest"),
     "test": (_lightning("test"), "roll prompts and measure what comes out"),
     "fit": (_lightning("fit"), "train the backbone (or the codec) of the same config"),
     "compare": (_compare, "measure several cache policies under the same prompts and seeds"),
     "bench": (_bench, "time the rollout: ms per block, first block apart, peak memory"),
+    "doctor": (_doctor, "say whether machine, files and config will work, and how long it will take"),
+    "convert": (_convert, "write published weights of a Wan transformer as one safetensors file"),
     "plugins": (_plugins, "list every part that a config can name, or show one"),
 }
 
@@ -56,17 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        _dispatch(given)
+        return _dispatch(given) or 0
     except UserError as error:
         sys.stderr.write(f"rollforge: {error}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("rollforge: interrupted.\n")
         return 130
-    return 0
 
 
-def _dispatch(given: list[str]) -> None:
+def _dispatch(given: list[str]) -> int | None:
+    """Runs the command that is named; the exit code is 0 where it answers none."""
     parser = Arguments(
         prog="rollforge",
         description="Train short, roll forever: long-horizon autoregressive video diffusion.",
@@ -82,4 +96,5 @@ def _dispatch(given: list[str]) -> None:
         names = ", ".join(COMMANDS)
         raise UserError(f"There is no command {known.command!r}.{nearest(known.command, COMMANDS)} Commands: {names}.")
     else:
-        COMMANDS[known.command][0](given[1:])
+        return COMMANDS[known.command][0](given[1:])
+    return None

@@ -1,16 +1,24 @@
-"""Weights from safetensors files, with one sentence for what does not fit."""
+"""Weights into modules, with one sentence for what does not fit."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
+from rollforge.backbones.tensors import Tensors, numbers, open_safetensors
 from rollforge.errors import UserError
+
+RANDOM = "random"
+"""What ``weights`` says where random ones are meant; unset they are meant to be trained, and are not rolled."""
+
+
+def named(weights: str | None) -> str | None:
+    """What to load, or nothing."""
+    return None if weights == RANDOM else weights
 
 
 def shipped(name: str) -> Path:
@@ -19,28 +27,31 @@ def shipped(name: str) -> Path:
 
 
 def load_weights(module: nn.Module, file: str | Path) -> None:
-    """Fills ``module`` from a safetensors file; every name and shape must fit."""
+    """Fills ``module``, in its own dtype, from a safetensors file; every name and shape must fit."""
     what = type(module).__name__
-    if not Path(file).is_file():
-        raise UserError(f"{what}: there is no weights file {file}; expected a .safetensors file.")
-    try:
-        found = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{what}: {file} is not a readable safetensors file ({error}); fetch or export it again."
-        ) from error
-    wanted = module.state_dict()
+    found = open_safetensors(Path(file), what)
+    check_fit(module.state_dict(), found, what, file)
+    module.load_state_dict({name: numbers(stored, what) for name, stored in found.items()})
+
+
+def assign_weights(module: nn.Module, found: Tensors, where: str | Path, dtype: torch.dtype) -> None:
+    """Gives a ``module`` on the meta device its weights in ``dtype``, one by one: no second copy is ever held.
+
+    Every name and shape must fit; ``where`` is what the user knows the weights as.
+    """
+    what = type(module).__name__
+    check_fit(module.state_dict(), found, what, where)
+    module.load_state_dict({name: numbers(stored, what, dtype) for name, stored in found.items()}, assign=True)
+
+
+def check_fit(wanted: Mapping[str, Tensor], found: Tensors, what: str, where: str | Path) -> None:
+    """Raises ``UserError`` with the first name that is missing, is not wanted, or has another shape."""
     misfits = [f"{name} is missing" for name in wanted if name not in found][:1]
     misfits += [f"{name} is unexpected" for name in found if name not in wanted][:1]
-    shapes = [name for name in wanted if name in found and wanted[name].shape != found[name].shape]
+    shapes = [name for name in wanted if name in found and tuple(wanted[name].shape) != found[name].shape]
     misfits += [f"{name} is {list(found[name].shape)}, expected {list(wanted[name].shape)}" for name in shapes[:1]]
     if misfits:
         raise UserError(
-            f"{what}: the weights in {file} do not fit this model: {'; '.join(misfits)}. Check the sizes in the config."
+            f"{what}: the weights in {where} do not fit this model: {'; '.join(misfits)}. Check the sizes in the "
+            "config, and that it is the file meant."
         )
-    broken = next(
-        (name for name, value in found.items() if value.is_floating_point() and not torch.isfinite(value).all()), None
-    )
-    if broken:
-        raise UserError(f"{what}: {file} holds numbers that are not finite in {broken}; fetch or export it again.")
-    module.load_state_dict(found)

@@ -17,6 +17,7 @@ from rollforge.backbones.base import DecodeStream
 from rollforge.backbones.wan import codec_weights
 from rollforge.backbones.wan.placement import DType, PlacedCodec, PlacedStream
 from rollforge.backbones.wan.tiles import Tiles
+from rollforge.backbones.weights import named
 from rollforge.errors import UserError
 
 
@@ -27,7 +28,7 @@ class WanVAE(PlacedCodec):
 
     Args:
         weights: ``Wan2.1_VAE.pth``, a safetensors file, a folder that holds either or diffusers' ``vae/``, or a hub id;
-            unset for random ones.
+            ``random`` for random ones on purpose, unset for random ones.
         base_dim: channels at full resolution.
         z_dim: latent channels.
         dim_mult: channels of each level, as multiples of ``base_dim``.
@@ -68,7 +69,8 @@ class WanVAE(PlacedCodec):
             "base_dim": base_dim, "z_dim": z_dim, "dim_mult": list(dim_mult), "num_res_blocks": num_res_blocks,
             "temperal_downsample": list(temporal_downsample), "latents_mean": latents_mean, "latents_std": latents_std,
         }  # fmt: skip
-        self.vae = _build(sizes) if weights is None else _load(weights, sizes)
+        file = named(weights)
+        self.vae = _build(sizes) if file is None else _load(file, sizes)
         self.scale = 2 ** (len(self.vae.config.dim_mult) - 1)
         self.stride = 2 ** sum(self.vae.config.temperal_downsample)
         self.mean, self.std = _statistics(self.vae.config, latents_mean, latents_std)

@@ -6,12 +6,17 @@ technical report (arXiv 2503.20314), section 4.2.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rollforge.backbones.base import Backbone, Condition
-from rollforge.errors import UserError
+from rollforge.backbones.wan.generator import DType, Generator, LoRAMode
+from rollforge.backbones.wan.sizes import Sizes
 from rollforge.memory.attention import attention
 from rollforge.memory.base import Memory
 from rollforge.spec import ModelSpec
@@ -71,8 +76,8 @@ class Block(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(width, ffn), nn.GELU(approximate="tanh"), nn.Linear(ffn, width))
         self.modulation = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
 
-    def forward(self, x: Tensor, time: Tensor, text: Tensor, text_id: str, memory: Memory) -> Tensor:
-        """``x`` ``[B, F * tokens, width]``, ``time`` ``[B, F, 6, width]``, ``text`` ``[B, L, width]``."""
+    def forward(self, x: Tensor, time: Tensor, text: Callable[[], Tensor], text_id: str, memory: Memory) -> Tensor:
+        """``x`` ``[B, F * tokens, width]``, ``time`` ``[B, F, 6, width]``; ``text`` makes ``[B, L, width]``."""
         frames = time.shape[1]
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + time).to(x.dtype).unbind(2)
 
@@ -80,7 +85,7 @@ class Block(nn.Module):
         attended = memory.attend(self.layer, self.self_attn.query(h), *self.self_attn.key_value(h))
         x = x + _per_frame(self.self_attn.o(attended.flatten(2)), gate1, frames)
 
-        k, v = memory.cross(self.layer, text_id, text, self.cross_attn.key_value)
+        k, v = memory.cross(self.layer, text_id, lambda: self.cross_attn.key_value(text()))
         x = x + self.cross_attn.o(attention(self.cross_attn.query(self.norm3(x)), k, v).flatten(2))
 
         h = self.ffn(_modulate(self.norm2(x), scale2, shift2, frames))
@@ -105,61 +110,87 @@ class Head(nn.Module):
 class Wan(Backbone):
     """The Wan 2.1 text-to-video transformer (block-causal: a timestep for each frame).
 
+    A size that is not given is read off the weights; without weights it is that of the 1.3B model.
+
     Args:
-        channels: latent channels.
+        channels: latent channels (16).
         height: latent rows.
         width: latent columns.
-        dim: width of the network.
-        layers: transformer blocks.
-        heads: attention heads.
-        ffn_dim: width of the feed-forward layers.
-        freq_dim: channels of the sinusoidal timestep embedding.
-        text_dim: channels of the text features.
+        dim: width of the network (1536).
+        layers: transformer blocks (30).
+        heads: attention heads; weights do not show them, so unless given each is 128 wide, as in every Wan.
+        ffn_dim: width of the feed-forward layers (8960).
+        freq_dim: channels of the sinusoidal timestep embedding (256).
+        text_dim: channels of the text features (4096).
         text_len: text positions; shorter texts are padded with zeros.
         eps: of every norm.
         block: latent frames made together.
         window: latent frames seen in training, the current block included.
         horizon: latent frames the model was trained to roll.
         fps: latent frames per second.
+        weights: a .safetensors or .pt file, a folder of either published layout, or a hub id such as
+            Wan-AI/Wan2.1-T2V-1.3B; ``random`` for random weights on purpose; unset for random ones, to be trained.
+        ema: of a file with both, whether to take the averaged weights or the trained ones; unset takes the averaged
+            ones where there are any.
+        lora: a LoRA file for these weights, such as LongLive's.
+        lora_alpha: its alpha, where the file does not say; its rank unless given, as in LongLive.
+        lora_mode: ``merge`` adds it to the weights, ``live`` keeps it beside them as modules of its own.
+        dtype: bf16, fp16 or fp32; ``auto`` is bf16 where there is CUDA, else fp32. Unset weights start in fp32.
     """
+
+    weights: str | None
+    """What the weights are: as given, ``random`` on purpose, or nothing that was trained."""
 
     def __init__(
         self,
-        channels: int = 16,
+        channels: int | None = None,
         height: int = 60,
         width: int = 104,
-        dim: int = 1536,
-        layers: int = 30,
-        heads: int = 12,
-        ffn_dim: int = 8960,
-        freq_dim: int = 256,
-        text_dim: int = 4096,
+        dim: int | None = None,
+        layers: int | None = None,
+        heads: int | None = None,
+        ffn_dim: int | None = None,
+        freq_dim: int | None = None,
+        text_dim: int | None = None,
         text_len: int = 512,
         eps: float = 1e-6,
         block: int = 3,
         window: int = 21,
         horizon: int = 21,
         fps: float = 4.0,
+        weights: str | None = None,
+        ema: bool | None = None,
+        lora: str | None = None,
+        lora_alpha: float | None = None,
+        lora_mode: LoRAMode = "merge",
+        dtype: DType = "auto",
     ) -> None:
         super().__init__()
-        if heads < 1 or dim % heads:
-            raise UserError(f"{type(self).__name__}: dim {dim} cannot be shared out to {heads} heads.")
-        self.spec = ModelSpec(channels, height, width, (2, 2), layers, heads, dim // heads, block, window, horizon, fps)
-        self.freq_dim, self.text_len = freq_dim, text_len
-        patch = (1, *self.spec.patch)
-        self.patch_embedding = nn.Conv3d(channels, dim, kernel_size=patch, stride=patch)
-        self.text_embedding = nn.Sequential(nn.Linear(text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim))
-        self.time_embedding = nn.Sequential(nn.Linear(freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        generator = Generator.open(type(self).__name__, weights, ema, lora, lora_alpha, lora_mode)
+        given = {"ffn_dim": ffn_dim, "freq_dim": freq_dim, "text_dim": text_dim}
+        size = generator.sizes(channels=channels, dim=dim, layers=layers, heads=heads, **given)
+        shape, attention = (size.channels, height, width, (2, 2)), (size.layers, size.heads, size.dim // size.heads)
+        self.spec = ModelSpec(*shape, *attention, block, window, horizon, fps)
+        self.weights, self.freq_dim, self.text_len = weights, size.freq_dim, text_len
+        with torch.device("meta") if generator.found else nullcontext():
+            self._build(size, eps)
+        generator.fill(self, dtype)
+
+    def _build(self, size: Sizes, eps: float) -> None:
+        dim, patch = size.dim, (1, *self.spec.patch)
+        self.patch_embedding = nn.Conv3d(size.channels, dim, kernel_size=patch, stride=patch)
+        self.text_embedding = _mlp(size.text_dim, dim, nn.GELU(approximate="tanh"))
+        self.time_embedding = _mlp(size.freq_dim, dim, nn.SiLU())
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
-        self.blocks = nn.ModuleList(Block(n, dim, heads, ffn_dim, eps) for n in range(layers))
-        self.head = Head(dim, channels * patch[1] * patch[2], eps)
+        self.blocks = nn.ModuleList(Block(n, dim, size.heads, size.ffn_dim, eps) for n in range(size.layers))
+        self.head = Head(dim, size.channels * patch[1] * patch[2], eps)
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
         frames = latents.shape[1]
         x = self.patch_embedding(latents.transpose(1, 2)).flatten(2).transpose(1, 2)  # [B, F * tokens, dim]
         time = self.time_embedding(sinusoid(timesteps, self.freq_dim).to(x.dtype))  # [B, F, dim]
         modulation = self.time_projection(time).unflatten(-1, (6, -1))
-        text = self.text_embedding(self._padded(condition.embeds.to(x.dtype)))
+        text = cache(lambda: self.text_embedding(self._padded(condition.embeds.to(x.dtype))))  # once, if at all
         for block in self.blocks:
             x = block(x, modulation, text, condition.id, memory)
         return self._unpatch(self.head(x, time), frames)
@@ -180,6 +211,10 @@ def sinusoid(timesteps: Tensor, channels: int) -> Tensor:
     frequency = 10000.0 ** -(torch.arange(half, dtype=torch.float64, device=timesteps.device) / half)
     angle = timesteps.double()[..., None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
+
+
+def _mlp(inner: int, outer: int, activation: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inner, outer), activation, nn.Linear(outer, outer))
 
 
 def _per_frame(x: Tensor, factor: Tensor, frames: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rollforge.backbones.base import DecodeStream
 from rollforge.backbones.wan import codec_weights
 from rollforge.backbones.wan.placement import DType, PlacedCodec, PlacedStream
+from rollforge.backbones.weights import named
 from rollforge.errors import UserError
 
 FILE = "taew2_1.pth"
@@ -72,7 +73,8 @@ class TinyWanDecoder(PlacedCodec):
     """A small, fast decoder of Wan 2.1's latents (TAEHV): n latents to 4n - 3 pixel frames; it cannot encode.
 
     Args:
-        weights: ``taew2_1.pth``, the same as a safetensors file, or the folder it is in; unset for random ones.
+        weights: ``taew2_1.pth``, the same as a safetensors file, or the folder it is in; ``random`` for random
+            ones on purpose, unset for random ones.
         z_dim: latent channels.
         channels: width of the three stages, and of the last convolution.
         device: ``auto`` to go where the model goes, or a device such as ``cuda:1`` to stay on.
@@ -97,8 +99,8 @@ class TinyWanDecoder(PlacedCodec):
             )
         self.weights, self.z_dim = weights, z_dim
         self.decoder = layers(z_dim, channels)
-        if weights is not None:
-            self._load(weights)
+        if (file := named(weights)) is not None:
+            self._load(file)
         self.place()
         self.eval()
 

@@ -1,0 +1,77 @@
+"""Writes safetensors one tensor at a time: the library's own writer wants them all in memory.
+
+The format: eight bytes with the length of the header (little-endian), the header (JSON: for each tensor its number
+format, shape and place), then the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from rollforge.backbones.tensors import FORMATS, Tensors, numbers
+from rollforge.errors import UserError
+
+NAMES = {dtype: name for name, dtype in FORMATS.items()}
+
+
+def write_safetensors(
+    destination: Path,
+    tensors: Tensors,
+    metadata: dict[str, str],
+    what: str,
+    dtype: torch.dtype | None = None,
+    written: Callable[[int], Any] = int,
+) -> None:
+    """Writes a whole file or none, holding one tensor at a time.
+
+    Args:
+        destination: the file.
+        tensors: what to write, under the names to write it under.
+        metadata: words for the header.
+        what: who is writing, for errors.
+        dtype: of every tensor; its own unless given.
+        written: is told the bytes of each tensor as it is done.
+    """
+    partial = destination.with_name(destination.name + ".partial")
+    ordered = dict(sorted(tensors.items(), key=lambda item: -(dtype or item[1].dtype).itemsize))  # keeps all aligned
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            _header(file, ordered, metadata, dtype)
+            for stored in ordered.values():
+                written(file.write(_bytes(numbers(stored, what, dtype))))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(destination)
+    except OSError as error:
+        raise UserError(
+            f"{what}: {destination} cannot be written ({error.strerror}); make room there, or choose another place."
+        ) from error
+    finally:
+        if partial.is_file():
+            partial.unlink()
+
+
+def _header(file: BinaryIO, tensors: Tensors, metadata: dict[str, str], dtype: torch.dtype | None) -> None:
+    header: dict[str, Any] = {"__metadata__": metadata}
+    start = 0
+    for name, stored in tensors.items():
+        number = dtype or stored.dtype
+        end = start + stored.size // stored.dtype.itemsize * number.itemsize
+        header[name] = {"dtype": NAMES[number], "shape": list(stored.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+
+
+def _bytes(value: Tensor) -> memoryview:
+    raw: Any = value.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(raw)

@@ -1,0 +1,318 @@
+"""Weights that cannot be used: one sentence each, before anything is computed, and no code of a stranger is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import GRID, SHAPES, UNSEEN, State, diffusers, family, sharded, state
+from safetensors.torch import save_file
+
+from rollforge.backbones.wan.network import Wan
+from rollforge.errors import UserError
+
+Q = "blocks.0.self_attn.q.weight"
+
+
+@pytest.fixture(scope="module")
+def weights() -> State:
+    return state()
+
+
+def refused(named: Path | str, *said: str, **arguments: Any) -> str:
+    """The one sentence that refuses these weights, which names them and says ``said``."""
+    with pytest.raises(UserError) as error:
+        Wan(weights=str(named), **UNSEEN | arguments)
+    told = str(error.value)
+    assert "\n" not in told
+    assert told.startswith("Wan: ")
+    assert all(words in told for words in (*said, Path(named).name)), told
+    return told
+
+
+class Hostile:
+    """Runs code where it is unpickled."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (self.victim,)
+
+
+# a file that is not what it should be
+
+
+def cut(file: Path, keep: float) -> None:
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * keep)])
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.01, 0.5, 0.999])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
+def test_a_file_that_is_cut_off(tmp_path: Path, weights: State, suffix: str, keep: float) -> None:
+    file = tmp_path / f"weights{suffix}"
+    save_file(weights, file) if suffix == ".safetensors" else family(file, weights, weights)
+    cut(file, keep)
+    refused(file, "again")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_file_of_something_else(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"weights{suffix}"
+    file.write_bytes(b"<html>404</html>" * 99)
+    refused(file, "again")
+
+
+def test_a_file_with_bytes_changed(tmp_path: Path, weights: State) -> None:
+    file = family(tmp_path / "weights.pt", weights)
+    whole = file.read_bytes()
+    where = whole.index(b"_rebuild_tensor_v2")
+    file.write_bytes(whole[:where] + b"\xff" * 40 + whole[where + 40 :])
+    assert "weights_only" not in refused(file, "again")
+
+
+def test_a_file_that_would_run_code(tmp_path: Path, weights: State) -> None:
+    victim, file = tmp_path / "victim", tmp_path / "weights.pt"
+    torch.save({"generator": weights, "config": Hostile(victim)}, file)
+    told = refused(file, "more than tensors (getattr)", "could run code", "tensors only")
+    assert "weights_only" not in told
+    assert not victim.exists()
+
+
+def test_a_file_in_the_old_format_of_torch(tmp_path: Path, weights: State) -> None:
+    torch.save(weights, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    refused(tmp_path / "old.pt", "torch 1.6 or later", "again")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([torch.zeros(2)], "no named tensors but a list"),
+        ({"epoch": 3}, "int under epoch"),
+        ({"critic": {"x": torch.zeros(1)}, "step": 1}, "critic, step; expected generator_ema or generator"),
+        ({"generator": {}}, "no weights at all"),
+        ({}, "no weights at all"),
+        ({"generator": {"a": torch.zeros(2, dtype=torch.int64)}}, "a as int64; expected floating-point"),
+        ({"a": torch.zeros(2, device="meta")}, "a tensor without numbers under a"),
+        ({"a": torch.zeros(0, 2**40)}, "no numbers in a"),
+        ({"a": torch.zeros(1).expand(2**20, 2**20)}, "more numbers than it holds"),
+        ({"a": torch.zeros(2).to_sparse()}, "a tensor without numbers under a"),
+        ({"a": torch.zeros(2, dtype=torch.complex64)}, "a as complex64"),
+    ],
+)
+def test_a_pt_that_holds_something_else(tmp_path: Path, content: Any, said: str) -> None:
+    torch.save(content, tmp_path / "weights.pt")
+    refused(tmp_path / "weights.pt", said)
+
+
+def raw(file: Path, header: bytes, data: bytes, length: int | None = None) -> Path:
+    """A safetensors file of these very bytes."""
+    file.write_bytes((len(header) if length is None else length).to_bytes(8, "little") + header + data)
+    return file
+
+
+def entry(name: str, start: int, end: int, shape: list[int], dtype: str = "F32") -> str:
+    return f'"{name}":{json.dumps({"dtype": dtype, "shape": shape, "data_offsets": [start, end]})}'
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([entry("a", 0, 16, [4]), entry("a", 0, 16, [2, 2])], "holds a twice"),
+        ([entry("a", 0, 8, [2]), entry("b", 4, 12, [2])], "not a readable safetensors file"),
+        ([entry("a", 0, 8, [2]), entry("b", 0, 8, [2])], "not a readable safetensors file"),
+        ([entry("a", 0, 80, [20])], "not a readable safetensors file"),
+        ([entry("a", 0, 8, [2**62, 2**62])], "not a readable safetensors file"),
+        ([entry("a", 0, 0, [0, 2**62]), entry("b", 0, 16, [4])], "no numbers in a"),
+        ([entry("a", 0, 16, [2], "I64")], "a as int64"),
+        ([entry("a", 0, 16, [16], "U8")], "a as U8"),
+        ([], "not a readable safetensors file"),
+        (["nonsense"], "not a readable safetensors file"),
+    ],
+)
+def test_a_safetensors_header_that_lies(tmp_path: Path, entries: list[str], said: str) -> None:
+    refused(raw(tmp_path / "w.safetensors", f"{{{','.join(entries)}}}".encode(), b"\0" * 16), said)
+
+
+def test_a_safetensors_header_longer_than_memory(tmp_path: Path) -> None:
+    refused(raw(tmp_path / "w.safetensors", b"{}", b"", 2**62), "header too large")
+
+
+def test_a_safetensors_file_without_weights(tmp_path: Path) -> None:
+    refused(raw(tmp_path / "w.safetensors", b"{}", b""), "no weights at all")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_numbers_that_are_not_finite(tmp_path: Path, weights: State, suffix: str, value: float) -> None:
+    file, broken = tmp_path / f"weights{suffix}", {name: tensor.clone() for name, tensor in weights.items()}
+    broken[Q][3, 4] = value
+    save_file(broken, file) if suffix == ".safetensors" else family(file, broken)
+    refused(file, "not finite", "self_attn.q.weight")
+
+
+def test_numbers_that_fp16_does_not_reach(tmp_path: Path, weights: State) -> None:
+    save_file(weights | {Q: weights[Q] + 1e6}, tmp_path / "w.safetensors")
+    refused(tmp_path / "w.safetensors", Q, "too large for float16", "bf16", dtype="fp16")
+
+
+def test_two_names_for_one_weight(tmp_path: Path, weights: State) -> None:
+    torch.save(weights | {f"model.{Q}": weights[Q] + 1}, tmp_path / "w.pt")
+    refused(tmp_path / "w.pt", f"{Q} twice", f"model.{Q}")
+
+
+# weights of another model
+
+
+@pytest.mark.parametrize(
+    ("change", "given", "said"),
+    [
+        ({Q: None}, {}, [f"{Q} is missing"]),
+        ({"img_emb.proj.0.weight": (4,)}, {}, ["img_emb.proj.0.weight is unexpected"]),
+        ({Q: (24, 8)}, {}, [f"{Q} is [24, 8], expected [24, 24]"]),
+        ({Q: None, "more.weight": (2,), "head.head.bias": (3,)}, {},
+         [f"{Q} is missing", "more.weight is unexpected", "head.head.bias is [3], expected [16]"]),
+        ({}, {"dim": 32}, ["is [24", "expected [32"]),
+        ({}, {"layers": 3}, ["blocks.2.modulation is missing"]),
+        ({}, {"layers": 1}, ["blocks.1.", "is unexpected"]),
+        ({"blocks.999999999.x": (1,)}, {}, ["blocks.2.modulation is missing", "blocks.999999999.x is unexpected"]),
+        ({}, {"heads": 5}, ["dim 24", "5 heads"]),
+        ({}, {"heads": None}, ["dim 24", "give heads"]),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit(
+    tmp_path: Path, weights: State, change: dict[str, Any], given: dict[str, Any], said: list[str]
+) -> None:
+    kept = {name: value for name, value in weights.items() if change.get(name, 0) is not None}
+    kept |= {name: torch.ones(shape) for name, shape in change.items() if shape}
+    file = tmp_path / "dim 24 w.safetensors"
+    save_file(kept, file)
+    with pytest.raises(UserError) as error:
+        Wan(weights=str(file), **UNSEEN | given)
+    assert all(words in str(error.value) for words in said), str(error.value)
+
+
+def test_weights_of_something_else_altogether(tmp_path: Path) -> None:
+    save_file({"decoder.conv1.weight": torch.ones(3)}, tmp_path / "vae.safetensors")
+    refused(tmp_path / "vae.safetensors", "patch_embedding.weight is missing", "decoder.conv1.weight is unexpected")
+
+
+@pytest.mark.parametrize(
+    ("ema", "there", "lacks"), [(True, "generator", "generator_ema"), (False, "generator_ema", "generator")]
+)
+def test_a_set_of_weights_that_is_not_there(tmp_path: Path, weights: State, ema: bool, there: str, lacks: str) -> None:
+    torch.save({there: weights}, tmp_path / "w.pt")
+    refused(tmp_path / "w.pt", f"holds {there} and no {lacks};", "leave ema unset", ema=ema)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("ema", [True, False])
+def test_a_choice_of_weights_where_there_is_none(tmp_path: Path, weights: State, suffix: str, ema: bool) -> None:
+    file = tmp_path / f"w{suffix}"
+    save_file(weights, file) if suffix == ".safetensors" else torch.save(weights, file)
+    refused(file, "one set of weights", "leave ema unset", ema=ema)
+
+
+# names of nothing
+
+
+@pytest.mark.parametrize(
+    "named", ["nowhere.pt", "nowhere/w.safetensors", "./no/where", "/no/where", "nowhere", "", " ", "a/b/c", "~/no.pt"]
+)
+def test_a_name_of_nothing(named: str) -> None:
+    with pytest.raises(UserError, match=r"^Wan: there is no weights file or folder .*; name a"):
+        Wan(weights=named, **UNSEEN)
+
+
+def test_a_file_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "w.gguf").write_bytes(b"GGUF")
+    refused(tmp_path / "w.gguf", "no file of weights", ".safetensors", ".pt")
+
+
+def test_a_folder_without_weights(tmp_path: Path) -> None:
+    for name in ("config.json", "Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth"):
+        (tmp_path / name).write_text("{}")
+    refused(tmp_path, "holds no weights of a Wan transformer", "transformer/", "diffusion_pytorch_model.safetensors")
+
+
+def test_a_folder_with_a_choice(tmp_path: Path, weights: State) -> None:
+    family(tmp_path / "a.pt", weights)
+    family(tmp_path / "b.pt", weights)
+    refused(tmp_path, "several", "a.pt, b.pt", "name the one")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("lost shard", ["00002-of-00003", "1 of its 3 files", "download"]),
+        ("cut shard", ["00002-of-00003", "not a readable safetensors file"]),
+        ("not json", ["no index of safetensors files"]),
+        ("no map", ["no index of safetensors files"]),
+        ("deep", ["no index of safetensors files"]),
+        ("empty map", ["no weights at all"]),
+        ("outside", ["../secret.safetensors", "no file beside it"]),
+        ("wrong shard", ["says that", "and it does not"]),
+    ],
+)
+def test_shards_that_are_not_whole(tmp_path: Path, weights: State, harm: str, said: list[str]) -> None:
+    index = sharded(tmp_path, weights)
+    second, content = sorted(tmp_path.glob("*.safetensors"))[1], json.loads(index.read_text())
+    if harm == "lost shard":
+        second.unlink()
+    elif harm == "cut shard":
+        cut(second, 0.5)
+    elif harm == "wrong shard":
+        content["weight_map"] = dict.fromkeys(content["weight_map"], second.name)
+    elif harm == "outside":
+        content["weight_map"][Q] = "../secret.safetensors"
+    elif harm == "empty map":
+        content["weight_map"] = {}
+    texts = {"not json": "{", "no map": "[]", "deep": "[" * 100_000}
+    index.write_text(texts.get(harm) or json.dumps(content))
+    with pytest.raises(UserError) as error:
+        Wan(weights=str(index), **UNSEEN)
+    assert all(words in str(error.value) for words in said), str(error.value)
+
+
+# the hub
+
+
+def test_a_hub_that_cannot_be_reached_says_what_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: Any, **__: Any) -> str:
+        raise OSError("no route to host.\nat all")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    told = refused("Wan-AI/Wan2.1-T2V-1.3B", "no route to host", "https://huggingface.co/Wan-AI/Wan2.1-T2V-1.3B")
+    assert "transformer/ or diffusion_pytorch_model*" in told
+    assert "name that folder" in told
+
+
+def test_a_hub_id_is_downloaded_without_its_text_encoder(
+    tmp_path: Path, weights: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def download(repository: str, allow_patterns: list[str]) -> str:
+        asked.append((repository, sorted(allow_patterns)))
+        return str(sharded(tmp_path / "transformer", diffusers(weights)).parents[1])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    model = Wan(weights="Wan-AI/Wan2.1-T2V-1.3B-Diffusers", dtype="fp32", **UNSEEN)
+    assert torch.equal(model.state_dict()[Q], weights[Q])
+    assert asked == [("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", ["diffusion_pytorch_model*", "transformer/*"])]
+
+
+def test_a_hub_repository_without_a_transformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    refused("some/thing", "the hub did not give a transformer (it holds no such files)")
+
+
+def test_random_weights_never_stand_in(tmp_path: Path) -> None:
+    for named in ("", "Random", "none", str(tmp_path)):
+        with pytest.raises(UserError):
+            Wan(weights=named, **GRID | SHAPES)
