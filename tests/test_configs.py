@@ -13,12 +13,13 @@ import yaml
 from rollforge.backbones.base import Backbone
 from rollforge.commands.lightning import DEFAULTS, RollforgeCLI
 from rollforge.commands.mistakes import Parser
+from rollforge.commands.ranks import Ranks
 from rollforge.data.module import RolloutData
 from rollforge.module import RolloutModule
 from rollforge.registry import registry
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+CONFIGS = sorted(file for file in (ROOT / "configs").rglob("*.yaml") if file.parent.name != "wan")  # they need files
 
 
 class Built(RollforgeCLI):
@@ -38,6 +39,7 @@ def build(config: Path, monkeypatch: pytest.MonkeyPatch) -> RollforgeCLI:
         if str(chosen[part].get("init_args", {}).get("weights", "")).startswith("runs/")  # an earlier stage makes it
     ]
     return Built(
+        Ranks(),
         RolloutModule,
         RolloutData,
         args=["fit" if "objective" in chosen else "predict", "--config", str(config), *made],
@@ -60,8 +62,8 @@ def test_a_config_builds_its_model_and_its_data(config: Path, monkeypatch: pytes
     model, data = cli.model, cli.datamodule
     assert isinstance(model.backbone, Backbone)
     if data.prompts:
-        requests = data.requests(model.backbone.spec.fps)
-        model.conditioner.check([request.prompt for request in requests])
+        requests = model.requests(data)
+        model.conditioner.check([prompt for request in requests for prompt in request.prompts.values()])
     if model.objective is None:
         assert data.prompts
         return
