@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rollforge.backbones.base import Backbone, Condition, Conditioner, VideoCodec
+from rollforge.backbones.weights import RANDOM
+from rollforge.data.module import RolloutData
+from rollforge.data.opening import opening_frames
 from rollforge.data.requests import Request
 from rollforge.errors import UserError
 from rollforge.memory import KVCodec, Plain, Rope
 from rollforge.metrics.base import Metric
 from rollforge.noise import IndependentNoise, NoisePrior
 from rollforge.objectives.base import Clips, Objective
+from rollforge.parallel import data_parallel, draw_apart, shard
 from rollforge.policies.base import CachePolicy
 from rollforge.report.predict import VideoOutput
 from rollforge.report.scores import Scores
@@ -38,6 +45,7 @@ class RolloutModule(LightningModule):
         noise: where the noise of a block comes from; independent for every frame unless said.
         rope: rotary embedding; Wan's unless said.
         kv_codec: how keys and values are kept; as they are unless said.
+        negative: the prompt that guidance leads away from; the empty one unless said.
         beside: a second policy, rolled from the same prompts and seeds and shown beside the first.
         metrics: what ``test`` measures.
         objective: what ``fit`` minimises.
@@ -56,6 +64,7 @@ class RolloutModule(LightningModule):
         noise: NoisePrior | None = None,
         rope: Rope | None = None,
         kv_codec: KVCodec | None = None,
+        negative: str = "",
         beside: CachePolicy | None = None,
         metrics: list[Metric] | None = None,
         objective: Objective | None = None,
@@ -67,6 +76,7 @@ class RolloutModule(LightningModule):
         self.backbone, self.conditioner, self.codec = backbone, conditioner, codec
         self.policy, self.sampler, self.beside = policy, sampler, beside
         self.noise, self.rope, self.kv_codec = noise or IndependentNoise(), rope or Rope(), kv_codec or Plain()
+        self.negative = negative
         self.metrics: list[Metric] = metrics or []
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
         self.output: VideoOutput | None = None
@@ -74,6 +84,7 @@ class RolloutModule(LightningModule):
         self.average: AveragedModel | None = None
         if objective and ema:
             self.average = AveragedModel(self.trained, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
+            self.average.requires_grad_(False)
 
     @property
     def trained(self) -> nn.Module:
@@ -90,20 +101,23 @@ class RolloutModule(LightningModule):
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
-        """Pixel frames uint8 ``[B, T, H, W, 3]`` to latents ``[B, F, C, h, w]``."""
-        return self.codec.encode(video.permute(0, 1, 4, 2, 3).float() / 255)
+        """Pixel frames uint8 ``[B, T, H, W, 3]`` to latents ``[B, F, C, h, w]``, in the codec's own precision."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.codec.encode(video.permute(0, 1, 4, 2, 3).float() / 255)
 
     def roll(self, requests: Sequence[Request], policy: CachePolicy | None = None) -> Iterator[Tensor]:
         """Rolls requests of one length and seed together; yields their pixel frames uint8 ``[B, T, H, W, 3]``, on the
         CPU, block by block."""
         rollout = Rollout(self.backbone, policy or self.policy, self.sampler, self.noise, self.rope, self.kv_codec)
-        negative = self.condition([""] * len(requests)) if "negative" in self.sampler.lanes else None
+        starts = sorted({start for request in requests for start in request.prompts})
+        negative = self.condition([self.negative] * len(requests)) if "negative" in self.sampler.lanes else None
         blocks = rollout(
-            self.condition([request.prompt for request in requests]),
+            {start: self.condition([request.prompt_at(start) for request in requests]) for start in starts},
             requests[0].frames,
             requests[0].seed,
             samples=[request.sample for request in requests],
             negative=negative,
+            given=self._given(requests),
         )
         decode, left = self.codec.stream(), self.codec.pixel_frames(requests[0].frames)
         for block in blocks:
@@ -111,6 +125,20 @@ class RolloutModule(LightningModule):
                 video = to_bytes(decode(block.latents))[:, :left]
             left -= video.shape[1]
             yield video
+
+    def _given(self, requests: Sequence[Request]) -> Tensor | None:
+        """Latents ``[B, F, C, H, W]`` of the openings, if there are any."""
+        openings = [self._opening(request, request.opening) for request in requests if request.opening]
+        if len({latents.shape[1] for latents in openings}) > 1:
+            raise UserError("The openings are of different lengths; set data.rollout_batch to 1.")
+        return torch.cat(openings) if openings else None
+
+    def _opening(self, request: Request, path: Path) -> Tensor:
+        spec, count = self.backbone.spec, self.codec.pixel_frames
+        most = request.opening_frames or max(1, spec.horizon - spec.block)
+        video = opening_frames(path, self.size, self.fps, count(most))
+        whole = max(frames for frames in range(1, most + 1) if count(frames) <= len(video))
+        return self.encode(torch.from_numpy(video[len(video) - count(whole) :]).to(self.device)[None])
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -129,10 +157,40 @@ class RolloutModule(LightningModule):
         for part in (self.backbone, self.codec, self.conditioner):
             part.requires_grad_(stage == "fit" and part is self.trained)
 
+    def configure_model(self) -> None:
+        """Shards the trained network over the processes where the strategy is ModelParallelStrategy."""
+        trainer = self._trainer
+        if trainer is None or not isinstance(trainer.strategy, ModelParallelStrategy):
+            return
+        if trainer.state.fn != TrainerFn.FITTING or self.trained is not self.backbone:
+            raise UserError("ModelParallelStrategy shards a backbone in training; use --trainer.strategy ddp here.")
+        mesh = data_parallel(trainer.strategy.device_mesh)
+        shard(self.backbone, mesh)
+        if self.average is not None:
+            shard(self.average.module, mesh)
+
+    def check_weights(self) -> None:
+        """Raises ``UserError`` where a part would roll with random weights that nobody asked for."""
+        for name, part in (("backbone", self.backbone), ("codec", self.codec)):
+            if getattr(part, "weights", RANDOM) is None:
+                raise UserError(
+                    f"The {name} {type(part).__name__} has random weights; name its checkpoint in "
+                    f"model.{name}.init_args.weights, or write `{RANDOM}` there to roll noise on purpose."
+                )
+
+    def requests(self, data: RolloutData) -> list[Request]:
+        """The videos that ``data`` asks of this model."""
+        return data.requests(self.backbone.spec.fps, self._pictures)
+
+    @property
+    def _pictures(self) -> int:
+        """Pixel frames of a latent frame that is not the first."""
+        return self.codec.pixel_frames(2) - self.codec.pixel_frames(1)
+
     @property
     def fps(self) -> float:
         """Pixel frames per second."""
-        return self.backbone.spec.fps * (self.codec.pixel_frames(2) - self.codec.pixel_frames(1))
+        return self.backbone.spec.fps * self._pictures
 
     @property
     def size(self) -> tuple[int, int]:
@@ -153,12 +211,20 @@ class RolloutModule(LightningModule):
             self.scores = Scores()
         self.scores.measure(self, batch)
 
+    def on_train_start(self) -> None:
+        self.draws = torch.initial_seed()
+
+    def on_train_batch_start(self, batch: Clips, batch_idx: int) -> None:
+        if self.trainer.world_size > 1:
+            done = self.trainer.fit_loop.total_batch_idx
+            draw_apart(self.draws, done, self.global_rank, self.trained)
+
     def training_step(self, batch: Clips, batch_idx: int) -> Tensor:
         assert self.objective is not None
         for part in (self.backbone, self.codec, self.conditioner):
             part.train(part is self.trained)
         losses = self.objective(self, batch)
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, sync_dist=True)
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
 

@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -26,7 +27,15 @@ from rollforge.samplers import Euler, FewStep, Sampler
 
 def parity_size() -> tuple[Backbone, VideoCodec | None, Sampler]:
     """The network of the parity cases: 2 layers, width 96, 24 tokens a frame."""
-    sizes = {"dim": 96, "layers": 2, "heads": 3, "ffn_dim": 384, "freq_dim": 64, "text_dim": 64, "text_len": 16}
+    sizes: dict[str, Any] = {
+        "dim": 96,
+        "layers": 2,
+        "heads": 3,
+        "ffn_dim": 384,
+        "freq_dim": 64,
+        "text_dim": 64,
+        "text_len": 16,
+    }
     return Wan(height=8, width=12, **sizes), None, FewStep()
 
 

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from rollforge.budget import Guard
 from rollforge.commands.mistakes import Parser, check_files
+from rollforge.commands.ranks import Ranks
 from rollforge.data.module import RolloutData
+from rollforge.errors import UserError
 from rollforge.module import RolloutModule
 from rollforge.registry import registry
 from rollforge.report.predict import VideoOutput
@@ -27,7 +31,20 @@ DEFAULTS: dict[str, Any] = {"logger": False, "enable_model_summary": False}
 
 
 class RollforgeCLI(LightningCLI):
-    """LightningCLI with a run folder."""
+    """LightningCLI with a run folder, which all processes of the run share and rank 0 alone prepares."""
+
+    def __init__(self, ranks: Ranks, *arguments: Any, **options: Any) -> None:
+        self.ranks = ranks
+        super().__init__(*arguments, **options)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """The Trainer, with an eye on the other processes. Raises ``UserError`` for one that cannot be."""
+        try:
+            trainer: Any = super().instantiate_trainer(**kwargs)
+        except (ValueError, MisconfigurationException) as error:  # no such device, no such strategy
+            raise UserError(f"The section trainer does not work here: {' '.join(str(error).split())}") from error
+        trainer.callbacks.append(self.ranks)
+        return trainer
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside Lightning's own."""
@@ -46,32 +63,64 @@ class RollforgeCLI(LightningCLI):
         named = [Path(str(config)).stem for config in self.chosen.get("config") or []]
         path = Path(self.chosen.output_dir or Path("outputs") / (named[-1] if named else "run"))
         text = self.parser.dump(self.config, skip_none=False)
-        return RunFolder(path, yaml.safe_load(text)[self.subcommand], self.chosen.overwrite)
+        config = yaml.safe_load(text)[self.subcommand]
+        return RunFolder(path, config, self.chosen.overwrite, self.trainer.global_rank)
 
     def before_predict(self) -> None:
         """Checks all that can be checked before the first block."""
-        requests = self.datamodule.requests(self.model.backbone.spec.fps)
-        self.model.conditioner.check([request.prompt for request in requests])
+        if not self.chosen.ckpt_path:
+            self.model.check_weights()
+        requests = self.model.requests(self.datamodule)
+        self.model.conditioner.check([prompt for request in requests for prompt in request.prompts.values()])
+        self.guard = Guard.of(self.model, self.trainer, requests)
+        self.guard.check()
         folder = self.folder
-        folder.open()
         self.model.output = VideoOutput(folder)
+        if folder.rank == 0:
+            folder.open()
+            self.model.output.expect(self.model, requests)
+
+    def predict(self, **options: Any) -> None:
+        """Rolls; memory that runs out ends in the budget and what to change."""
+        with self.guard.explained(f" What was made until then is in {self.folder.path}, as *.partial.mp4."):
+            self.trainer.predict(**options)
 
     def after_predict(self) -> None:
         """Says what there is to look at, and what to try next."""
-        made = "\n".join(f"  {path}" for path in self.model.output.made)
-        sys.stdout.write(f"\nOpen:\n{made}\n\nNext, another prompt and a longer video:\n  {_next(self.chosen)}\n")
+        outputs = self.ranks.gather(self.model.output)
+        if outputs is None:
+            return
+        self.model.output.merge(outputs[1:])
+        made = "\n".join(f"  {path}" for path in self.model.output.files)
+        next_ = _next(self.chosen, self.model.conditioner.example)
+        sys.stdout.write(f"\nOpen:\n{made}\n\nNext, a longer video:\n  {next_}\n")
 
     def before_test(self) -> None:
         """Checks all that can be checked before the first block."""
-        requests = self.datamodule.requests(self.model.backbone.spec.fps)
-        self.model.conditioner.check([request.prompt for request in requests])
-        self.folder.open()
-        self.model.scores = Scores()
+        if not self.chosen.ckpt_path:
+            self.model.check_weights()
+        requests = self.model.requests(self.datamodule)
+        self.model.conditioner.check([prompt for request in requests for prompt in request.prompts.values()])
+        self.guard = Guard.of(self.model, self.trainer, requests, self.datamodule.rollout_batch)
+        self.guard.check()
+        folder = self.folder
+        if folder.rank == 0:
+            folder.open()
+        self.model.scores = Scores(rank=folder.rank)
+
+    def test(self, **options: Any) -> None:
+        """Rolls and measures; memory that runs out ends in the budget and what to change."""
+        with self.guard.explained():
+            self.trainer.test(**options)
 
     def after_test(self) -> None:
         """Writes and prints the figures."""
         scores, path = self.model.scores, self.folder.path
-        rows = [*truth(self.model, self.datamodule.requests(self.model.backbone.spec.fps)), *scores.rows]
+        measured = self.ranks.gather(scores)
+        if measured is None:
+            return
+        scores.merge(measured[1:])
+        rows = [*truth(self.model, self.model.requests(self.datamodule)), *scores.rows]
         write(path / "metrics.json", json.dumps(rows, indent=1))
         horizon = self.model.codec.pixel_frames(self.model.backbone.spec.horizon) / self.model.fps
         save(draw(scores.sheets, type(self.model.policy).__name__, horizon), path / "sheet.png")
@@ -79,43 +128,51 @@ class RollforgeCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Adds checkpoints, the loss curve and samples."""
-        self.folder.create()
+        if self.trainer.is_global_zero:
+            self.folder.create()
         folder, every = self.folder.path, self.chosen.report_every
         keep = ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0, every_n_train_steps=every)
         trainer: Any = self.trainer
-        if not self.chosen.trainer.callbacks:  # Lightning has put its own checkpoints into the working directory
-            trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, ModelCheckpoint)]
+        if not self.chosen.trainer.callbacks:  # Lightning's own, into the working directory; a rich bar
+            own = [each for each in trainer.callbacks if not isinstance(each, ModelCheckpoint)]
+            trainer.callbacks = [TQDMProgressBar() if isinstance(each, RichProgressBar) else each for each in own]
         trainer.callbacks += [TrainingReport(folder, every), keep]
+
+    def after_fit(self) -> None:
+        """Waits for the other processes."""
+        self.ranks.gather(None)
 
 
 def run(name: str, arguments: list[str]) -> None:
     """Runs one of Lightning's subcommands."""
     _quiet()
-    check_files(arguments)
-    registry().load()
-    try:
-        RollforgeCLI(
-            RolloutModule,
-            RolloutData,
-            args=[name, *arguments],
-            parser_class=Parser,
-            save_config_callback=None,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            trainer_defaults={**DEFAULTS, "enable_progress_bar": name == "fit"},
-        )
-    except SystemExit as leaving:  # how the Trainer answers an interrupt
-        if isinstance(leaving.__context__, KeyboardInterrupt):
-            raise leaving.__context__ from None
-        raise
+    ranks = Ranks()
+    with ranks.together():
+        check_files(arguments)
+        registry().load()
+        try:
+            RollforgeCLI(
+                ranks,
+                RolloutModule,
+                RolloutData,
+                args=[name, *arguments],
+                parser_class=Parser,
+                save_config_callback=None,
+                auto_configure_optimizers=False,
+                seed_everything_default=0,
+                trainer_defaults={**DEFAULTS, "enable_progress_bar": name == "fit"},
+            )
+        except SystemExit as leaving:  # how the Trainer answers an interrupt
+            if isinstance(leaving.__context__, KeyboardInterrupt):
+                raise leaving.__context__ from None
+            raise
 
 
-def _next(chosen: Any) -> str:
+def _next(chosen: Any, example: str | None) -> str:
+    """A command that makes a longer video."""
     config = " ".join(f"--config {path}" for path in chosen.get("config") or [])
-    return (
-        f"rollforge predict {config} --data.prompts 'a yellow cone over snow at night' --data.seconds 120 "
-        "--output_dir outputs/next"
-    )
+    prompt = f"--data.prompts '{example}' " if example else ""
+    return f"rollforge predict {config} {prompt}--data.seconds {2 * chosen.data.seconds:g} --output_dir outputs/next"
 
 
 def _quiet() -> None:

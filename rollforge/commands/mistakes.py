@@ -18,6 +18,11 @@ from rollforge.errors import UserError, nearest
 from rollforge.module import RolloutModule
 from rollforge.registry import registry
 
+SECTIONS = (
+    *("model", "data", "trainer", "seed_everything", "output_dir", "overwrite", "report_every"),
+    *("ckpt_path", "weights_only", "verbose", "return_predictions"),
+)
+
 
 class Parser(LightningArgumentParser):
     """A parser whose errors are for people."""
@@ -31,7 +36,7 @@ class Parser(LightningArgumentParser):
 
 
 def check_files(arguments: Sequence[str]) -> None:
-    """Raises ``UserError`` for a ``--config`` file that is there and is no YAML mapping."""
+    """Raises ``UserError`` for a ``--config`` file that is there and is no YAML mapping of known sections."""
     values = [value for option, value in pairwise(arguments) if option in ("--config", "-c")]
     values += [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
     for file in map(Path, values):
@@ -42,6 +47,9 @@ def check_files(arguments: Sequence[str]) -> None:
                 raise UserError(f"The config {file} is not readable YAML: {' '.join(str(error).split())}.") from error
             if not isinstance(content, dict):
                 raise UserError(f"The config {file} must hold keys such as model: and data:, not {content!r:.60}.")
+            for key in content:
+                if key not in SECTIONS:  # the parser itself lets an unknown key with nothing in it pass
+                    raise UserError(f"There is no key {key!r} in {file}.{nearest(str(key), SECTIONS)}")
 
 
 def sentence(message: str, options: Iterable[str] = ()) -> str:

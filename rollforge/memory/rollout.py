@@ -103,7 +103,8 @@ class RolloutMemory(Memory):
             self._frequencies, self._rotations = frequencies, {}
             self._invalidate({content for content, _ in self._slots})
 
-    @torch.compiler.disable  # plans are Python: a compiled network breaks here, and sees the same shapes at every block
+    # Plans are Python: a compiled network breaks here, and so sees the same shapes at every block.
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         step = self._step
         if step is None:
@@ -146,7 +147,7 @@ class RolloutMemory(Memory):
                 del self.raw[frame]
         self._step, self._staged = None, {}
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
     def cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled():
             return project()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -27,11 +28,13 @@ class RunFolder:
         path: the folder.
         config: the resolved config.
         overwrite: whether to make finished videos again.
+        rank: of this process. All but rank 0 note their videos in ``manifest.rank-<rank>.json``, until ``merge``.
     """
 
     path: Path
     config: dict[str, Any]
     overwrite: bool = False
+    rank: int = 0
     entries: dict[str, Entry] = field(default_factory=dict, init=False)
 
     @property
@@ -51,18 +54,24 @@ class RunFolder:
         write(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
 
     def open(self) -> None:
-        """Creates the folder, or takes up what an earlier run of the same config left there."""
-        manifest = self.path / "manifest.json"
-        if manifest.exists() and not self.overwrite:
-            kept = _read(manifest)
-            if kept["config_hash"] != self.config_hash:
-                raise UserError(
-                    f"{self.path} holds videos of another config; choose another --output_dir, or --overwrite true to "
-                    "replace them."
-                )
-            self.entries = {entry["file"]: entry for entry in kept["videos"]}
+        """Creates the folder, or takes up what earlier runs of the same config left there. For rank 0."""
+        if not self.overwrite:
+            self.entries = {file: entry for file, entry in self._kept().items() if entry["complete"]}
         self.create()
         self._save()
+        self._tidy()
+
+    def expect(self, entries: Iterable[Entry]) -> None:
+        """Notes videos that are still to be made."""
+        self.entries |= {entry["file"]: entry for entry in entries}
+        self._save()
+
+    def merge(self, others: Iterable[dict[str, Entry]]) -> None:
+        """Takes up what other processes have recorded. For rank 0, when they are done."""
+        for entries in others:
+            self.entries |= entries
+        self._save()
+        self._tidy()
 
     def name(self, request: Request) -> str:
         """The file name of a request, without suffix."""
@@ -73,7 +82,7 @@ class RunFolder:
         """Whether this very video is there already. Raises ``UserError`` where another one has its name."""
         if self.overwrite or not (self.path / file).exists():
             return False
-        entry = self.entries.get(file, {})
+        entry = (self._read(self._manifest(0)) if self.rank else self.entries).get(file, {})
         asked = {"prompt": request.prompt, "seed": request.seed, "latent_frames": request.frames}
         if not entry.get("complete") or any(entry[key] != value for key, value in asked.items()):
             raise UserError(
@@ -87,6 +96,9 @@ class RunFolder:
         self.entries[entry["file"]] = entry
         self._save()
 
+    def _manifest(self, rank: int) -> Path:
+        return self.path / (f"manifest.rank-{rank}.json" if rank else "manifest.json")
+
     def _save(self) -> None:
         manifest = {
             "rollforge": __version__,
@@ -94,16 +106,40 @@ class RunFolder:
             "complete": bool(self.entries) and all(entry["complete"] for entry in self.entries.values()),
             "videos": sorted(self.entries.values(), key=lambda entry: entry["file"]),
         }
-        write(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+        write(self._manifest(self.rank), json.dumps(manifest, indent=2) + "\n")
 
+    def _others(self) -> list[Path]:
+        return sorted(self.path.glob("manifest.rank-*.json"))
 
-def _read(manifest: Path) -> dict[str, Any]:
-    try:
-        kept: dict[str, Any] = json.loads(manifest.read_text())
-        _ = kept["config_hash"], [entry["file"] for entry in kept["videos"]]
+    def _tidy(self) -> None:
+        """Removes what other ranks wrote, once it is in the manifest."""
+        for file in self._others():
+            file.unlink(missing_ok=True)
+
+    def _kept(self) -> dict[str, Entry]:
+        """What the manifest says, and those of other ranks that a killed run has left."""
+        kept: dict[str, Entry] = {}
+        for file in (self._manifest(0), *self._others()):
+            if file.exists():
+                kept |= self._read(file)
         return kept
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{manifest} is damaged ({error}); move it away, or choose another --output_dir.") from error
+
+    def _read(self, manifest: Path) -> dict[str, Entry]:
+        """The entries of a manifest by file. Raises ``UserError`` for a damaged one, and for one of another config."""
+        try:
+            kept = json.loads(manifest.read_text())
+            found, entries = kept["config_hash"], {entry["file"]: entry for entry in kept["videos"]}
+            _ = [entry["complete"] for entry in entries.values()]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{manifest} is damaged ({error}); move it away, or choose another --output_dir."
+            ) from error
+        if found != self.config_hash:
+            raise UserError(
+                f"{self.path} holds videos of another config; choose another --output_dir, or --overwrite true to "
+                "replace them."
+            )
+        return entries
 
 
 def write(path: Path, text: str) -> None:

@@ -28,11 +28,27 @@ class Scores:
 
     Args:
         marks: multiples of the horizon; those that a video does not reach are left out.
+        rank: of this process; rank 0 shows how far it is.
     """
 
     marks: Sequence[int] = MARKS
-    rows: list[Row] = field(default_factory=list)
-    sheets: list[ContactSheet] = field(default_factory=list)
+    rank: int = 0
+    measured: dict[int, tuple[list[Row], ContactSheet]] = field(default_factory=dict, init=False)  # by sample
+
+    @property
+    def rows(self) -> list[Row]:
+        """The figures of all videos."""
+        return [row for _, (rows, _) in sorted(self.measured.items()) for row in rows]
+
+    @property
+    def sheets(self) -> list[ContactSheet]:
+        """A contact sheet for each video."""
+        return [sheet for _, (_, sheet) in sorted(self.measured.items())]
+
+    def merge(self, others: Iterable[Scores]) -> None:
+        """Takes up what other processes have measured."""
+        for other in others:
+            self.measured |= other.measured
 
     def measure(self, module: RolloutModule, requests: Sequence[Request]) -> None:
         """Rolls the requests together and measures each."""
@@ -52,7 +68,7 @@ class Scores:
                 metric.start(request.prompt, module.fps)
         sums: list[dict[int, dict[str, list[float]]]] = [{x: {} for x in windows} for _ in requests]
         at, policy = 0, type(module.policy).__name__
-        for block in progress(module.roll(requests), module.codec.pixel_frames(total), module.fps, policy):
+        for block in progress(module.roll(requests), module.codec.pixel_frames(total), module.fps, policy, self.rank):
             for n, video in enumerate(block):
                 sheets[n].add(video.numpy())
                 for x, window in windows.items():
@@ -62,10 +78,9 @@ class Scores:
                             for name, curve in metric.update(video[low - at : high - at], low).items():
                                 sums[n][x].setdefault(name, []).extend(curve.tolist())
             at += block.shape[1]
-        for request, marks in zip(requests, sums, strict=True):
-            for x, curves in marks.items():
-                self.rows.append({"policy": policy, "prompt": request.prompt, "x": x, **_means(curves)})
-        self.sheets += sheets
+        for request, marks, sheet in zip(requests, sums, sheets, strict=True):
+            named = {"policy": policy, "prompt": request.prompt}
+            self.measured[request.sample] = [named | {"x": x} | _means(c) for x, c in marks.items()], sheet
 
 
 def truth(module: RolloutModule, requests: Iterable[Request]) -> list[Row]:

@@ -11,8 +11,10 @@ import numpy as np
 from lightning.pytorch import Callback, Trainer
 from matplotlib import pyplot
 from safetensors.torch import save_file
+from torch import Tensor
 
 from rollforge.data.module import RolloutData
+from rollforge.parallel import is_sharded, whole_weights
 from rollforge.video.sheet import ContactSheet, draw, save
 
 if TYPE_CHECKING:
@@ -62,20 +64,25 @@ class TrainingReport(Callback):
             self.report(trainer, pl_module)
 
     def report(self, trainer: Trainer, module: RolloutModule) -> None:
-        """Writes everything there is to see so far."""
+        """Writes everything there is to see so far. With several processes rank 0 writes, but all must come here."""
         self.reported = trainer.global_step
+        with module.averaged():
+            weights = whole_weights(module.trained)
+            if trainer.is_global_zero:
+                self._figures(module, weights)
+            if trainer.is_global_zero or is_sharded(module.backbone):
+                self._samples(trainer, module)
+
+    def _figures(self, module: RolloutModule, weights: dict[str, Tensor]) -> None:
+        assert module.objective is not None
         with (self.folder / "losses.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(self.rows[-1]))
             writer.writeheader()
             writer.writerows(self.rows)
         _plot(self.rows, self.folder / "loss.png")
-        with module.averaged():
-            assert module.objective is not None
-            weights = {name: value.contiguous() for name, value in module.trained.state_dict().items()}
-            partial = self.folder / "weights.partial"
-            save_file(weights, partial)
-            partial.replace(self.folder / f"{module.objective.trains}.safetensors")
-            self._samples(trainer, module)
+        partial = self.folder / "weights.partial"
+        save_file({name: value.contiguous() for name, value in weights.items()}, partial)
+        partial.replace(self.folder / f"{module.objective.trains}.safetensors")
 
     def _samples(self, trainer: Trainer, module: RolloutModule) -> None:
         data = getattr(trainer, "datamodule", None)
@@ -84,12 +91,14 @@ class TrainingReport(Callback):
         training = module.training
         module.eval()
         sheets = []
-        for request in data.requests(module.backbone.spec.fps):
+        for request in module.requests(data):
             sheet = ContactSheet(request.prompt, module.codec.pixel_frames(request.frames), module.fps)
             for video in module.roll([request]):
                 sheet.add(video[0].numpy())
             sheets.append(sheet)
         module.train(training)
+        if not trainer.is_global_zero:
+            return
         horizon = module.codec.pixel_frames(module.backbone.spec.horizon) / module.fps
         title = f"step {trainer.global_step}, {type(module.policy).__name__}"
         save(draw(sheets, title, horizon), self.folder / f"samples-{trainer.global_step:06d}.png")

@@ -23,10 +23,18 @@ TWO = "a green cone and a blue box over sand at night"
 MODEL: dict[str, Any] = {
     "backbone": {
         "class_path": "Pocket",
-        "init_args": {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 64, "window": 6, "horizon": 6},
+        "init_args": {
+            "dim": 32,
+            "layers": 1,
+            "heads": 2,
+            "ffn_dim": 64,
+            "window": 6,
+            "horizon": 6,
+            "weights": "random",
+        },
     },
     "conditioner": {"class_path": "PocketText"},
-    "codec": {"class_path": "PocketCodec", "init_args": {"width": 16}},
+    "codec": {"class_path": "PocketCodec", "init_args": {"width": 16, "weights": "random"}},
     "policy": {"class_path": "RollingSink", "init_args": {"context_blocks": 2, "sink_blocks": 1}},
     "sampler": {"class_path": "Euler", "init_args": {"steps": 1}},
 }

@@ -58,6 +58,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         ("data.second", 3, ["'second'", "Did you mean 'seconds'?"]),
         ("trainer.max_step", 3, ["'max_step'", "Did you mean 'max_steps'?"]),
         ("modle", {"policy": None}, ["'modle'", "Did you mean 'model'?"]),
+        ("modle", {}, ["'modle'", "Did you mean 'model'?"]),
         ("model.policy.class_path", "RollingSnk", ["'RollingSnk'", "policy", "Did you mean 'RollingSink'?"]),
         ("model.policy.class_path", "Zzz", ["'Zzz'", "rollforge plugins"]),
         ("model.policy.class_path", "Pocket", ["'Pocket'", "is a backbone", "policy"]),
@@ -111,7 +112,7 @@ def test_an_empty_prompt_file_is_named(tiny: Any, mistake: Mistake, text: str) -
 def test_a_prompt_folder_without_prompts_is_named(tiny: Any, mistake: Mistake) -> None:
     folder = tiny.folder / "prompts"
     folder.mkdir()
-    assert f"{folder} holds no .txt file" in mistake(tiny.run("predict", "--data.prompts", str(folder)))
+    assert f"{folder} holds no .txt or .jsonl file" in mistake(tiny.run("predict", "--data.prompts", str(folder)))
     (folder / "a.txt").write_text("")
     assert f"{folder / 'a.txt'} is empty" in mistake(tiny.run("predict", "--data.prompts", str(folder)))
 

@@ -18,7 +18,7 @@ CONFIG = {
     "model": {
         "backbone": {"class_path": "Fade", "init_args": {"strength": 0.4}},
         "conditioner": {"class_path": "PocketText"},
-        "codec": {"class_path": "PocketCodec", "init_args": {"width": 16}},
+        "codec": {"class_path": "PocketCodec", "init_args": {"width": 16, "weights": "random"}},
         "policy": {"class_path": "Wobble", "init_args": {"reach": 2}},
         "sampler": {"class_path": "Euler", "init_args": {"steps": 2}},
     },

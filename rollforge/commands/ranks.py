@@ -1,0 +1,129 @@
+"""The processes of one run: one speaks for all, the end of one is the end of all, and results come together."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from torch import distributed
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import _get_default_store
+
+from rollforge.errors import UserError
+
+PATIENCE = timedelta(days=365)  # one process may roll for hours after another is done
+PAUSE, GRACE = 0.25, 3.0  # seconds between two looks at the others, and for them to notice
+SPEAKER, FAILED = "speaker", "failed"
+
+
+class Ranks(Callback):
+    """What the processes of a run know of each other. With one process it does nothing.
+
+    Processes learn of a failure through the store that ``torch.distributed`` has opened anyway, not through a
+    collective, because they may be in the middle of an hour of rolling.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.code, self.over = 0, 1, False
+        self.store: Store | None = None
+        self.group: distributed.ProcessGroup | None = None
+        self.launcher: Any = None
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Begins to watch, as soon as there are others."""
+        if trainer.world_size == 1 or self.store is not None:
+            return
+        self.rank, self.launcher = trainer.global_rank, trainer.strategy.launcher
+        self.group = distributed.new_group(backend="gloo", timeout=PATIENCE)
+        self.store = PrefixStore("rollforge", _get_default_store())
+        watched = PrefixStore("rollforge", _get_default_store().clone())  # type: ignore[attr-defined]
+        threading.Thread(target=self._watch, args=(watched,), daemon=True).start()
+        atexit.register(self._leave)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Around a whole run: lets one process alone say why it ended."""
+        try:
+            yield
+        except SystemExit as leaving:
+            self.code = leaving.code if isinstance(leaving.code, int) else 1
+            raise
+        except BaseException as error:
+            self.code = 2 if isinstance(error, UserError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+            if self._speaks(error):
+                raise
+            if self.store is not None:
+                time.sleep(GRACE)  # in which the watcher ends this process, with the code of the one that speaks
+            raise SystemExit(self.code) from None
+        self.over = True
+
+    def gather(self, result: Any) -> list[Any] | None:
+        """The results of all processes, by rank, once all are there; on rank 0 only."""
+        if self.group is None:
+            return [result]
+        gathered = [None] * distributed.get_world_size() if self.rank == 0 else None
+        try:
+            distributed.gather_object(result, gathered, group=self.group)
+        except RuntimeError as error:
+            raise UserError(
+                "Another process of this run ended before its work was done; run the same command again to make what "
+                "is missing."
+            ) from error
+        self.over = self.rank != 0
+        return gathered
+
+    def _speaks(self, error: BaseException) -> bool:
+        """Whether this process is the one to say what went wrong: of several, the first to ask."""
+        if self.store is None:
+            return _first_of_its_node()
+        if isinstance(error, KeyboardInterrupt):  # all have heard it
+            return self.rank == 0
+        try:
+            return bool(self.store.compare_set(SPEAKER, "", str(self.rank)) == str(self.rank).encode())
+        except RuntimeError:  # the store has ended with its process, which has said why
+            return False
+
+    def _watch(self, store: Store) -> None:
+        while not self.over:
+            time.sleep(PAUSE)
+            try:
+                code = int(store.get(FAILED)) if store.check([FAILED]) else None
+            except RuntimeError:
+                code = 1
+            if code is not None and not self.over:
+                self._end_children()
+                sys.stdout.flush()
+                os._exit(code)
+
+    def _leave(self) -> None:
+        """At the end of the process: if the work is not done, ends the others too."""
+        if self.over or self.store is None:
+            return
+        self.over = True
+        try:
+            self.store.set(FAILED, str(self.code))
+        except RuntimeError:
+            return
+        if self.rank == 0:
+            self._end_children()
+        else:
+            time.sleep(GRACE)  # rank 0 ends this process; were it gone before, Lightning would kill rank 0
+
+    def _end_children(self) -> None:
+        for process in getattr(self.launcher, "procs", []):
+            process.send_signal(signal.SIGKILL)
+
+
+def _first_of_its_node() -> bool:
+    """True but for processes that a launcher such as torchrun started beside others: they make the same mistakes."""
+    local = os.environ.get("LOCAL_RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
+    return os.environ.get("SLURM_LOCALID", local) == "0"

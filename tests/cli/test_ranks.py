@@ -1,0 +1,157 @@
+"""One run over two processes on the CPU, which talk through gloo on the loopback address alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from rollforge.data.shares import Onwards, Share
+from rollforge.video.reader import frames
+
+PROMPTS = [
+    "a red ball over snow at day",
+    "a green cone and a blue box over sand at night",
+    "a blue box over snow at night",
+    "a yellow cone over sand at day",
+    "a green ball over snow at day",
+]
+HELPERS = Path(__file__).parents[1] / "helpers"
+
+
+@pytest.fixture
+def pair(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The tiny config, and two processes for whatever is started."""
+    for name, value in {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(HELPERS)}.items():
+        monkeypatch.setenv(name, value)
+    tiny.config["data"] = {"prompts": PROMPTS, "seconds": 1}
+    tiny.config["trainer"] = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
+    return tiny
+
+
+def finish(pair: Any, command: str, *more: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command that must not hang."""
+    running = pair.start(command, *more)
+    stdout, stderr = running.communicate(timeout=600)
+    return running.returncode, stdout, stderr
+
+
+def alone(pair: Any, command: str, folder: str) -> Path:
+    """The run folder of the same config in one process."""
+    there = pair.folder / folder
+    trainer = {key: value for key, value in pair.config["trainer"].items() if key not in ("devices", "strategy")}
+    shared, pair.config["trainer"] = pair.config["trainer"], trainer
+    assert pair.run(command, "--output_dir", str(there)) == 0
+    pair.config["trainer"] = shared
+    return Path(there)
+
+
+def decoded(path: Path) -> NDArray[np.uint8]:
+    return np.stack(list(frames(path)))
+
+
+def manifest(folder: Path, name: str = "manifest.json") -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / name).read_text())
+    return read
+
+
+def lasting(folder: Path) -> list[dict[str, Any]]:
+    """The manifest's videos without what differs from run to run."""
+    timed = ("wall_seconds", "first_block_seconds", "steady_fps")
+    return [{k: v for k, v in video.items() if k not in timed} for video in manifest(folder)["videos"]]
+
+
+def test_a_rank_that_fails_ends_the_run_and_the_next_run_makes_what_is_missing(
+    pair: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    obstacle = pair.out / "003-a-yellow-cone-over-sand-at-day.partial.mp4"  # rank 1 makes videos 1 and 3
+    obstacle.mkdir(parents=True)
+    code, stdout, stderr = finish(pair, "predict")
+    assert code == 2, stderr
+    assert stderr.count("rollforge: ") == 1
+    assert str(obstacle) in stderr
+    assert "Traceback" not in stderr
+    assert "Open:" not in stdout
+    second = pair.out / "001-a-green-cone-and-a-blue-box-over-sand-at-night.mp4"
+    assert [entry["complete"] for entry in manifest(pair.out, "manifest.rank-1.json")["videos"]] == [True, False]
+    assert manifest(pair.out)["complete"] is False
+    assert len(manifest(pair.out)["videos"]) == 5
+
+    obstacle.rmdir()
+    before = second.stat().st_mtime_ns
+    code, stdout, stderr = finish(pair, "predict")
+    assert code == 0, stderr
+    assert second.stat().st_mtime_ns == before
+    assert manifest(pair.out)["complete"] is True
+    assert not list(pair.out.glob("*rank*"))
+    assert stdout.count("Open:") == 1
+
+    single = alone(pair, "predict", "single")
+    assert lasting(pair.out) == lasting(single)
+    assert sorted(path.name for path in pair.out.iterdir()) == sorted(path.name for path in single.iterdir())
+    for video in single.glob("*.mp4"):
+        assert video.name in stdout
+        assert np.array_equal(decoded(pair.out / video.name), decoded(video))
+
+
+def test_more_ranks_than_prompts_measure_what_one_would(pair: Any) -> None:
+    pair.config["model"]["metrics"] = [{"class_path": "WorldTruth"}]
+    pair.config["data"] = {"prompts": PROMPTS[:1], "seconds": 1}
+    code, stdout, stderr = finish(pair, "test")
+    assert code == 0, stderr
+    assert stdout.count("Open:") == 1
+    single = alone(pair, "test", "single")
+    assert (pair.out / "metrics.json").read_bytes() == (single / "metrics.json").read_bytes()
+    assert (pair.out / "sheet.png").read_bytes() == (single / "sheet.png").read_bytes()
+
+
+def curve(folder: Path) -> list[float]:
+    with (folder / "losses.csv").open(newline="") as lines:
+        return [float(row["loss"]) for row in csv.DictReader(lines)]
+
+
+def test_a_sharded_backbone_trains_as_a_whole_one_does(pair: Any) -> None:
+    pair.config["model"] |= {
+        "objective": {"class_path": "calm.Calm"},
+        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}},
+        "ema": 0.5,
+    }
+    clips = {"class_path": "WorldClips", "init_args": {"frames": 6, "clips": 9}}
+    pair.config["data"] = {"prompts": PROMPTS[:1], "seconds": 1, "clips": clips, "batch_size": 2}
+    sizes = {"data_parallel_size": 2, "tensor_parallel_size": 1}
+    strategy = {"class_path": "lightning.pytorch.strategies.ModelParallelStrategy", "init_args": sizes}
+    pair.config["trainer"] |= {"strategy": strategy, "max_steps": 5}
+    code, _, stderr = finish(pair, "fit")
+    assert code == 0, stderr
+
+    pair.config["data"]["batch_size"] = 4
+    single = alone(pair, "fit", "single")
+    assert len(curve(single)) == 5
+    assert curve(pair.out) == pytest.approx(curve(single), abs=1e-4)
+    kept, whole = (load_file(folder / "backbone.safetensors") for folder in (pair.out, single))
+    assert kept.keys() == whole.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(kept[name], value, atol=1e-4, rtol=0)
+    assert not [path for path in pair.out.iterdir() if "partial" in path.name]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+@pytest.mark.parametrize("requests", [0, 1, 5, 6])
+def test_every_request_goes_to_one_rank(requests: int, ranks: int) -> None:
+    shares = [list(Share(requests, ranks, rank)) for rank in range(ranks)]
+    assert sorted(n for share in shares for n in share) == list(range(requests))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_ranks_train_side_by_side_on_what_one_would() -> None:
+    for done in (0, 1, 4):
+        whole = np.array(list(Onwards(27, 6, lambda done=done: done, 0)))
+        halves = [np.array(list(Onwards(27, 3, lambda done=done: done, 0, 2, rank))).reshape(-1, 3) for rank in (0, 1)]
+        assert np.array_equal(np.concatenate(halves, axis=1), whole.reshape(-1, 6))
