@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 rollforge=${1:-rollforge}
-for stage in 1-codec 2-short 3-long 4-teacher; do
+for stage in 1-codec 2-pictures 3-clips 4-teacher; do
   folder=runs/pocket/$stage
   [ -e "$folder/done" ] && continue
   resume=()

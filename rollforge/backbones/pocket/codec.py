@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rollforge.backbones.base import DecodeStream, VideoCodec
-from rollforge.backbones.weights import load_weights, shipped
+from rollforge.backbones.weights import load_weights, named, shipped
 
 
 class Residual(nn.Module):
@@ -34,15 +34,16 @@ class PocketCodec(VideoCodec):
 
     Args:
         channels: latent channels.
-        width: channels at the coarse grid; half of it at the fine one.
+        width: channels at the coarse grid of 8x8; half of it at 16x16.
         noise: largest standard deviation of the noise that training adds to the (unit-variance) latents.
-        weights: a safetensors file, or ``pocket`` for the shipped weights; unset for random ones, to be trained.
+        weights: a safetensors file, or ``pocket`` for the shipped weights; ``random`` for random ones on purpose, unset
+            for random ones, to be trained.
     """
 
-    def __init__(self, channels: int = 8, width: int = 64, noise: float = 0.4, weights: str | None = None) -> None:
+    def __init__(self, channels: int = 8, width: int = 96, noise: float = 0.3, weights: str | None = None) -> None:
         super().__init__()
         half = width // 2
-        self.noise = noise
+        self.noise, self.weights = noise, weights
         self.encoder = nn.Sequential(
             nn.Conv2d(3, half, 6, stride=4, padding=1), Residual(half),
             nn.Conv2d(half, width, 4, stride=2, padding=1), Residual(width), Residual(width),
@@ -52,11 +53,11 @@ class PocketCodec(VideoCodec):
         self.decoder = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1), Residual(width), Residual(width), Residual(width),
             nn.Conv2d(width, half * 4, 3, padding=1), nn.PixelShuffle(2), Residual(half), Residual(half),
-            nn.GroupNorm(8, half), nn.SiLU(), nn.Conv2d(half, 32 * 4, 3, padding=1), nn.PixelShuffle(2),
-            nn.SiLU(), nn.Conv2d(32, 3 * 4, 3, padding=1), nn.PixelShuffle(2),
+            nn.Conv2d(half, 32 * 4, 3, padding=1), nn.PixelShuffle(2), Residual(32),
+            nn.GroupNorm(8, 32), nn.SiLU(), nn.Conv2d(32, 3 * 4, 3, padding=1), nn.PixelShuffle(2),
         )  # fmt: skip
-        if weights is not None:
-            load_weights(self, shipped("codec") if weights == "pocket" else weights)
+        if (file := named(weights)) is not None:
+            load_weights(self, shipped("codec") if file == "pocket" else file)
 
     def encode(self, video: Tensor) -> Tensor:
         latents: Tensor = self.normalise(self.encoder(video.flatten(0, 1) * 2 - 1))

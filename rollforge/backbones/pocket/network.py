@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rollforge.backbones.wan.network import Wan
-from rollforge.backbones.weights import load_weights, shipped
+from rollforge.backbones.weights import load_weights, named, shipped
 
 
 class Pocket(Wan):
@@ -24,7 +24,8 @@ class Pocket(Wan):
         window: latent frames seen in training, the current block included.
         horizon: latent frames the model was trained to roll.
         fps: latent frames per second.
-        weights: a safetensors file, or ``pocket`` for the shipped weights; unset for random ones, to be trained.
+        weights: a safetensors file, or ``pocket`` for the shipped weights; ``random`` for random ones on purpose, unset
+            for random ones, to be trained.
     """
 
     def __init__(
@@ -32,10 +33,10 @@ class Pocket(Wan):
         channels: int = 8,
         height: int = 8,
         width: int = 8,
-        dim: int = 160,
+        dim: int = 192,
         layers: int = 6,
-        heads: int = 5,
-        ffn_dim: int = 640,
+        heads: int = 6,
+        ffn_dim: int = 768,
         freq_dim: int = 64,
         text_dim: int = 64,
         text_len: int = 4,
@@ -60,6 +61,8 @@ class Pocket(Wan):
             window=window,
             horizon=horizon,
             fps=fps,
+            dtype="fp32",
         )
-        if weights is not None:
-            load_weights(self, shipped("pocket") if weights == "pocket" else weights)
+        self.weights = weights
+        if (file := named(weights)) is not None:
+            load_weights(self, shipped("pocket") if file == "pocket" else file)
