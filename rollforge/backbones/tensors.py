@@ -124,6 +124,13 @@ def open_sharded(index: Path, what: str) -> Tensors:
     return _holding_numbers({name: shards[file][name] for name, file in listed.items()}, index, what)
 
 
+def open_file(file: Path, what: str) -> Tensors:
+    """The tensors of a safetensors file, or of a ``.pt`` or ``.pth`` file that holds nothing else."""
+    if file.suffix == ".safetensors":
+        return open_safetensors(file, what)
+    return tensors_of(open_torch(file, what), file, what)
+
+
 def open_torch(file: Path, what: str) -> dict[str, Any]:
     """What ``torch.save`` has put into a file, tensors and plain data only, mapped and not read."""
     if not file.is_file():

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from rollforge.data.world import SHAPES, SIZE, Scene, background, render, sprite
 from rollforge.metrics.base import Metric
+from rollforge.metrics.skyline import Skyline
 
 HALF = 12  # pixels from the centre of a template to its border
 STRIDE = 8  # frames over which motion is taken, so that positions to two pixels suffice
@@ -47,7 +48,7 @@ class Template:
 
 
 class WorldTruth(Metric):
-    """Presence, colour, motion of the captioned things; error of the background; sharpness; repetition.
+    """Presence, colour, motion of the captioned things; background and its hills; sharpness; repetition.
 
     Curves, one number for each frame:
         presence: share of the captioned things found: somewhere the thing's own rendering fits its visible part to
@@ -55,6 +56,7 @@ class WorldTruth(Metric):
             wholly hidden behind a nearer one is not found, so true videos score a little below 1.
         colour_error: mean absolute difference of a thing's mean colour from the truth, at the best place, in 0..1.
         background_error: mean absolute difference of sky and ground rows (median over columns) from the truth, in 0..1.
+        skyline: pixels by which the line of the hills has moved from where it was in the opening; true hills stay.
         sharpness: variance of the Laplacian of luma, over that of true frames with the same caption; 1 is as crisp.
         motion: pixels per frame that the things travel, taken over eight frames (the truth: 0.4 to 0.9 less bounces).
         repetition: 1 where a frame copies one of the opening's, 0 where it is as unlike them as another true moment.
@@ -74,6 +76,7 @@ class WorldTruth(Metric):
         self.true_sharpness = _laplacian(true).mean()
         moments = torch.from_numpy(render(scene, 0, 240)[0][::8])
         self.true_distance = torch.pdist(_thumbnails(_floats(moments))).median()
+        self.skyline = Skyline(scene, OPENING)
         self.opening = torch.zeros(0, 256)
         self.path = torch.zeros(0, len(self.things), 2)
         self.next = 0
@@ -90,6 +93,7 @@ class WorldTruth(Metric):
             "presence": found,
             "colour_error": colour_error,
             "background_error": torch.cat([rows[:, :, SKY], rows[:, :, GROUND]], dim=2).abs().mean(dim=(1, 2)),
+            "skyline": self.skyline.moved(video),
             "sharpness": _laplacian(video) / self.true_sharpness,
             "motion": _travel(path, len(frames)),
             "repetition": 1 - torch.cdist(thumbnails, self.opening).min(dim=1).values / self.true_distance,

@@ -13,7 +13,7 @@ import pytest
 
 from rollforge.cli import COMMANDS, main
 
-CURVES = ["presence", "colour_error", "background_error", "sharpness", "motion", "repetition"]
+CURVES = ["presence", "colour_error", "background_error", "skyline", "sharpness", "motion", "repetition"]
 QUIET = """
 import sys
 from rollforge.cli import main

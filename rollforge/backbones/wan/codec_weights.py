@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import pickle
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rollforge.backbones.tensors import numbers, open_file
 from rollforge.errors import UserError
 
 ORIGINAL = "Wan2.1_VAE.pth"
@@ -52,18 +49,7 @@ def config_of(file: Path) -> dict[str, Any]:
 
 def read(file: Path, what: str) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file, or of a ``.pth`` file, which is opened for tensors only."""
-    if not file.is_file():
-        raise UserError(f"{what}: there is no weights file {file}; check the path, or download it there.")
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{what}: {file} cannot be read as a file of tensors ({reason}); download it again.") from error
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise UserError(f"{what}: {file} does not hold names with tensors, as published weights do; take another file.")
-    return found
+    return {name: numbers(stored, what) for name, stored in open_file(file, what).items()}
 
 
 def fill(module: nn.Module, found: dict[str, Tensor], file: Path, what: str) -> None:

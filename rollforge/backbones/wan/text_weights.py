@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from rollforge.backbones.tensors import open_file
 from rollforge.backbones.wan.text_files import TextFiles, first_line
 from rollforge.errors import UserError
 
+WHO = "UMT5"
 EMBEDDING, EMBEDDING_TOO = "shared.weight", "encoder.embed_tokens.weight"  # one tensor under two names
 OUTER = {"token_embedding": "shared", "norm": "encoder.final_layer_norm"}
 BLOCK = {
@@ -35,7 +34,7 @@ def open_model(files: TextFiles) -> Any:
     """The encoder with its weights, as they are on disk: mapped, on the CPU, in their own dtype."""
     from transformers import UMT5EncoderModel
 
-    state = {_name(name): value for file in files.weights for name, value in _read(file).items()}
+    state = {_name(name): value.read() for file in files.weights for name, value in open_file(file, WHO).items()}
     state = {name: value for name, value in state.items() if not name.startswith(("decoder.", "lm_head."))}
     state.setdefault(EMBEDDING, state.get(EMBEDDING_TOO, torch.empty(0)))
     state[EMBEDDING_TOO] = state[EMBEDDING]
@@ -58,24 +57,6 @@ def _name(name: str) -> str:
     if outer.startswith("blocks.") and inner in BLOCK:
         return f"encoder.block.{number}.{BLOCK[inner]}.{kind}"
     return name
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"UMT5: {file} is not a readable weights file ({first_line(error)}); expected a file of tensors as "
-            "published with Wan: fetch it again."
-        ) from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(
-            f"UMT5: {file} holds something other than named tensors; expected the umT5 encoder published with Wan: "
-            "fetch it again."
-        )
-    return content
 
 
 def _config(file: Path) -> Any:

@@ -1,6 +1,18 @@
 """The procedural world: shaded shapes that drift and bounce over a landscape, captioned."""
 
 from rollforge.data.world.grammar import SHAPES, WORDS, Scene, all_scenes, held_out
-from rollforge.data.world.render import SIZE, Truth, background, render, sprite
+from rollforge.data.world.render import SIZE, Truth, background, render, soil_and_sky, sprite
 
-__all__ = ["SHAPES", "SIZE", "WORDS", "Scene", "Truth", "all_scenes", "background", "held_out", "render", "sprite"]
+__all__ = [
+    "SHAPES",
+    "SIZE",
+    "WORDS",
+    "Scene",
+    "Truth",
+    "all_scenes",
+    "background",
+    "held_out",
+    "render",
+    "soil_and_sky",
+    "sprite",
+]

@@ -34,6 +34,7 @@ SKY = {
 }
 LIGHT = {"day": (1.0, 1.0, 1.0), "dusk": (0.86, 0.66, 0.62), "night": (0.34, 0.40, 0.56)}
 LAMP = {"day": (255, 250, 215), "dusk": (255, 215, 120), "night": (228, 232, 240)}
+FAR = 0.80  # brightness of the far hills, of that of the near ground
 SOIL = {"grass": (142, 172, 84), "sand": (214, 182, 126), "snow": (236, 241, 247)}
 
 
@@ -60,18 +61,25 @@ def render(scene: Scene, seed: int, frames: int) -> tuple[NDArray[np.uint8], Tru
 def background(scene: Scene, drawn: np.random.Generator) -> Image:
     """The landscape, float32 ``[H, W, 3]`` in 0..1."""
     x, y = _grid()
-    high, low = (np.array(paint, np.float32) / 255 for paint in SKY[scene.time])
-    image = high + (low - high) * np.clip(y / 40, 0, 1)[..., None]
+    soil, sky = soil_and_sky(scene)
+    image = np.repeat(sky[:, None], SIZE, axis=1)
     sun = np.array([drawn.uniform(10, 54), drawn.uniform(8, 14)])
     disc = _inside(5.0 - np.hypot(x - sun[0], y - sun[1]))
     image += disc[..., None] * (np.array(LAMP[scene.time], np.float32) / 255 - image)
-    soil = np.array(SOIL[scene.ground], np.float32) / 255 * np.array(LIGHT[scene.time], np.float32)
     phase, height = drawn.uniform(0, 2 * np.pi), drawn.uniform(2, 5)
     far = 38 + height * np.sin(2 * np.pi * x / 58 + phase)
     near = 48 + 2.0 * np.sin(2 * np.pi * x / 90 + 2 * phase)
-    image += _inside(y - far)[..., None] * (soil * 0.80 - image)
-    image += _inside(y - near)[..., None] * (soil - image)
+    image += _inside(y - far)[..., None] * (soil - image)
+    image += _inside(y - near)[..., None] * (soil / FAR - image)
     return image.astype(np.float32)
+
+
+def soil_and_sky(scene: Scene) -> tuple[Image, Image]:
+    """The colour of the far hills, ``[3]``, and of the sky in each row, ``[H, 3]``, in 0..1."""
+    y = _grid()[1][:, :1]
+    high, low = (np.array(paint, np.float32) / 255 for paint in SKY[scene.time])
+    soil = np.array(SOIL[scene.ground], np.float32) / 255 * np.array(LIGHT[scene.time], np.float32)
+    return soil * np.float32(FAR), high + (low - high) * np.clip(y / 40, 0, 1)
 
 
 def sprite(colour: str, shape: str, centres: Image) -> tuple[Image, Image]:
