@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from checkpoints import family, lora, peft, sharded, state
+from PIL import Image
 from release import write_release, write_vae
 
 from rollforge.cli import main
@@ -62,6 +63,20 @@ def test_a_config_rolls_a_few_blocks(config: Path, tmp_path: Path, monkeypatch: 
     assert manifest["complete"]
     assert video["policy"] == model["policy"]["class_path"]
     assert probe(tmp_path / "out" / video["file"]).frames == video["frames"] >= 2 * 16
+
+
+def test_a_picture_opens_a_video_of_the_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ROOT / "configs" / "wan" / "rolling-sink-1min.yaml"
+    (tmp_path / "checkpoints").mkdir()
+    publish(tmp_path, yaml.safe_load(config.read_text())["model"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    Image.new("RGB", (90, 60), (200, 30, 30)).save("start.png")
+    sizes = [f"--model.backbone.init_args.{name}={value}" for name, value in TOY.items()]
+    line = ["predict", "--config", str(config), "--data.seconds", "1", "--data.opening", "start.png", *sizes]
+    assert main([*line, "--model.conditioner.device", "cpu", "--output_dir", "out"]) == 0
+    (video,) = json.loads((tmp_path / "out" / "manifest.json").read_text())["videos"]
+    assert video["frames"] == 4 * 5 - 3  # one latent frame from the picture, whose block has one frame, then the rest
 
 
 def test_files_that_are_not_there_are_named(
