@@ -44,11 +44,13 @@ def assign_weights(module: nn.Module, found: Tensors, where: str | Path, dtype: 
     module.load_state_dict({name: numbers(stored, what, dtype) for name, stored in found.items()}, assign=True)
 
 
-def check_fit(wanted: Mapping[str, Tensor], found: Tensors, what: str, where: str | Path) -> None:
+def check_fit(
+    wanted: Mapping[str, Tensor], found: Mapping[str, Tensor] | Tensors, what: str, where: str | Path
+) -> None:
     """Raises ``UserError`` with the first name that is missing, is not wanted, or has another shape."""
     misfits = [f"{name} is missing" for name in wanted if name not in found][:1]
     misfits += [f"{name} is unexpected" for name in found if name not in wanted][:1]
-    shapes = [name for name in wanted if name in found and tuple(wanted[name].shape) != found[name].shape]
+    shapes = [name for name in wanted if name in found and tuple(wanted[name].shape) != tuple(found[name].shape)]
     misfits += [f"{name} is {list(found[name].shape)}, expected {list(wanted[name].shape)}" for name in shapes[:1]]
     if misfits:
         raise UserError(

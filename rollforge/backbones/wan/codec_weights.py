@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rollforge.backbones.tensors import numbers, open_file
+from rollforge.backbones.weights import check_fit
 from rollforge.errors import UserError
 
 ORIGINAL = "Wan2.1_VAE.pth"
@@ -54,16 +55,7 @@ def read(file: Path, what: str) -> dict[str, Tensor]:
 
 def fill(module: nn.Module, found: dict[str, Tensor], file: Path, what: str) -> None:
     """Puts tensors into ``module``, which may have none of its own yet; every name and shape must fit."""
-    wanted = module.state_dict()
-    misfits = [f"{name} is missing" for name in wanted if name not in found][:1]
-    misfits += [f"{name} is unexpected" for name in found if name not in wanted][:1]
-    shapes = [name for name in wanted if name in found and wanted[name].shape != found[name].shape]
-    misfits += [f"{name} is {list(found[name].shape)}, expected {list(wanted[name].shape)}" for name in shapes[:1]]
-    if misfits:
-        raise UserError(
-            f"{what}: the weights in {file} do not fit: {'; '.join(misfits)}; check that it is the file meant, and "
-            "the sizes in the config."
-        )
+    check_fit(module.state_dict(), found, what, file)
     module.load_state_dict(found, assign=True)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rollforge.backbones.tensors import open_file
 from rollforge.backbones.wan.text_files import TextFiles, first_line
+from rollforge.backbones.weights import check_fit
 from rollforge.errors import UserError
 
 WHO = "UMT5"
@@ -42,7 +43,7 @@ def open_model(files: TextFiles) -> Any:
     config = _config(files.config) if files.config else _sizes(state, where)
     with torch.device("meta"):
         model = UMT5EncoderModel(config)
-    _check_fit(model.state_dict(), state, where)
+    check_fit(model.state_dict(), state, WHO, where)
     model.load_state_dict(state, assign=True)
     model.tie_weights()
     return model
@@ -100,15 +101,3 @@ def _sizes(state: dict[str, Tensor], where: Path) -> Any:
         relative_attention_num_buckets=buckets,
         feed_forward_proj="gated-gelu",
     )
-
-
-def _check_fit(wanted: dict[str, Tensor], found: dict[str, Tensor], where: Path) -> None:
-    misfits = [f"{name} is missing" for name in wanted if name not in found][:1]
-    misfits += [f"{name} is unexpected" for name in found if name not in wanted][:1]
-    shapes = [name for name in wanted if name in found and wanted[name].shape != found[name].shape]
-    misfits += [f"{name} is {list(found[name].shape)}, expected {list(wanted[name].shape)}" for name in shapes[:1]]
-    if misfits:
-        raise UserError(
-            f"UMT5: the weights in {where} are not those of this umT5 encoder: {'; '.join(misfits)}; fetch them again, "
-            "or name Wan's text encoder with --model.conditioner.weights."
-        )
