@@ -176,8 +176,8 @@ def _next(chosen: Any, example: str | None) -> str:
 
 
 def _quiet() -> None:
-    """Lightning's advertisements and notes on workers are not what a person came for."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+    """Advertisements, notes on workers and retries of the hub are not what a person came for."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger(name).propagate = False
     warnings.filterwarnings("ignore", module="lightning")
