@@ -105,7 +105,7 @@ def test_a_plugin_that_fails_is_named_and_skipped_whole(
     assert len(found.failures) == 1
     assert found.failures[0].startswith("rollforge-bad 1.2: the plugin 'bad' (rollforge_bad) was skipped (")
     assert reason in found.failures[0]
-    assert names(found) == ["Window", "AttentionSink", "SlidingIndices", "RollingSink", "Shy"]
+    assert names(found) == ["Window", "AttentionSink", "SlidingIndices", "RollingSink", "LongLive", "Shy"]
 
     registry.cache_clear()
     assert main(["plugins"]) == 0
