@@ -37,6 +37,7 @@ class Ranks(Callback):
         self.store: Store | None = None
         self.group: distributed.ProcessGroup | None = None
         self.launcher: Any = None
+        self.rest, self.watcher = threading.Event(), threading.Thread(target=self._watch, daemon=True)
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Begins to watch, as soon as there are others."""
@@ -45,8 +46,8 @@ class Ranks(Callback):
         self.rank, self.launcher = trainer.global_rank, trainer.strategy.launcher
         self.group = distributed.new_group(backend="gloo", timeout=PATIENCE)
         self.store = PrefixStore("rollforge", _get_default_store())
-        watched = PrefixStore("rollforge", _get_default_store().clone())  # type: ignore[attr-defined]
-        threading.Thread(target=self._watch, args=(watched,), daemon=True).start()
+        self.watched = PrefixStore("rollforge", _get_default_store().clone())  # type: ignore[attr-defined]
+        self.watcher.start()
         atexit.register(self._leave)
 
     @contextmanager
@@ -92,11 +93,11 @@ class Ranks(Callback):
         except RuntimeError:  # the store has ended with its process, which has said why
             return False
 
-    def _watch(self, store: Store) -> None:
+    def _watch(self) -> None:
         while not self.over:
-            time.sleep(PAUSE)
+            self.rest.wait(PAUSE)
             try:
-                code = int(store.get(FAILED)) if store.check([FAILED]) else None
+                code = int(self.watched.get(FAILED)) if self.watched.check([FAILED]) else None
             except RuntimeError:
                 code = 1
             if code is not None and not self.over:
@@ -105,7 +106,13 @@ class Ranks(Callback):
                 os._exit(code)
 
     def _leave(self) -> None:
-        """At the end of the process: if the work is not done, ends the others too."""
+        """At the end of the process: tells the others, and sees off the watcher, or the interpreter cuts it down."""
+        self._tell()
+        self.rest.set()
+        self.watcher.join(GRACE)
+
+    def _tell(self) -> None:
+        """If the work is not done, ends the others too."""
         if self.over or self.store is None:
             return
         self.over = True
