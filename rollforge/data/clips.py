@@ -10,7 +10,9 @@ import torch
 from torch.utils.data import Dataset
 
 from rollforge.errors import UserError
+from rollforge.safe_files import read_text
 
+CAPTION = 1_000_000  # bytes
 Clip = dict[str, Any]  # "video": uint8 [T, H, W, 3], "caption": str
 
 
@@ -21,14 +23,18 @@ class WorldClips(Dataset[Clip]):
         frames: pixel frames in a clip.
         clips: clips in an epoch; clip n is the same on every machine.
         seed: of the captions and the scenes.
+        hushed: share of the clips whose captions leave things unsaid: each colour, the ground and the time by the
+            toss of a coin. What no caption says, only the history can keep.
     """
 
-    def __init__(self, frames: int = 21, clips: int = 1_000_000, seed: int = 0) -> None:
+    def __init__(self, frames: int = 21, clips: int = 1_000_000, seed: int = 0, hushed: float = 0.0) -> None:
         from rollforge.data.world import all_scenes, held_out
 
         if frames < 1 or clips < 1:
             raise UserError(f"WorldClips needs 1 frame and 1 clip or more, not {frames} and {clips}.")
-        self.frames, self.clips, self.seed = frames, clips, seed
+        if not 0 <= hushed <= 1:
+            raise UserError(f"WorldClips: hushed is a share of the clips, from 0 to 1, not {hushed}.")
+        self.frames, self.clips, self.seed, self.hushed = frames, clips, seed, hushed
         self.scenes = [scene for scene in all_scenes() if not held_out(scene)]
 
     def __len__(self) -> int:
@@ -40,6 +46,8 @@ class WorldClips(Dataset[Clip]):
         drawn = np.random.default_rng((self.seed, index))
         scene = self.scenes[drawn.integers(len(self.scenes))]
         video, _ = render(scene, int(drawn.integers(2**31)), self.frames)
+        if self.hushed and drawn.random() < self.hushed:
+            scene = scene.hushed(drawn)
         return {"video": torch.from_numpy(video), "caption": scene.caption}
 
 
@@ -80,7 +88,7 @@ class VideoClips(Dataset[Clip]):
         file, start = self.starts[index]
         video = torch.from_numpy(cover(read_clip(file, start, self.frames, self.stride), self.size))
         text = file.with_suffix(".txt")
-        return {"video": video, "caption": text.read_text(encoding="utf-8").strip() if text.is_file() else ""}
+        return {"video": video, "caption": read_text(text, CAPTION, "caption").strip() if text.is_file() else ""}
 
 
 def cover(video: np.ndarray, size: tuple[int, int]) -> np.ndarray:

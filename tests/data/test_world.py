@@ -6,9 +6,11 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rollforge.data.clips import WorldClips
 from rollforge.data.world import SHAPES, SIZE, WORDS, Scene, all_scenes, background, held_out, render, sprite
 from rollforge.data.world.grammar import COLOURS
 from rollforge.data.world.render import PATCH, RADIUS, SPEED, _path
@@ -49,8 +51,10 @@ def test_capitals_articles_and_stops_do_not_matter() -> None:
         ("a red ball and over grass at day", "'nothing' is not a colour and a shape"),
         ("a red ball and a red box over grass at day", "two of different colours"),
         ("a red ball and a blue box and a green cone over grass at day", "one thing or two"),
-        ("a red ball", "form of a caption"),
-        ("", "form of a caption"),
+        ("a red ball at day over grass", "form of a caption"),
+        ("a red ball over grass over sand", "form of a caption"),
+        ("", "'nothing' is not a colour and a shape"),
+        ("a red ball over", "'nothing' is not a ground"),
     ],
 )
 def test_a_wrong_caption_gets_the_reason_and_every_word(text: str, why: str) -> None:
@@ -70,7 +74,46 @@ def test_a_wrong_caption_gets_the_reason_and_every_word(text: str, why: str) -> 
 )
 def test_any_words_are_a_scene_or_a_clear_error(text: str) -> None:
     with suppress(UserError):
-        assert Scene.parse(text) in all_scenes()
+        scene = Scene.parse(text)
+        assert any(agrees(scene, whole) for whole in all_scenes())
+
+
+def agrees(scene: Scene, whole: Scene) -> bool:
+    """Whether all that a caption says is so in a scene."""
+    if len(scene.things) != len(whole.things):
+        return False
+    said = [(scene.ground, whole.ground), (scene.time, whole.time)]
+    said += [
+        pair for thing, other in zip(scene.things, whole.things, strict=True) for pair in zip(thing, other, strict=True)
+    ]
+    return all(word in ("", true) for word, true in said)
+
+
+@given(scenes, st.integers(0, 99))
+def test_a_hushed_caption_says_less_and_reads_back(scene: Scene, seed: int) -> None:
+    hushed = scene.hushed(np.random.default_rng(seed))
+    assert Scene.parse(hushed.caption) == hushed
+    assert agrees(hushed, scene)
+    assert hushed.complete == (hushed == scene)
+    assert [shape for _, shape in hushed.things] == [shape for _, shape in scene.things]
+
+
+def test_any_word_may_be_left_unsaid() -> None:
+    assert Scene.parse("a ball") == Scene((("", "ball"),), "", "")
+    assert Scene.parse("a box and a red cone at dusk") == Scene((("", "box"), ("red", "cone")), "", "dusk")
+    heard = {TWO.hushed(np.random.default_rng(seed)) for seed in range(300)}
+    assert len(heard) == 16  # every choice of two colours, the ground and the time
+    assert not Scene.parse("a ball over sand").complete
+
+
+def test_clips_leave_words_out_of_as_many_captions_as_they_are_told() -> None:
+    for share in (0.0, 0.5, 1.0):
+        captions = [WorldClips(frames=1, hushed=share)[n]["caption"] for n in range(200)]
+        whole = sum(Scene.parse(caption).complete for caption in captions) / 200
+        assert abs(whole - (1 - share + share * 0.1)) < 0.1  # a toss may leave nothing out
+    assert torch.equal(WorldClips(hushed=1.0)[3]["video"], WorldClips()[3]["video"])
+    with pytest.raises(UserError, match="from 0 to 1, not 2"):
+        WorldClips(hushed=2)
 
 
 def test_one_in_ten_captions_is_held_out_with_one_thing_and_with_two() -> None:

@@ -40,6 +40,6 @@ def _features(prompt: str) -> Tensor:
     tokens[: len(scene.things)] = scene.things
     for n, words in enumerate(tokens):
         features[n, n] = SCALE
-        for word in words:
+        for word in filter(None, words):  # what is left unsaid is empty
             features[n, TOKENS + vocabulary.index(word)] = SCALE
     return features

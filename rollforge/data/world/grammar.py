@@ -1,4 +1,4 @@
-"""What can be said about the world: ``a red box [and a green cone] over snow at day``."""
+"""What can be said about the world: ``a [red] box [and a [green] cone] [over snow] [at day]``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from itertools import product
+
+import numpy as np
 
 from rollforge.errors import UserError, nearest
 
@@ -21,7 +23,10 @@ Thing = tuple[str, str]
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two things, each ``(colour, shape)`` and of different colours, the nearer first; the ground; the time."""
+    """One or two things, each ``(colour, shape)`` and of different colours, the nearer first; the ground; the time.
+
+    A caption may leave colours, the ground or the time unsaid; they are empty then.
+    """
 
     things: tuple[Thing, ...]
     ground: str
@@ -30,26 +35,43 @@ class Scene:
     @property
     def caption(self) -> str:
         """The scene as a sentence."""
-        things = " and ".join(f"a {colour} {shape}" for colour, shape in self.things)
-        return f"{things} over {self.ground} at {self.time}"
+        said = " and ".join(f"a {colour} {shape}" if colour else f"a {shape}" for colour, shape in self.things)
+        if self.ground:
+            said += f" over {self.ground}"
+        return f"{said} at {self.time}" if self.time else said
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left unsaid."""
+        return all((*(colour for colour, _ in self.things), self.ground, self.time))
+
+    def hushed(self, drawn: np.random.Generator) -> Scene:
+        """The same scene with each colour, the ground and the time left unsaid by the toss of a coin."""
+        coins = iter(drawn.integers(2, size=len(self.things) + 2))
+        things = tuple((colour if next(coins) else "", shape) for colour, shape in self.things)
+        return Scene(things, self.ground if next(coins) else "", self.time if next(coins) else "")
 
     @classmethod
     def parse(cls, text: str) -> Scene:
         """Reads a caption. Raises ``UserError`` with the vocabulary for anything that the world cannot show."""
         words = text.lower().replace(",", " ").replace(".", " ").split()
-        if [word for word in words if word in ("over", "at")] != ["over", "at"]:
+        if [word for word in words if word in ("over", "at")] not in ([], ["over"], ["at"], ["over", "at"]):
             raise _unsaid(text, "it does not have the form of a caption")
-        things, rest = _split(words, "over")
-        ground, time = _split(rest, "at")
+        words, time = _split(words, "at")
+        things, ground = _split(words, "over")
         pairs = [_thing(text, part) for part in _parts(things)]
-        if len(pairs) > 2 or len({colour for colour, _ in pairs}) != len(pairs):
+        colours = [colour for colour, _ in pairs if colour]
+        if len(pairs) > 2 or len(set(colours)) != len(colours):
             raise _unsaid(text, "there can be one thing or two of different colours")
-        return cls(tuple(pairs), _word(text, "ground", ground), _word(text, "time", time))
+        said_ground, said_time = (
+            "" if words is None else _word(text, kind, words) for kind, words in (("ground", ground), ("time", time))
+        )
+        return cls(tuple(pairs), said_ground, said_time)
 
 
 @cache
 def all_scenes() -> tuple[Scene, ...]:
-    """Every scene that can be said, in a fixed order."""
+    """Every scene, completely said, in a fixed order."""
     things = list(product(COLOURS, SHAPES))
     pairs = [(near, far) for near, far in product(things, things) if near[0] != far[0]]
     told: Iterable[tuple[Thing, ...]] = [*((thing,) for thing in things), *pairs]
@@ -61,9 +83,10 @@ def held_out(scene: Scene) -> bool:
     return blake2b(scene.caption.encode(), digest_size=2).digest()[0] < 26
 
 
-def _split(words: list[str], at: str) -> tuple[list[str], list[str]]:
-    place = words.index(at)
-    return words[:place], words[place + 1 :]
+def _split(words: list[str], at: str) -> tuple[list[str], list[str] | None]:
+    """What comes before and after a word, ``None`` where it does not occur."""
+    place = words.index(at) if at in words else len(words)
+    return words[:place], words[place + 1 :] if place < len(words) else None
 
 
 def _parts(words: list[str]) -> list[list[str]]:
@@ -77,9 +100,10 @@ def _parts(words: list[str]) -> list[list[str]]:
 
 
 def _thing(text: str, words: list[str]) -> Thing:
-    if len(words) != 2:
+    if not 1 <= len(words) <= 2:
         raise _unsaid(text, f"{' '.join(words) or 'nothing'!r} is not a colour and a shape")
-    return _word(text, "colour", words[:1]), _word(text, "shape", words[1:])
+    colour = _word(text, "colour", words[:1]) if len(words) == 2 else ""
+    return colour, _word(text, "shape", words[-1:])
 
 
 def _word(text: str, kind: str, words: list[str]) -> str:
@@ -94,5 +118,5 @@ def _unsaid(text: str, why: str) -> UserError:
     lists = "; ".join(f"{kind}: {', '.join(words)}" for kind, words in WORDS.items())
     return UserError(
         f"Pocket cannot draw {text!r}: {why}; "
-        f"it knows 'a COLOUR SHAPE [and a COLOUR SHAPE] over GROUND at TIME' with {lists}."
+        f"it knows 'a [COLOUR] SHAPE [and a [COLOUR] SHAPE] [over GROUND] [at TIME]' with {lists}."
     )

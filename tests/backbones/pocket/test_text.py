@@ -49,6 +49,13 @@ def test_the_empty_prompt_is_all_zeros_and_differs_from_every_caption() -> None:
     assert all(features(scene.caption).any() for scene in all_scenes())
 
 
+def test_what_is_unsaid_is_zero_and_nothing_else_changes() -> None:
+    whole, hushed = features(TWO), features("a box and a green cone at day")
+    assert (hushed != whole).sum() == 2  # the colour of the box, and the snow
+    assert not (hushed[hushed != whole]).any()
+    assert hushed[2].count_nonzero() == 1  # its place
+
+
 def test_rows_do_not_depend_on_their_neighbours() -> None:
     both = PocketText()([TWO, "a blue ball over sand at night"]).embeds
     assert torch.equal(both[0], features(TWO))
