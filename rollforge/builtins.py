@@ -64,7 +64,12 @@ def rollforge_register_objective(register: Register) -> None:
 
 @hookimpl
 def rollforge_register_metric(register: Register) -> None:
-    register("rollforge.metrics.truth:WorldTruth")
+    for name in (
+        *("colour:ColourHistogram", "colour:Exposure", "flicker:Flicker", "flicker:Stagnation"),
+        *("latents:LatentStatistics", "motion:Motion", "repetition:Repetition", "seams:Seams"),
+        *("sharpness:Sharpness", "suite:DriftSuite", "truth:WorldTruth"),
+    ):
+        register(f"rollforge.metrics.{name}")
 
 
 @hookimpl

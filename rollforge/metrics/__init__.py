@@ -1,5 +1,5 @@
 """Metrics: streaming measures of decoded video."""
 
-from rollforge.metrics.base import Metric
+from rollforge.metrics.base import Blocks, Metric
 
-__all__ = ["Metric"]
+__all__ = ["Blocks", "Metric"]

@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
+from rollforge.metrics.nested import Nested
 
-class Metric(ABC):
-    """Sees a video block by block. One object measures one video after another."""
+
+@dataclass(frozen=True)
+class Blocks:
+    """Where blocks begin in pixel frames: at 0, at ``first``, and every ``period`` frames after that."""
+
+    first: int
+    period: int
+
+    @classmethod
+    def of(cls, pixel_frames: Callable[[int], int], block: int) -> Blocks:
+        """From a codec's ``pixel_frames`` and the latent frames of a block: (9, 12) for Wan, (3, 3) for Pocket."""
+        first = pixel_frames(block)
+        return cls(first, pixel_frames(2 * block) - first)
+
+
+class Metric(Nested, ABC):
+    """Sees a video block by block. One object measures one video after another.
+
+    Between two updates its plain attributes, and those of its attributes that are ``Stateful`` themselves, are its
+    state: after ``start`` on a fresh object, ``load_state_dict`` makes it go on as if nothing had happened.
+    """
 
     @abstractmethod
-    def start(self, prompt: str, fps: float) -> None:
-        """A new video begins."""
+    def start(self, prompt: str, fps: float, blocks: Blocks | None = None) -> None:
+        """A new video begins. ``blocks`` says where its blocks begin, if that is known."""
 
     @abstractmethod
     def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
         """Measures pixel frames ``start, start + 1, ...``, uint8 ``[T, H, W, 3]``: named curves, one number a frame.
 
-        Frames may be left out between two calls, never come back.
+        A number is NaN where the measure is not defined. Frames may be left out between two calls, never come back.
         """
+
+    def update_latents(self, latents: Tensor, start: int) -> dict[str, Tensor]:
+        """Measures latent frames ``start, start + 1, ...``, ``[F, C, H, W]``: named curves, one number for each."""
+        return {}
+
+    def finish(self) -> dict[str, float]:
+        """Figures of the whole video so far that are not the mean of a curve. The video may still go on."""
+        return {}
 
     def truth(self, prompt: str, seed: int, frames: int) -> Tensor | None:
         """True video for a prompt, uint8 ``[T, H, W, 3]``, where the metric knows what is true."""

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from rollforge.data.world import Scene, soil_and_sky
+from rollforge.state import Stateful
 
 ROWS = slice(31, 46)  # where the line of the far hills runs
 THING = 0.12  # a pixel further than this from both sky and soil, in 0..1, shows something else
 
 
-class Skyline:
+class Skyline(Stateful):
     """The height of the far hills in each column, against the opening's.
 
     Args:

@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import deepcopy
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rollforge.data.world import SHAPES, SIZE, Scene, background, render, sprite
-from rollforge.metrics.base import Metric
+from rollforge.data.world import SHAPES, SIZE, Scene, background, render
+from rollforge.errors import UserError
+from rollforge.metrics.base import Blocks, Metric
+from rollforge.metrics.jumps import Jumps
 from rollforge.metrics.skyline import Skyline
+from rollforge.metrics.template import HALF, LEAST_SEEN, Strays, Template, misfits
+from rollforge.state import State
 
-HALF = 12  # pixels from the centre of a template to its border
 STRIDE = 8  # frames over which motion is taken, so that positions to two pixels suffice
 SKY, GROUND = slice(0, 30), slice(54, SIZE)  # rows that are the same in every landscape of a caption
-LEAST_SEEN = 0.2  # share of a thing that must be visible for it to be looked for
 OPENING = 21  # frames that repetition compares with
-
-
-@dataclass(frozen=True)
-class Template:
-    """A thing to look for, at half resolution: colours ``[3, h, w]``, where it is solid and where it is at all."""
-
-    colours: Tensor
-    solid: Tensor
-    whole: Tensor
-
-    @classmethod
-    def of(cls, colour: str, shape: str) -> Template:
-        """The template of a thing, cut from a rendering at the centre of the frame."""
-        painted, cover = sprite(colour, shape, np.array([[SIZE / 2, SIZE / 2]], np.float32))
-        cut = slice(SIZE // 2 - HALF, SIZE // 2 + HALF)
-        shade = functional.avg_pool2d(torch.from_numpy(cover[:, cut, cut]), 2)[0]
-        colours = functional.avg_pool2d(torch.from_numpy(painted[0, cut, cut]).permute(2, 0, 1), 2)
-        return cls(colours, (shade > 0.99).float(), (shade > 0.01).float())
-
-    def misfit(self, video: Tensor, visible: Tensor) -> Tensor:
-        """Root mean square difference from the visible frame at every place, ``[T, rows, columns]``."""
-        seen = _slide(visible, self.solid[None])
-        squares = _slide(video.square().sum(1, keepdim=True) * visible, self.solid[None])
-        cross = _slide(video * visible, self.colours * self.solid)
-        own = _slide(visible, (self.colours.square().sum(0) * self.solid)[None])
-        misfit = ((squares - 2 * cross + own).clamp(min=0) / (3 * seen.clamp(min=1))).sqrt()
-        return misfit.masked_fill(seen < LEAST_SEEN * self.solid.sum(), 1.0)
 
 
 class WorldTruth(Metric):
@@ -54,6 +29,12 @@ class WorldTruth(Metric):
         presence: share of the captioned things found: somewhere the thing's own rendering fits its visible part to
             ``tolerance`` (root mean square), and better than the other shapes of that colour. A thing that is almost
             wholly hidden behind a nearer one is not found, so true videos score a little below 1.
+        count: things in the frame, whatever their colour and shape: those found, and whatever else fits a thing of the
+            world, at least 0.6 of it visible and 12 pixels (in x or y) from the next.
+        count_error: by how much ``count`` is off what the caption says. True videos score a little above 0, for the
+            same reason.
+        jump: share of the things that are found farther from where they were last found than the world's largest speed
+            (0.9 pixels per frame) allows, and 4 pixels of slack; 0 for true videos, but for rare mistakes.
         colour_error: mean absolute difference of a thing's mean colour from the truth, at the best place, in 0..1.
         background_error: mean absolute difference of sky and ground rows (median over columns) from the truth, in 0..1.
         skyline: pixels by which the line of the hills has moved from where it was in the opening; true hills stay.
@@ -68,8 +49,13 @@ class WorldTruth(Metric):
     def __init__(self, tolerance: float = 0.12) -> None:
         self.tolerance = tolerance
 
-    def start(self, prompt: str, fps: float) -> None:
+    def start(self, prompt: str, fps: float, blocks: Blocks | None = None) -> None:
         scene = Scene.parse(prompt)
+        if not scene.complete:
+            raise UserError(
+                f"WorldTruth cannot tell what is true of {prompt!r}, which leaves something unsaid; "
+                "it needs captions that say every colour, the ground and the time."
+            )
         self.things = [({kind: Template.of(colour, kind) for kind in SHAPES}, shape) for colour, shape in scene.things]
         self.landscape = torch.from_numpy(np.median(background(scene, np.random.default_rng(0)), axis=1)).T  # [3, H]
         true = _floats(torch.from_numpy(np.concatenate([render(scene, seed, 2)[0] for seed in range(16)])))
@@ -77,20 +63,25 @@ class WorldTruth(Metric):
         moments = torch.from_numpy(render(scene, 0, 240)[0][::8])
         self.true_distance = torch.pdist(_thumbnails(_floats(moments))).median()
         self.skyline = Skyline(scene, OPENING)
+        self.strays, self.jumps = Strays(), Jumps(len(self.things))
         self.opening = torch.zeros(0, 256)
         self.path = torch.zeros(0, len(self.things), 2)
         self.next = 0
 
     def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
         video = _floats(frames)
-        found, colour_error, centres = self._things(video)
+        found, colour_error, centres, strays = self._things(video)
+        count = found.sum(dim=1) + strays
         rows = video.median(dim=3).values - self.landscape
         thumbnails = _thumbnails(video)
         self.opening = torch.cat([self.opening, thumbnails])[:OPENING] if len(self.opening) < OPENING else self.opening
         path = torch.cat([self.path if start == self.next else self.path[:0], centres])
         self.path, self.next = path[-STRIDE:], start + len(frames)
         return {
-            "presence": found,
+            "presence": found.float().mean(dim=1),
+            "count": count,
+            "count_error": (count - len(self.things)).abs(),
+            "jump": self.jumps.share(centres, found, start),
             "colour_error": colour_error,
             "background_error": torch.cat([rows[:, :, SKY], rows[:, :, GROUND]], dim=2).abs().mean(dim=(1, 2)),
             "skyline": self.skyline.moved(video),
@@ -102,24 +93,33 @@ class WorldTruth(Metric):
     def truth(self, prompt: str, seed: int, frames: int) -> Tensor:
         return torch.from_numpy(render(Scene.parse(prompt), seed, frames)[0])
 
-    def _things(self, video: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Share found ``[T]``, colour error ``[T]`` and centres ``[T, things, 2]``; nearer things hide farther ones."""
+    def state_dict(self) -> State:
+        carried = {"opening": self.opening, "path": self.path, "next": self.next}
+        return deepcopy(carried | {"skyline": self.skyline.state_dict(), "jumps": self.jumps.state_dict()})
+
+    def _things(self, video: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What was found ``[T, things]``, colour error ``[T]``, centres ``[T, things, 2]``, number of strays ``[T]``.
+
+        Nearer things hide farther ones.
+        """
         small = functional.avg_pool2d(video, 2)
         visible = torch.ones_like(small[:, :1])
         found, errors, centres = [], [], []
         for shapes, named in self.things:
-            misfits = {shape: template.misfit(small, visible) for shape, template in shapes.items()}
-            least = {shape: misfit.flatten(1).amin(dim=1) for shape, misfit in misfits.items()}
+            fits = dict(zip(shapes, misfits(list(shapes.values()), small, visible, LEAST_SEEN).unbind(1), strict=True))
+            least = {shape: misfit.flatten(1).amin(dim=1) for shape, misfit in fits.items()}
             others = torch.stack([value for shape, value in least.items() if shape != named]).amin(dim=0)
             here = (least[named] < self.tolerance) & (least[named] <= others)
-            columns = misfits[named].shape[2]
-            place = misfits[named].flatten(1).argmin(dim=1)
+            columns = fits[named].shape[2]
+            place = fits[named].flatten(1).argmin(dim=1)
             top, left = (place // columns).tolist(), (place % columns).tolist()
             errors.append(_colour_error(small, visible, shapes[named], top, left))
             _hide(visible, shapes[named], top, left, here.tolist())
-            found.append(here.float())
+            found.append(here)
             centres.append(torch.stack([place % columns, place // columns], dim=1) * 2.0 + HALF)
-        return torch.stack(found, 1).mean(1), torch.stack(errors, 1).mean(1), torch.stack(centres, 1)
+        known, places = torch.stack(found, 1), torch.stack(centres, 1)
+        strays = self.strays.count(small, visible, self.tolerance, known, ((places - HALF) / 2).long())
+        return known, torch.stack(errors, 1).mean(1), places, strays
 
 
 def _colour_error(video: Tensor, visible: Tensor, template: Template, top: list[int], left: list[int]) -> Tensor:
@@ -144,11 +144,6 @@ def _hide(visible: Tensor, template: Template, top: list[int], left: list[int], 
 def _floats(frames: Tensor) -> Tensor:
     """uint8 ``[T, H, W, 3]`` to float ``[T, 3, H, W]`` in 0..1."""
     return frames.permute(0, 3, 1, 2).float() / 255
-
-
-def _slide(image: Tensor, kernel: Tensor) -> Tensor:
-    """Correlation of ``[T, C, H, W]`` with ``[C, h, w]`` at every place inside the frame."""
-    return functional.conv2d(image, kernel[None])[:, 0]
 
 
 def _luma(video: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rollforge.data.world import Scene, render
+from rollforge.data.world import Scene, render, sprite
 from rollforge.metrics.truth import WorldTruth
 
 FRAMES = 48
@@ -196,3 +196,56 @@ def test_windows_may_leave_frames_out() -> None:
     assert curves["motion"][0] == 0
     assert curves["motion"].max() < 3  # positions are known to two pixels
     torch.testing.assert_close(curves["presence"], measured(ONE, video(ONE), FRAMES)["presence"][36:])
+
+
+def pasted(shown: Tensor, colour: str, shape: str, x: float, y: float) -> Tensor:
+    """The same video with another thing in front, which stands still."""
+    paint, cover = (torch.from_numpy(part) for part in sprite(colour, shape, np.array([[x, y]], np.float32)))
+    changed = shown + cover[..., None] * (paint * 255 - shown)
+    return changed.round().to(torch.uint8)
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_true_videos_have_as_many_things_as_they_say_and_none_jumps(prompt: str) -> None:
+    scores = true_means(prompt)  # what is hidden behind the other is not counted
+    assert scores["count"] == pytest.approx(len(Scene.parse(prompt).things), abs=0.25)
+    assert scores["count_error"] < 0.25
+    assert scores["jump"] == 0
+
+
+@pytest.mark.parametrize(("colour", "shape"), [("purple", "cone"), ("red", "ball"), ("green", "box")])
+def test_a_thing_too_many_is_counted(colour: str, shape: str) -> None:
+    """Where the one true thing is not: by the true centres, which the metric is not told."""
+    truth = render(Scene.parse(ONE), 3, FRAMES)[1].centres[:, 0]
+    x, y = max(((x, y) for x in (14.0, 50.0) for y in (14.0, 50.0)), key=lambda at: abs(truth - at).max(1).min())
+    curves = measured(ONE, pasted(video(ONE), colour, shape, x, y))
+    clear = torch.from_numpy(abs(truth - [x, y]).max(axis=1) > 21)
+    assert clear.sum() > 10
+    assert curves["count"][clear].mean() == pytest.approx(2, abs=0.1)
+    assert curves["count_error"][clear].mean() == pytest.approx(1, abs=0.1)
+
+
+def test_an_empty_landscape_has_nothing_and_a_wrong_colour_is_still_one_thing() -> None:
+    empty = (torch.from_numpy(np.asarray(render(Scene.parse(ONE), 3, 1)[1].background)) * 255).round().to(torch.uint8)
+    assert means(ONE, empty.expand(FRAMES, -1, -1, -1))["count"] == 0
+    assert instead(ONE, "a blue ball over snow at day")["count"] == pytest.approx(1, abs=0.05)
+    assert instead(ONE, "a red box over snow at day")["count"] == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("skipped", [5, 60])
+def test_a_thing_jumps_when_the_truth_says_that_it_did(skipped: int) -> None:
+    """Two pieces of one true video, the second some frames later: a jump where the true centres are far apart."""
+    whole, truth = render(Scene.parse(ONE), 3, 200)
+    order = [*range(24), *range(24 + skipped, 48 + skipped)]
+    curves = measured(ONE, torch.from_numpy(whole[order]))
+    apart = np.linalg.norm(truth.centres[24 + skipped, 0] - truth.centres[23, 0])
+    assert (apart > 8) == (skipped == 60)
+    assert curves["jump"].nonzero().flatten().tolist() == ([24] if skipped == 60 else [])
+
+
+def test_a_gap_allows_as_much_motion_as_it_lasts() -> None:
+    whole = torch.from_numpy(render(Scene.parse(ONE), 3, 120)[0])
+    metric = WorldTruth()
+    metric.start(ONE, 8.0)
+    metric.update(whole[:12], 0)
+    assert metric.update(whole[72:84], 72)["jump"].sum() == 0

@@ -1,0 +1,71 @@
+"""Curves of one video as a CSV file: ``frame``, ``seconds``, then one column for each curve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rollforge.errors import UserError
+
+
+class CurveFile:
+    """Writes curves while a video is made, whole lines at a time. What is given twice for a frame is a mistake.
+
+    Args:
+        path: of the file.
+        fps: frames (or latent frames) per second.
+        frames: frames that the file already has, when a video goes on; what it has beyond them is cut off.
+
+    Attributes:
+        frames: frames that the file has.
+    """
+
+    def __init__(self, path: Path, fps: float, frames: int = 0) -> None:
+        self.path, self.fps, self.names, self.frames = path, fps, list[str](), frames
+        try:
+            with path.open("r+b" if frames else "wb") as file:
+                lines = file.read().splitlines(keepends=True) if frames else []
+                if frames and len(lines) <= frames:
+                    there = max(0, len(lines) - 1)
+                    raise UserError(f"{path} holds {there} frames where {frames} were made; measure anew.")
+                file.truncate(sum(map(len, lines[: frames + 1])))
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if frames:
+            self.names = lines[0].decode().strip().split(",")[2:]
+
+    def add(self, curves: Mapping[str, Tensor], start: int) -> None:
+        """Appends frames ``start, start + 1, ...`` of all curves ``[T]``; curves not there at first are left out."""
+        if not curves:
+            return
+        head = "" if self.names else ",".join(["frame", "seconds", *curves]) + "\n"
+        self.names = self.names or list(curves)
+        count = len(next(iter(curves.values())))
+        columns = [curves[name].tolist() if name in curves else [float("nan")] * count for name in self.names]
+        rows = (
+            ",".join([str(start + n), f"{(start + n) / self.fps:.6g}", *(f"{value:.7g}" for value in values)]) + "\n"
+            for n, values in enumerate(zip(*columns, strict=True))
+        )
+        try:
+            with self.path.open("a") as file:
+                file.write(head + "".join(rows))
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self.frames += count
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(
+            f"{self.path} cannot be written ({error.strerror}); make room there, or choose another --output_dir."
+        )
+
+
+def read_curves(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Every column of a file that ``CurveFile`` wrote, by name, ``frame`` and ``seconds`` among them."""
+    with path.open() as file:
+        names = file.readline().strip().split(",")
+        table = np.loadtxt(file, delimiter=",", ndmin=2)
+    return {name: table[:, n] for n, name in enumerate(names)} if len(table) else {}

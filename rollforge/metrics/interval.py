@@ -1,0 +1,51 @@
+"""Means over prompts with their uncertainty: a mean is never shown alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+NAN = float("nan")
+
+
+class Interval(NamedTuple):
+    """A mean and the bounds of its confidence interval; the bounds are NaN where one value or none is known."""
+
+    mean: float
+    low: float
+    high: float
+    values: int  # that are numbers
+
+    def __str__(self) -> str:
+        bounds = f"{self.low:.3g} to {self.high:.3g}" if self.values > 1 else "no interval"
+        return f"{self.mean:.3g} ({bounds}, n={self.values})"
+
+
+def interval(values: Iterable[float], level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
+    """Percentile bootstrap of the mean (Efron), drawn over the values, one for each prompt; NaN values are left out.
+
+    Of few values the interval is too narrow: of normal values, 95 % intervals hold the true mean in about 90 % of cases
+    with 10 values and in 94 % with 30.
+    """
+    known = np.array([value for value in values if not np.isnan(value)])
+    if not len(known):
+        return Interval(NAN, NAN, NAN, 0)
+    if len(known) == 1:
+        return Interval(float(known[0]), NAN, NAN, 1)
+    drawn = np.random.default_rng(seed).integers(len(known), size=(draws, len(known)))
+    low, high = np.quantile(known[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(known.mean()), float(low), float(high), len(known))
+
+
+def over_prompts(
+    summaries: Sequence[Mapping[str, Mapping[str, float]]], level: float = 0.95
+) -> dict[str, dict[str, Interval]]:
+    """Every figure of every curve (see ``summarise``) over the videos of several prompts."""
+    names = list(dict.fromkeys(name for summary in summaries for name in summary))
+    found: dict[str, dict[str, Interval]] = {}
+    for name in names:
+        own = [summary[name] for summary in summaries if name in summary]
+        found[name] = {figure: interval([one.get(figure, NAN) for one in own], level) for figure in own[0]}
+    return found

@@ -1,0 +1,67 @@
+"""What a part carries from one block to the next, in a form that a snapshot can keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from rollforge.errors import UserError
+
+State = dict[str, Any]
+"""Nested dicts (keys are strings or whole numbers), lists and tuples of tensors, numbers, strings and ``None``."""
+
+LEAVES = (str, bool, int, float, type(None))
+
+
+class Stateful:
+    """A part that may carry something from block to block. Its plain attributes are its state unless it says otherwise.
+
+    Between two blocks ``state_dict`` must tell all that later blocks depend on, and ``load_state_dict``, on an object
+    built with the same arguments, must bring it back exactly.
+    """
+
+    def state_dict(self) -> State:
+        """Everything later blocks depend on. Raises ``UserError`` for an attribute that cannot be kept."""
+        state = dict(vars(self))
+        if where := odd(state):
+            raise UserError(
+                f"{type(self).__name__} cannot be saved: its attribute {where} is neither a tensor nor plain data; "
+                "give the class a state_dict and a load_state_dict, or roll without snapshots."
+            )
+        return state
+
+    def load_state_dict(self, state: State) -> None:
+        """Takes up what ``state_dict`` told."""
+        vars(self).update(deepcopy(state))
+
+
+def odd(state: Any, path: str = "") -> str | None:
+    """Where in a nested state something lies that is not plain; nothing where all is."""
+    if isinstance(state, LEAVES) or is_tensor(state):
+        return None
+    if isinstance(state, Mapping):
+        if any(not isinstance(key, (str, int)) for key in state):
+            return path or "a key"
+        pairs = [(str(key), value) for key, value in state.items()]
+    elif isinstance(state, (list, tuple)):
+        pairs = [(str(n), value) for n, value in enumerate(state)]
+    else:
+        return f"{path} ({type(state).__name__})"
+    return next((found for key, value in pairs if (found := odd(value, f"{path}.{key}".lstrip(".")))), None)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a torch tensor, without importing torch: policies do without it."""
+    return hasattr(type(value), "__torch_function__")
+
+
+def moved(state: Any, device: Any) -> Any:
+    """The same nested state with its tensors on a ``torch.device``."""
+    if is_tensor(state):
+        return state.to(device)
+    if isinstance(state, Mapping):
+        return {key: moved(value, device) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(moved(value, device) for value in state)
+    return state

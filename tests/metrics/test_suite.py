@@ -1,0 +1,110 @@
+"""The suite as a whole: the same as its parts, cheap, and flat in memory."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+import tracemalloc
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from known_videos import an_hour, loop, measured, noisy
+from torch import Tensor
+
+from rollforge.metrics.base import Blocks
+from rollforge.metrics.colour import ColourHistogram, Exposure
+from rollforge.metrics.flicker import Flicker, Stagnation
+from rollforge.metrics.motion import Motion
+from rollforge.metrics.repetition import Repetition
+from rollforge.metrics.seams import Seams
+from rollforge.metrics.sharpness import Sharpness
+from rollforge.metrics.suite import DriftSuite
+
+PARTS = (Flicker, Exposure, ColourHistogram, Sharpness, Motion, Stagnation, Repetition, Seams)
+POCKET = Blocks(3, 3)
+log = logging.getLogger(__name__)
+
+
+def test_the_suite_measures_what_its_parts_do() -> None:
+    video = noisy(loop(40, 13), 4)
+    curves, figures = measured(DriftSuite(), video, blocks=POCKET)
+    alone = [measured(part(), video, blocks=POCKET) for part in PARTS]
+    assert curves.keys() == {name for part, _ in alone for name in part}
+    assert figures.keys() == {name for _, part in alone for name in part}
+    for part, found in alone:
+        for name, curve in part.items():
+            np.testing.assert_array_equal(curves[name], curve)
+        assert {name: figures[name] for name in found} == pytest.approx(found, rel=0, nan_ok=True)
+
+
+def test_frames_that_are_no_plain_block_of_memory_are_measured_alike() -> None:
+    video = torch.from_numpy(noisy(loop(12, 5), 4))
+    twisted = video.permute(3, 0, 1, 2).contiguous().permute(1, 2, 3, 0)
+    one, two = DriftSuite(), DriftSuite()
+    for metric in (one, two):
+        metric.start("a video", 8.0)
+    expected, found = one.update(video, 0), two.update(twisted, 0)
+    for name, curve in expected.items():
+        assert torch.equal(found[name].nan_to_num(-9), curve.nan_to_num(-9))
+
+
+def run(suite: DriftSuite, video: Iterator[tuple[Tensor, int]], frames: int) -> Iterator[int]:
+    """Peak of traced memory over each quarter of a video, in bytes."""
+    quarter = 1
+    for block, start in video:
+        suite.update(block, start)
+        if start + len(block) >= frames * quarter // 4:
+            yield tracemalloc.get_traced_memory()[1]
+            tracemalloc.reset_peak()
+            quarter += 1
+
+
+def test_memory_is_flat() -> None:
+    """Python and numpy are traced; what torch holds is the state, of a size that we can count."""
+    suite = DriftSuite(window=64)
+    suite.start("a video", 8.0, POCKET)
+    tracemalloc.start()
+    peaks = list(run(suite, an_hour(3000, 16, 16, 12), 3000))
+    tracemalloc.stop()
+    assert len(peaks) == 4
+    assert peaks[3] < peaks[1] + 100_000
+    assert held(suite.state_dict()) < 2_000_000
+
+
+def held(state: object) -> int:
+    if isinstance(state, Tensor):
+        return state.nbytes
+    if isinstance(state, dict):
+        return sum(held(value) for value in state.values())
+    return 8 * (1 + len(state) if isinstance(state, (list, tuple)) else 1)
+
+
+def test_the_suite_costs_less_than_a_tenth_of_what_pocket_does() -> None:
+    """Pocket makes a block of 3 frames in about 60 ms on one core; processor time, since others use the machine."""
+    video = torch.from_numpy(noisy(loop(30, 13), 4)).repeat(8, 1, 1, 1)
+    suite = DriftSuite()
+    suite.start("a video", 8.0, POCKET)
+    began = time.process_time()
+    for start in range(0, len(video), 3):
+        suite.update(video[start : start + 3], start)
+    assert (time.process_time() - began) / len(video) < 0.002
+
+
+@pytest.mark.slow
+def test_an_hour_is_scored_in_flat_memory() -> None:
+    """One hour of 480 x 832 at 16 frames per second: the process grows by less than 30 MB after the first minute."""
+    suite, frames = DriftSuite(), 57_600
+    suite.start("a video", 16.0, Blocks(9, 12))
+    began = time.monotonic()
+    peak = 0
+    for block, start in an_hour(frames, 480, 832, 12):
+        suite.update(block, start)
+        if start == 960:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024
+    log.info("%.0f s, grown by %.1f MB to %.0f MB", time.monotonic() - began, grown, peak / 1024 + grown)
+    assert suite.finish()["loop_seconds"] == 2.0  # the picture goes round in 32 frames
+    assert grown < 30
