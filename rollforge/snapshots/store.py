@@ -1,0 +1,118 @@
+"""Snapshots of a rollout in a folder: the newest few, each whole, under a checksum, or absent."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rollforge.errors import UserError
+from rollforge.snapshots.folder import clear, file_name, numbered, remove, sweep
+from rollforge.snapshots.packing import pack, unpack
+from rollforge.snapshots.sealed import Damaged, read_sealed, write_sealed
+from rollforge.state import State
+
+log = logging.getLogger(__name__)
+
+STEM = "snapshot"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state that can be gone on from.
+
+    Args:
+        number: blocks finished by then.
+        state: as it was saved, on the CPU.
+        identity: what it belongs to, as JSON gives it back.
+        path: the file it came from.
+    """
+
+    number: int
+    state: State
+    identity: dict[str, Any]
+    path: Path
+
+
+class SnapshotStore:
+    """Keeps the newest snapshots of a rollout as ``snapshot-<blocks finished>.safetensors``.
+
+    Args:
+        folder: where they are; made when the first is saved.
+        keep: how many are kept. With more than one, a damaged one costs an interval and not the rollout.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        if keep < 1:
+            raise UserError(f"At least 1 snapshot must be kept, not {keep}.")
+        self.folder, self.keep = folder, keep
+
+    def save(self, number: int, state: State, identity: dict[str, Any]) -> None:
+        """Writes a snapshot, then deletes the oldest, and those of later blocks, which an earlier run has left.
+
+        One tensor at a time is copied to the CPU, hashed and written; on the CPU contiguous tensors are not copied.
+
+        Raises:
+            UserError: where it cannot be written, or the state holds what no snapshot can. The older ones stay.
+        """
+        sweep(self.folder, STEM)
+        tree, tensors = pack(state)
+        words = {
+            "number": str(number),
+            "identity": json.dumps(identity, default=str),
+            "tree": json.dumps(tree, allow_nan=False),
+        }
+        write_sealed(self.folder / file_name(STEM, number), STEM, words, tensors)
+        numbers = [each for each, _ in numbered(self.folder, STEM) if each <= number]
+        for each, path in numbered(self.folder, STEM):
+            if each not in numbers[-self.keep :]:
+                remove(path)
+
+    def newest(self) -> Snapshot | None:
+        """The newest good snapshot; nothing where none was ever saved. Raises as ``all`` does."""
+        return next(self.all(), None)
+
+    def all(self) -> Iterator[Snapshot]:
+        """Good snapshots, the newest first, read as they are asked for. Damaged ones are named in a warning.
+
+        Raises:
+            UserError: where there are snapshots and none is good.
+        """
+        found = numbered(self.folder, STEM)
+        good = 0
+        for number, path in reversed(found):
+            try:
+                snapshot = _read(number, path)
+            except Damaged as reason:
+                log.warning("The snapshot %s cannot be used (%s); the one before it is tried.", path, reason)
+                continue
+            good += 1
+            yield snapshot
+            del snapshot  # two of them may be more than the memory holds
+        if found and not good:
+            raise UserError(
+                f"None of the {len(found)} snapshots in {self.folder} can be used, as the warnings say; begin anew "
+                "with --overwrite true."
+            )
+
+    def clear(self) -> None:
+        """Removes the snapshots and what killed writes left, and the folder when nothing else is in it."""
+        clear(self.folder, STEM)
+
+
+def _read(number: int, path: Path) -> Snapshot:
+    words, tensors = read_sealed(path, STEM)
+    try:
+        identity = json.loads(words["identity"])
+        state = unpack(json.loads(words["tree"]), tensors)
+        told = int(words["number"])
+    except (ValueError, KeyError, RecursionError) as error:
+        raise Damaged("its content is garbled") from error
+    if not isinstance(identity, dict):
+        raise Damaged("its content is garbled")
+    if told != number:
+        raise Damaged(f"it is the snapshot of block {told} under another name")
+    return Snapshot(number, state, identity, path)
