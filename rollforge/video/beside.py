@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 
@@ -22,11 +23,15 @@ Frames = NDArray[np.uint8]
 
 
 def side_by_side(
-    paths: tuple[str | Path, str | Path], labels: tuple[str, str], out: str | Path, horizon: float | None = None
+    paths: tuple[str | Path, str | Path],
+    labels: tuple[str, str],
+    out: str | Path,
+    horizon: float | None = None,
+    watch: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes ``out``, both videos frame by frame, in constant memory; past ``horizon`` seconds the clock turns red.
 
-    The place of a video that ends first goes blank.
+    The place of a video that ends first goes blank. ``watch`` is called at each frame; what it raises ends the work.
 
     Raises:
         UserError: for videos of different sizes or frame rates, or which cannot be read, and where ``out`` cannot be
@@ -38,6 +43,7 @@ def side_by_side(
     layout = _Layout(left, max(left.frames, right.frames) / left.fps, labels, horizon)
     with VideoWriter(out, layout.size, left.fps) as writer:
         for number, pair in enumerate(zip_longest(frames(paths[0]), frames(paths[1]))):
+            watch()
             writer.write(layout.page(pair, number / left.fps)[None])
 
 

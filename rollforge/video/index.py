@@ -12,7 +12,15 @@ from typing import Any
 import av
 
 from rollforge.errors import UserError
+from rollforge.safe_files import PIXELS, check_size
 
+FORMATS = "mov,mp4,m4a,3gp,matroska,webm,avi,mpeg,mpegts,ogg,flv,gif,h264,hevc,ivf,wav"  # no playlists of other files
+OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+STRICT = {
+    "max_pixels": str(PIXELS),  # a stream may grow beyond its header
+    "err_detect": "explode",  # else what is damaged is painted over, and passes for a picture
+}
+FASTEST = 1000  # frames a second
 DECORD_CODECS = ("h264", "vp8", "vp9")  # in these it is exact
 
 
@@ -38,7 +46,7 @@ class Index:
 def pictures(path: Path, seek: int | None = None) -> Iterator[av.VideoFrame]:
     """Decoded pictures, from the last key frame before ``seek`` on."""
     done = 0
-    with _readable(path, lambda: f" after frame {done}" if done else ""), av.open(path) as container:
+    with _readable(path, lambda: f" after frame {done}" if done else ""), _open(path) as container:
         stream = _video(path, container)
         if seek is not None:
             container.seek(seek, stream=stream)
@@ -68,7 +76,7 @@ def check(path: str | Path) -> tuple[int, int]:
 @lru_cache(maxsize=256)
 def _scan(path: Path, changed: int, size: int) -> Index:
     """The index of a file; ``changed`` and ``size`` make a new one where the file is no longer the same."""
-    with _readable(path), av.open(path) as container:
+    with _readable(path), _open(path) as container:
         stream = _video(path, container)
         packets = [(p.pts, p.is_corrupt or p.is_discard) for p in container.demux(stream) if p.size]
         whole = [time for time, spoilt in packets if not spoilt]
@@ -78,6 +86,8 @@ def _scan(path: Path, changed: int, size: int) -> Index:
     times = whole if sound else _decodable(path)
     if not times or not rate:
         raise UserError(f"{path} holds no frame that can be read.")
+    if rate > FASTEST:
+        raise UserError(f"{path} says that it has {float(rate):g} frames a second; expected at most {FASTEST}.")
     known = tuple(sorted(time for time in times if time is not None))
     info = VideoInfo(len(times), float(rate), width, height)
     return Index(info, known if len(set(known)) == len(times) else (), sound and codec in DECORD_CODECS)
@@ -95,10 +105,20 @@ def _decodable(path: Path) -> list[int | None]:
     return times
 
 
+def _open(path: Path) -> Any:
+    return av.open(path, options=dict(OPTIONS), metadata_errors="replace")
+
+
 def _video(path: Path, container: Any) -> Any:
+    """The first video stream, whose pictures are no larger than is sane. Raises ``UserError`` where there is none."""
     if not container.streams.video:
         raise UserError(f"{path} holds no video, only something else.")
-    return container.streams.video[0]
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise UserError(f"{path} is in a format that FFmpeg cannot decode; convert it to H.264.")
+    check_size(path, stream.width, stream.height)
+    stream.codec_context.options = dict(STRICT)
+    return stream
 
 
 @contextmanager

@@ -23,6 +23,7 @@ __all__ = ["Backend", "VideoInfo", "frames", "probe", "read_clip"]
 
 Backend = Literal["auto", "decord", "pyav"]
 Frames = NDArray[np.uint8]
+CLIP = 1 << 33  # bytes of a clip that is read at once
 
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
@@ -63,12 +64,18 @@ def read_clip(path: str | Path, start: int, count: int, stride: int = 1, backend
         RGB, uint8 ``[count, H, W, 3]``.
 
     Raises:
-        UserError: for a clip outside the video, a file that cannot be read, or a backend that is not installed.
+        UserError: for a clip outside the video or larger than 8 GiB, a file that cannot be read, or a backend that is
+            not installed.
     """
     known = index(path)
     if start < 0 or count < 1 or stride < 1 or start + (count - 1) * stride >= known.info.frames:
         raise UserError(
             f"{path} has {known.info.frames} frames, so no clip of {count} from frame {start}, every {stride}."
+        )
+    if (size := 3 * count * known.info.width * known.info.height) > CLIP:
+        raise UserError(
+            f"{path}: {count} frames of {known.info.width} x {known.info.height} pixels take {size / 2**30:.1f} GiB; "
+            f"expected at most {CLIP >> 30}, so take fewer, or scale the video down."
         )
     wanted = range(start, start + count * stride, stride)
     clip = _with_decord(Path(path), known, wanted, backend) if backend != "pyav" else None
@@ -98,7 +105,7 @@ def _with_pyav(path: Path, known: Index, wanted: range) -> Frames:
     if not known.times:
         for number, picture in enumerate(pictures(path)):
             if number in wanted:
-                clip[wanted.index(number)] = _rgb(picture)
+                clip[wanted.index(number)] = _fitting(picture, path, known)
         return clip
     slots = {known.times[number]: slot for slot, number in enumerate(wanted)}
     last = max(slots)
@@ -107,12 +114,19 @@ def _with_pyav(path: Path, known: Index, wanted: range) -> Frames:
         for picture in pictures(path, seek):
             time = picture.pts
             if time is not None and time in left:
-                clip[left.pop(time)] = _rgb(picture)
+                clip[left.pop(time)] = _fitting(picture, path, known)
             if not left or (time is not None and time > last):
                 break
         if not left:
             return clip
     raise UserError(f"{path} is damaged: {len(left)} frames of the clip cannot be decoded.")
+
+
+def _fitting(picture: av.VideoFrame, path: Path, known: Index) -> Frames:
+    """A picture of the size that the file has told."""
+    if (picture.width, picture.height) != (known.info.width, known.info.height):
+        raise UserError(f"{path} changes its size to {picture.width} x {picture.height}; cut it there, or convert it.")
+    return _rgb(picture)
 
 
 def _rgb(picture: av.VideoFrame, **how: Any) -> Frames:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from rollforge.errors import UserError
+from rollforge.files import replacing
+from rollforge.state import State
 
 INK, FAINT, PAPER, MARK = (32, 33, 36), (110, 114, 120), (255, 255, 255), (214, 69, 65)
 SMALL, LARGE = 128, 208  # pixels: widths up to which thumbnails grow, and to which they shrink
@@ -57,6 +59,16 @@ class ContactSheet:
         """The next frames, uint8 ``[T, H, W, 3]``; any beyond ``total`` are not looked at."""
         self.images += [frames[pick - self.seen].copy() for pick in self.picks if 0 <= pick - self.seen < len(frames)]
         self.seen += len(frames)
+
+    def state_dict(self) -> State:
+        """What has been picked so far."""
+        import torch  # nothing else about sheets needs it
+
+        return {"seen": self.seen, "images": [torch.from_numpy(image) for image in self.images]}
+
+    def load_state_dict(self, state: State) -> None:
+        """Takes up what ``state_dict`` told."""
+        self.seen, self.images = state["seen"], [image.numpy() for image in state["images"]]
 
 
 def draw(sheets: Sequence[ContactSheet], title: str, horizon: float | None = None) -> Image.Image:
@@ -105,14 +117,8 @@ def _thumbnail(image: NDArray[np.uint8]) -> Image.Image:
 
 def save(page: Image.Image, path: Path) -> None:
     """Writes a PNG, whole or not at all; raises ``UserError`` where it cannot."""
-    partial = path.with_suffix(".partial.png")
-    try:
-        page.save(partial)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}); free space there or choose another folder."
-        ) from error
+    with replacing(path) as partial:
+        page.save(partial, format="PNG")
 
 
 @cache

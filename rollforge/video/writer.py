@@ -1,31 +1,31 @@
 """Writes an mp4 block by block, so that what is written is playable at any moment and named finished only when it is.
 
-Colours are converted to BT.709 limited range and tagged so; one without the other shifts them by several levels. The
-file is a fragmented mp4, flushed at each group of pictures, under ``<name>.partial.mp4`` until it is closed. The
-encoder keeps no frame back, so a killed run loses at most the last group.
+The file is called ``<name>.partial.mp4`` until it is closed. It is flushed at each group of pictures: a killed run
+loses at most the last one. With a ``state_dict`` from before, another writer goes on in the same file, and the
+finished video shows the same pixels as if nothing had happened.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
-from numpy.typing import NDArray
 
 from rollforge.errors import UserError
+from rollforge.video.encoder import GROUP, Encoder, Frames
 from rollforge.video.file import AppendOnly
 
-Frames = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from rollforge.state import State
 
-FLAGS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
-GROUP = 12  # frames in a group of pictures
-EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 BROKEN = (OSError, av.FFmpegError)
+COARSEST = 51
 
 
 class VideoWriter:
@@ -41,83 +41,124 @@ class VideoWriter:
         scale: writes every pixel as a square of this many pixels.
         crf: H.264 quality; lower is better and larger. 0 keeps every frame as it is, in RGB: for metrics, which
             must not score the codec, and for fewer players.
+        state: what ``state_dict`` said of this video, written so far with the same arguments. Its frames are kept,
+            what came after them is cut off.
 
     Raises:
-        UserError: for arguments that make no video, and where the file cannot be created.
+        UserError: for arguments that make no video, where the file cannot be created, and where it does not go with
+            the state; the file stays as it was then, and an older state may do.
     """
 
     def __init__(
-        self, path: str | Path, size: tuple[int, int], fps: float | Fraction, scale: int = 1, crf: int = 12
+        self,
+        path: str | Path,
+        size: tuple[int, int],
+        fps: float | Fraction,
+        scale: int = 1,
+        crf: int = 10,
+        state: State | None = None,
     ) -> None:
-        self.path, self.size, self.scale = Path(path), size, scale
+        self.path, self.size, self.scale, self.crf = Path(path), size, scale, crf
         if self.path.suffix != ".mp4":
             raise UserError(f"{self.path.name}: videos are written as .mp4; choose a name that ends so.")
         if min(size) < 1 or fps <= 0 or scale < 1:
             raise UserError(f"{self.path.name}: size, fps and scale must be positive, not {size}, {fps} and {scale}.")
+        if not 0 <= crf <= COARSEST:
+            raise UserError(f"{self.path.name}: crf must lie between 0 (lossless) and {COARSEST}, not at {crf}.")
         self.partial = self.path.with_suffix(".partial.mp4")
-        self.written = 0
-        self._lossless = crf == 0
-        self._tick = 1 / Fraction(fps).limit_denominator(1001)
+        self._boundary = _Boundary() if state is None else _Boundary(state["before"], state["offset"], state["sha256"])
+        self._tail: list[Frames] = []  # copies of the frames since the boundary
+        self.written = self._boundary.before
         self._failure: UserError | None = None
+        tail = None if state is None else state["tail"].numpy()
+        if tail is not None and tail.shape[1:] != (size[1], size[0], 3):
+            raise self._unfit(f"the snapshot has frames of {tail.shape[2]}x{tail.shape[1]} pixels, not {size}")
+        if state is not None and state["crf"] != crf:
+            raise self._unfit(f"the snapshot is of crf {state['crf']}, not {crf}")
+        self._file = self._open()
         try:
-            self._file = AppendOnly(self.partial)
+            tick = 1 / Fraction(fps).limit_denominator(1001)
+            self._encoder = Encoder(self._file, size, tick, scale, crf, self.written)
+            if not self._file.repeats:
+                raise self._unfit("it was made with other settings or another version of FFmpeg")
+        except BaseException:
+            self._file.close()
+            raise
+        if tail is not None:
+            self._take_up(tail)
+
+    def _open(self) -> AppendOnly:
+        kept = self._boundary
+        try:
+            file = AppendOnly(self.partial, kept.offset)
         except OSError as error:
+            if kept.offset and isinstance(error, FileNotFoundError):
+                raise self._unfit("it is gone") from error
             raise UserError(
                 f"{self.partial} cannot be written ({error.strerror}); choose another --output_dir."
             ) from error
-        self._container = av.open(self._file, "w", format="mp4", options=FLAGS)
-        self._stream = self._open_stream(crf)
-        self._convert = VideoReformatter()
+        if file.size == kept.offset and file.sha256 == kept.sha256:
+            return file
+        file.close()
+        if file.size < kept.offset:
+            raise self._unfit(f"it has only {file.size} of the {kept.offset} bytes that it had at the snapshot")
+        raise self._unfit(f"its first {kept.offset} bytes have changed since the snapshot")
 
-    def _open_stream(self, crf: int) -> Any:
-        options = {"preset": "veryfast", "tune": "zerolatency", "crf": str(crf), "g": str(GROUP)}
-        stream = self._container.add_stream(
-            "libx264rgb" if self._lossless else "libx264", rate=1 / self._tick, options=options
-        )
-        context = stream.codec_context
-        grain = 1 if self._lossless else 2  # chroma at half resolution needs even edges
-        context.width, context.height = (-(-edge * self.scale // grain) * grain for edge in self.size)
-        context.pix_fmt, context.time_base = "rgb24" if self._lossless else "yuv420p", self._tick
-        if not self._lossless:
-            context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-            context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        return stream
+    def _take_up(self, tail: Frames) -> None:
+        """Goes on behind the boundary, where the frames since then come once more."""
+        try:
+            try:
+                self._file.cut()
+            except OSError as error:
+                raise self._fail(error) from error
+            self.write(tail)
+        except BaseException:
+            self.abandon()
+            raise
 
     def write(self, frames: Frames) -> None:
         """Appends frames, uint8 ``[T, height, width, 3]``.
 
         Raises:
             ValueError: for frames of another kind or size.
-            UserError: when the file takes no more. This is final: the video stays unfinished.
+            UserError: when the file takes no more, or is no longer there. This is final: the video stays unfinished.
         """
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (self.size[1], self.size[0], 3):
             raise ValueError(
                 f"Expected uint8 [T, {self.size[1]}, {self.size[0]}, 3], got {frames.dtype} {list(frames.shape)}."
             )
-        if self._failure:
-            raise self._failure
+        self._check()
         for image in frames:
-            self._mux(self._picture(image))
+            try:
+                self._encoder.add(image, self.written)
+            except BROKEN as error:
+                raise self._fail(error) from error
+            if self.written and self.written % GROUP == 0:
+                self._boundary = _Boundary(self.written, self._file.size, self._file.sha256)
+                self._tail.clear()
+            self._tail.append(image.copy())
             self.written += 1
 
-    def _picture(self, image: Frames) -> av.VideoFrame:
-        large = image.repeat(self.scale, axis=0).repeat(self.scale, axis=1)
-        missing = self._stream.height - large.shape[0], self._stream.width - large.shape[1]
-        if any(missing):
-            large = np.pad(large, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(large), format="rgb24")
-        if not self._lossless:
-            picture = self._convert.reformat(
-                picture,
-                format="yuv420p",
-                interpolation=EXACT,
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-                dst_color_primaries=ColorPrimaries.BT709,
-                dst_color_trc=ColorTrc.BT709,
-            )
-        picture.pts, picture.time_base = self.written, self._tick
-        return picture
+    def state_dict(self) -> State:
+        """All that a writer needs to go on from here, once the file is safe on the disk.
+
+        Returns:
+            ``crf``; ``frames``, those written; ``offset``, ``before`` and ``sha256``: bytes, frames and digest of the
+            file up to its last complete group; ``tail``: the frames since then, a uint8 tensor
+            ``[n, height, width, 3]``, at most 12. Up to 12 frames all are in the tail, and no file is needed to go on.
+
+        Raises:
+            UserError: where the file took not all, or is no longer there.
+        """
+        import torch  # nothing else about videos needs it
+
+        self._check()
+        try:
+            self._file.sync()
+        except OSError as error:
+            raise self._fail(error) from error
+        tail = np.stack(self._tail) if self._tail else np.empty((0, self.size[1], self.size[0], 3), np.uint8)
+        return {"crf": self.crf, "frames": self.written, **vars(self._boundary), "tail": torch.from_numpy(tail)}
 
     def close(self) -> None:
         """Finishes the file and gives it its name. Raises ``UserError`` where that fails or no frame came."""
@@ -139,10 +180,11 @@ class VideoWriter:
             return
         try:
             try:
-                if self.written and not self._failure:
-                    self._mux(None)
+                self._check()
+                if self.written:
+                    self._encoder.flush()
             finally:
-                self._container.close()
+                self._encoder.close()
             self._file.sync()
         except UserError:
             pass  # kept in _failure
@@ -153,11 +195,17 @@ class VideoWriter:
         if not self.written and not self._failure:
             self.partial.unlink()
 
-    def _mux(self, picture: av.VideoFrame | None) -> None:
-        try:
-            self._container.mux(self._stream.encode(picture))
-        except BROKEN as error:
-            raise self._fail(error) from error
+    def _check(self) -> None:
+        """Raises the first failure, or that somebody took the file away."""
+        if not self._failure and not self._file.closed and not self._file.there:
+            self._failure = UserError(
+                f"{self.partial} was removed or replaced while it was written; "
+                "leave the output folder alone during a run, and start again."
+            )
+        if self._failure:
+            raise self._failure
+        if self._file.closed:
+            raise ValueError(f"{self.path.name} is closed.")
 
     def _fail(self, error: OSError | av.FFmpegError) -> UserError:
         """Keeps the first failure; the ones after it are its echoes."""
@@ -166,6 +214,9 @@ class VideoWriter:
             "free space there or choose another --output_dir."
         )
         return self._failure
+
+    def _unfit(self, what: str) -> UserError:
+        return UserError(f"{self.partial} cannot be continued: {what}; take an older snapshot or start again.")
 
     def __enter__(self) -> Self:
         return self
@@ -177,3 +228,12 @@ class VideoWriter:
             self.close()
         else:
             self.abandon()
+
+
+@dataclass(frozen=True)
+class _Boundary:
+    """The end of the last complete fragment: frames and bytes before it, and their digest; at first the empty file."""
+
+    before: int = 0
+    offset: int = 0
+    sha256: str = sha256().hexdigest()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import pytest
 from scenes import smooth, write
 
 from rollforge.errors import UserError
+from rollforge.video.encoder import GROUP
 from rollforge.video.reader import frames, probe
-from rollforge.video.writer import GROUP, VideoWriter
+from rollforge.video.writer import VideoWriter
 
 
 def read(path: Path) -> np.ndarray:
@@ -22,14 +24,14 @@ def read(path: Path) -> np.ndarray:
 
 def test_colours_come_back(tmp_path: Path) -> None:
     video = smooth()
-    error = read(write(tmp_path / "a.mp4", video)).astype(float) - video
+    error = read(write(tmp_path / "a.mp4", video, 16, 1, 10)).astype(float) - video
     assert np.abs(error).mean() < 0.6
     assert np.abs(error.mean((0, 1, 2))).max() < 0.3, "a shifted channel is a wrong matrix or range"
 
 
 def test_lossless_is_lossless(tmp_path: Path) -> None:
     video = np.random.default_rng(0).integers(0, 256, (5, 15, 17, 3), np.uint8)
-    assert np.array_equal(read(write(tmp_path / "a.mp4", video, crf=0)), video)
+    assert np.array_equal(read(write(tmp_path / "a.mp4", video, 16, 1, 0)), video)
 
 
 @pytest.mark.parametrize("fps", [16, 23.976, Fraction(30000, 1001), 0.5])
@@ -47,7 +49,7 @@ def test_tags_and_times(tmp_path: Path, fps: float) -> None:
 
 def test_scale_keeps_pixels_square_and_odd_sizes_grow_by_an_edge(tmp_path: Path) -> None:
     video = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), np.uint8)
-    lossless = read(write(tmp_path / "a.mp4", video, scale=3, crf=0))
+    lossless = read(write(tmp_path / "a.mp4", video, 16, 3, 0))
     assert np.array_equal(lossless, video.repeat(3, 1).repeat(3, 2))
     padded = read(write(tmp_path / "b.mp4", smooth(3, 7, 5)))
     assert padded.shape == (3, 6, 8, 3)
@@ -100,6 +102,34 @@ def test_a_killed_writer_loses_one_group_at_most(tmp_path: Path) -> None:
     assert not (tmp_path / "a.mp4").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps open files")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_taken_away_is_missed_at_the_next_write(tmp_path: Path, replaced: bool) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    writer = VideoWriter(folder / "a.mp4", (96, 64), 16)
+    writer.write(smooth(20))
+    shutil.rmtree(folder)
+    if replaced:
+        folder.mkdir()
+        writer.partial.write_text("another's")
+    for act in (lambda: writer.write(smooth(1)), writer.state_dict, writer.close):
+        with pytest.raises(UserError, match=r"out/a\.partial\.mp4 was removed or replaced"):
+            act()
+    assert [file.read_text() for file in tmp_path.rglob("*.mp4")] == ["another's"] * replaced
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps open files")
+def test_a_file_that_is_replaced_before_the_end_gets_no_final_name(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "a.mp4", (96, 64), 16)
+    writer.write(smooth(2))
+    writer.partial.unlink()
+    writer.partial.write_text("another's")
+    with pytest.raises(UserError, match="removed or replaced"):
+        writer.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.partial.mp4"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
 @pytest.mark.parametrize("count", [2, 60], ids=["at the end", "on the way"])
 def test_a_full_disk_is_final(tmp_path: Path, count: int) -> None:
@@ -135,6 +165,7 @@ def test_bad_arguments_are_sentences(tmp_path: Path) -> None:
         ((tmp_path / "a.avi", (8, 8), 16), "written as .mp4"),
         ((tmp_path / "a.mp4", (0, 8), 16), "must be positive"),
         ((tmp_path / "a.mp4", (8, 8), 0), "must be positive"),
+        ((tmp_path / "a.mp4", (8, 8), 16, 1, 52), "crf must lie between"),
         ((tmp_path / "nowhere" / "a.mp4", (8, 8), 16), "cannot be written"),
     ]:
         with pytest.raises(UserError, match=words):
