@@ -21,7 +21,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rollforge.errors import UserError
+from rollforge.safe_files import read_text
 
+HEADER = 1 << 25  # bytes of names and shapes, in a safetensors file or an index; the largest models need a thousandth
 INDEX = ".safetensors.index.json"
 TORCH = (".pt", ".pth")
 FORMATS = {
@@ -80,6 +82,7 @@ def open_safetensors(file: Path, what: str) -> Tensors:
     """The tensors of one safetensors file."""
     if not file.is_file():
         raise UserError(f"{what}: there is no weights file {file}; expected a .safetensors file.")
+    _check_header(file, what)
     try:
         opened = safe_open(file, framework="pt")
         twice = _repeated(file)
@@ -103,7 +106,7 @@ def open_safetensors(file: Path, what: str) -> Tensors:
 def open_sharded(index: Path, what: str) -> Tensors:
     """The tensors of several safetensors files, which the index beside them names."""
     try:
-        listed: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        listed: dict[str, str] = json.loads(read_text(index, HEADER, "index"))["weight_map"]
         files = sorted(set(listed.values()))
         outside = [file for file in files if Path(file).name != file]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -142,6 +145,7 @@ def open_torch(file: Path, what: str) -> dict[str, Any]:
             f"{what}: {file} is cut off, or was not written by torch.save of torch 1.6 or later; fetch or export it "
             "again."
         )
+    _check_archive(file, what)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged or hostile file: what comes up depends on where it is damaged
@@ -188,6 +192,28 @@ def _finite(value: Tensor) -> bool:
         return True
     wide = value.float() if value.dtype.itemsize == 1 else value  # 8-bit formats cannot be compared
     return all(math.isfinite(extreme.item()) for extreme in wide.aminmax())
+
+
+def _check_header(file: Path, what: str) -> None:
+    """Raises ``UserError`` for a header that is larger than is sane, or than the file."""
+    with file.open("rb") as opened:
+        length, size = int.from_bytes(opened.read(8), "little"), file.stat().st_size
+    if length > min(HEADER, size - 8):
+        raise UserError(
+            f"{what}: {file} is not a readable safetensors file (header too large: {length:,} bytes in a file of "
+            f"{size:,}); fetch or export it again."
+        )
+
+
+def _check_archive(file: Path, what: str) -> None:
+    """Raises ``UserError`` for a ``.pt`` that would unpack to more than it is; torch.save never compresses."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            claimed = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise _unreadable(file, what, error) from error
+    if claimed > file.stat().st_size:
+        raise UserError(f"{what}: {file} claims more numbers than it holds; fetch or export it again.")
 
 
 def _repeated(file: Path) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -17,11 +17,16 @@ from rollforge.data.module import RolloutData
 from rollforge.errors import UserError, nearest
 from rollforge.module import RolloutModule
 from rollforge.registry import registry
+from rollforge.safe_yaml import read
+from rollforge.trust import DENIED, OPTION, VARIABLE, refusal, refused
 
 SECTIONS = (
     *("model", "data", "trainer", "seed_everything", "output_dir", "overwrite", "report_every"),
+    *("resume", "force", "snapshots"),
     *("ckpt_path", "weights_only", "verbose", "return_predictions"),
 )
+FILLED = ("model", "data", "trainer", "snapshots")
+"""Sections that are there as keys and values, or not at all."""
 
 
 class Parser(LightningArgumentParser):
@@ -36,24 +41,72 @@ class Parser(LightningArgumentParser):
 
 
 def check_files(arguments: Sequence[str]) -> None:
-    """Raises ``UserError`` for a ``--config`` file that is there and is no YAML mapping of known sections."""
-    values = [value for option, value in pairwise(arguments) if option in ("--config", "-c")]
-    values += [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
-    for file in map(Path, values):
-        if file.is_file():
-            try:
-                content = yaml.safe_load(file.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                raise UserError(f"The config {file} is not readable YAML: {' '.join(str(error).split())}.") from error
-            if not isinstance(content, dict):
-                raise UserError(f"The config {file} must hold keys such as model: and data:, not {content!r:.60}.")
-            for key in content:
-                if key not in SECTIONS:  # the parser itself lets an unknown key with nothing in it pass
-                    raise UserError(f"There is no key {key!r} in {file}.{nearest(str(key), SECTIONS)}")
+    """Raises ``UserError`` for a ``--config`` file that is there and is no YAML mapping of known sections, and for a
+    class anywhere in the files or options that may not be imported. Call it in ``trust.guarded``."""
+    given = [("--config", argument.partition("=")[2]) for argument in arguments if argument.startswith("--config=")]
+    given += [(option, value) for option, value in pairwise(arguments) if option in ("--config", "-c")]
+    for _, value in given:
+        if re.match(r"\w[\w+.-]*://", value):
+            raise UserError(f"The config {value} is on another machine; fetch it, read it, and give the file.")
+        file = Path(value)
+        if os.path.isfile(file):
+            content = read(file)
+            _check_keys(content, file)
+            _check_classes(content, file, (file,))
+    for option, _, value in (argument.partition("=") for argument in _joined(arguments)):
+        if option.endswith(".class_path") and refused_path(value):
+            raise UserError(refusal(value, option))
+        if option != "--config":
+            _check_classes(value, Path(), ())
+
+
+def refused_path(value: Any) -> bool:
+    """Whether a value would be imported, and may not be."""
+    return isinstance(value, str) and "." in value and refused(value)
+
+
+def _check_keys(content: Any, file: Path) -> None:
+    if not isinstance(content, dict):
+        raise UserError(f"The config {file} must hold keys such as model: and data:, not {content!r:.60}.")
+    if "trust" in content:
+        raise UserError(f"{file} cannot say what is trusted; only {OPTION} on the command line and {VARIABLE} can.")
+    if content.get("weights_only", True) not in (True, None):
+        raise UserError(f"{file} cannot switch weights_only off; only --weights_only false on the command line can.")
+    for key in content:
+        if key not in SECTIONS:  # the parser itself lets an unknown key with nothing in it pass
+            raise UserError(f"There is no key {key!r} in {file}.{nearest(str(key), SECTIONS)}")
+        if key in FILLED and content[key] is None:
+            raise UserError(f"The section {key} in {file} is empty; write keys under it, or leave it out.")
+
+
+def _check_classes(content: Any, file: Path, within: tuple[Path, ...], at: str = "") -> None:
+    """Looks at every ``class_path``, in configs that this one names too."""
+    if isinstance(content, list):
+        for each in content:
+            _check_classes(each, file, within, at)
+    elif isinstance(content, dict):
+        if refused_path(path := content.get("class_path")):
+            raise UserError(refusal(str(path), f"{file} at {at}" if at else str(file)))
+        for key, each in content.items():
+            _check_classes(each, file, within, f"{at}.{key}".lstrip("."))
+    elif isinstance(content, str) and content.endswith((".yaml", ".yml", ".json")) and ".index." not in content:
+        for nested in (file.parent / content, Path(content)):
+            if os.path.isfile(nested) and nested not in within:  # pathlib raises for what is longer than a name can be
+                _check_classes(read(nested), nested, (*within, nested))
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Every option as ``--option=value``."""
+    pairs = [f"{option}={value}" for option, value in pairwise(arguments) if option.startswith("--")]
+    return [*pairs, *(argument for argument in arguments if argument.startswith("--"))]
 
 
 def sentence(message: str, options: Iterable[str] = ()) -> str:
     """One sentence for a message of jsonargparse."""
+    if found := DENIED.search(message):
+        return refusal(found[1])
+    if found := re.search(r"Expected a path but (\w[\w+.-]*://\S+)", message):
+        return f"The config {found[1]} is on another machine; fetch it, read it, and give the file."
     where = f" at {key[1]}" if (key := re.search(r'Parser key "([^"]+)"', message)) else ""
     if found := re.search(r"unrecognized arguments?: (\S+)", message):
         return f"There is no option {found[1]}.{nearest(found[1].split('=')[0], options)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 
 from rollforge.data.clips import VideoClips, cover
 from rollforge.errors import UserError
+from rollforge.safe_files import check_size, listed
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever the name says; others start programs
 VIDEOS = VideoClips.SUFFIXES
 Frames = NDArray[np.uint8]
 
@@ -21,12 +24,12 @@ def read_openings(opening: str | None, videos: int) -> list[Path | None]:
     if opening is None:
         return [None] * videos
     path = Path(opening)
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES + VIDEOS)
+    if os.path.isdir(path):
+        files = listed(path, PICTURES + VIDEOS, "opening")
         if len(files) != videos:
             raise UserError(f"data.opening: {path} holds {len(files)} pictures and videos for {videos} prompts.")
-        return list(files)
-    if not path.is_file():
+        return [*files]
+    if not os.path.isfile(path):
         raise UserError(f"data.opening: there is no file or folder {path}; expected a picture or a video.")
     if path.suffix.lower() not in PICTURES + VIDEOS:
         raise UserError(
@@ -60,7 +63,8 @@ def _picture(path: Path) -> Frames:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            check_size(path, *image.size)
             return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"The picture {path} cannot be read ({error}); expected a PNG or JPEG.") from error

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rollforge.errors import UserError
+from rollforge.safe_files import listed, read_text
 
 Prompt = str | list[dict[str, Any]]
 """One prompt for the whole video, or several: ``[{prompt: ...}, {at: 30s, prompt: ...}]``."""
 
+FILE_SIZE, MOST = 10_000_000, 100_000  # bytes of a prompt file; prompts in all
 SHAPE = "expected `- at: 30s` and `prompt: ...` for each prompt after the first"
 
 
@@ -67,13 +71,13 @@ def read_prompts(prompts: Sequence[Prompt] | str | Path) -> list[list[Shot]]:
     if not isinstance(prompts, str | Path):
         return [_shots(prompt, "data.prompts") for prompt in prompts]
     path = Path(prompts)
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in (".txt", ".jsonl"))
+    if os.path.isdir(path):  # pathlib raises for a prompt that is longer than a name can be
+        files = listed(path, (".txt", ".jsonl"), "prompt file")
         if not files:
             raise UserError(f"{path} holds no .txt or .jsonl file; a prompt folder has prompts in such files.")
-        return [shots for file in files for shots in _file(file)]
-    if path.is_file():
-        return _file(path)
+        return _limited((shots for file in files for shots in _file(file)), path)
+    if os.path.isfile(path):
+        return _limited(_file(path), path)
     if path.suffix in (".txt", ".jsonl") or "/" in str(prompts):
         raise UserError(f"There is no prompt file or folder {path}.")
     return [_shots(str(prompts), "data.prompts")]
@@ -88,7 +92,8 @@ def seconds(text: str | float) -> float:
 
 
 def _file(path: Path) -> list[list[Shot]]:
-    lines = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    text = read_text(path, FILE_SIZE, "prompt file")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise UserError(f"The prompt file {path} is empty; write one prompt on each line.")
     if path.suffix != ".jsonl":
@@ -100,7 +105,7 @@ def _json(line: str, where: str) -> list[Shot]:
     try:
         content = json.loads(line)
         told = content["prompts"] if "prompts" in content else content["prompt"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f'{where}: expected {{"prompt": "..."}} or {{"prompts": ["...", "..."]}}.') from error
     listed = told if isinstance(told, list) else [told]
     return _shots([each if isinstance(each, dict) else {"prompt": each} for each in listed], where, even=True)
@@ -111,7 +116,7 @@ def _shots(told: Prompt, where: str, even: bool = False) -> list[Shot]:
     if isinstance(told, str):
         told = [{"prompt": told}]
     if not isinstance(told, list) or not told:
-        raise UserError(f"{where} has {told!r}; {SHAPE}.")
+        raise UserError(f"{where} has {told!r:.200}; {SHAPE}.")
     shots = [_shot(each, where, first=n == 0, even=even) for n, each in enumerate(told)]
     times = [shot.at for shot in shots if shot.at is not None]
     if times != sorted(set(times)) or times[:1] not in ([], [0.0]) or (1 < len(times) != len(shots)):
@@ -121,17 +126,20 @@ def _shots(told: Prompt, where: str, even: bool = False) -> list[Shot]:
 
 def _shot(each: Any, where: str, first: bool, even: bool) -> Shot:
     if not isinstance(each, dict) or not {"prompt"} <= each.keys() <= {"prompt", "at"}:
-        raise UserError(f"{where} has {each!r}; {SHAPE}.")
-    prompt = str(each["prompt"]).strip()
+        raise UserError(f"{where} has {each!r:.200}; {SHAPE}.")
+    if not isinstance(each["prompt"], str):
+        raise UserError(f"{where} has {each['prompt']!r:.200} where a prompt was expected; write it as text.")
+    prompt = each["prompt"].strip()
     if not prompt:
         raise UserError(f"{where} has an empty prompt; give one sentence for each video.")
     if "at" not in each and not first and not even:
-        raise UserError(f"{where}: the prompt {prompt!r} follows another and says no time; {SHAPE}.")
+        raise UserError(f"{where}: the prompt {prompt!r:.200} follows another and says no time; {SHAPE}.")
     return Shot(prompt, seconds(each["at"]) if "at" in each else 0.0 if first else None)
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The prompt file {file} cannot be read as UTF-8 text ({error}).") from error
+def _limited(videos: Iterable[list[Shot]], path: Path) -> list[list[Shot]]:
+    """All of them. Raises ``UserError`` for more than anyone rolls at once."""
+    taken = list(islice(videos, MOST + 1))
+    if len(taken) > MOST:
+        raise UserError(f"{path} holds more than {MOST:,} prompts; split it.")
+    return taken

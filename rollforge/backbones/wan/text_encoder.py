@@ -73,7 +73,7 @@ def _open_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # what a damaged tokenizer raises depends on the file and on the library
         raise UserError(
             f"UMT5: {folder} holds no tokenizer that transformers can read ({first_line(error)}); fetch "
