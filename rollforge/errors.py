@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""All but the line feed, between the lines of a table; and what turns the direction of writing."""
+
+NO_MEMORY = (  # what torch says in a RuntimeError, on whatever device
+    "not enough memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 class UserError(Exception):
-    """What was wrong, what was expected and how to mend it, in one sentence. The command line shows no traceback."""
+    """What was wrong, what was expected and how to mend it, in one sentence. The command line shows no traceback.
+
+    Control characters, which a name or value in a stranger's file may hold, are written out: they steer terminals.
+    """
+
+    def __str__(self) -> str:
+        return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -16,3 +35,32 @@ def nearest(word: str, known: Iterable[str]) -> str:
     lower = {name.lower(): name for name in names}
     close = get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
     return f" Did you mean {lower[close[0]]!r}?" if close else ""
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    )
+
+
+class PartError(UserError):
+    """A part raised an exception of its own, which is the cause of this one."""
+
+
+@contextmanager
+def blamed(kind: str, part: object, when: str) -> Iterator[None]:
+    """Around a call into a part: whatever it raises names the part, and ``when`` says what it was asked for.
+
+    Errors that are sentences already, and those of a machine without memory, pass.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or ran_out(error):
+            raise
+        first = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+        raise PartError(
+            f"The {kind} {type(part).__name__} raised {type(error).__name__} {when} ({first}); mend it, or name "
+            f"another {kind} in the config."
+        ) from error

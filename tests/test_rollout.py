@@ -137,7 +137,7 @@ def test_a_rollout_can_be_left_early(model: Wan) -> None:
     rollout = Rollout(model, Window(2), FEW)
     endless = rollout(text(), frames=10**9)
     first = [next(endless) for _ in range(3)]
-    endless.close()  # type: ignore[attr-defined]
+    del endless
     assert torch.equal(video(first), video(rollout(text(), 6)))
 
 
@@ -318,9 +318,10 @@ class Wrong(Window):
 )
 def test_a_policy_whose_plan_cannot_be_read_is_told(model: Wan, plan: ReadPlan, sentence: str) -> None:
     made: list[Block] = []
-    with pytest.raises(ValueError, match="block 2") as error:
+    with pytest.raises(UserError, match="block 2") as error:
         made.extend(Rollout(model, Wrong(plan), FEW)(text(), 8))
-    assert str(error.value).startswith(sentence)
+    told = "The cache policy Wrong cannot be followed at block 2 (denoise, level 0): "
+    assert str(error.value).startswith(told + sentence)
 
 
 def test_a_forgotten_frame_cannot_be_read(model: Wan) -> None:
@@ -328,7 +329,7 @@ def test_a_forgotten_frame_cannot_be_read(model: Wan) -> None:
         def live(self, start: int, block: int) -> frozenset[int]:
             return super().live(start, block) - {0}
 
-    with pytest.raises(ValueError, match=r"The plan of block 1 reads frame 0, which is not in the memory"):
+    with pytest.raises(UserError, match=r"Forgetful .*: The plan of block 1 reads frame 0, which is not in the memory"):
         list(Rollout(model, Forgetful(2), FEW)(text(), 8))
 
 

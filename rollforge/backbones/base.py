@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rollforge.memory.base import Memory
 from rollforge.spec import ModelSpec
+from rollforge.state import State
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,14 @@ class DecodeStream(ABC):
     @abstractmethod
     def __call__(self, latents: Tensor) -> Tensor:
         """The next latents ``[B, F, C, H, W]`` to the pixel frames they complete, ``[B, T, 3, H, W]`` in 0..1."""
+
+    @abstractmethod
+    def state_dict(self) -> State:
+        """What is carried over to the next latents; empty where nothing is."""
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None:
+        """Takes up, on a new stream, what ``state_dict`` told."""
 
 
 class VideoCodec(nn.Module, ABC):

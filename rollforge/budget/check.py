@@ -8,27 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
-
 from rollforge.budget.free import bytes_on, free_memory
 from rollforge.budget.settings import fitting, savings
 from rollforge.budget.table import Budget
 from rollforge.budget.work import Work, budget_of, work_of
 from rollforge.data.requests import Request
-from rollforge.errors import UserError
+from rollforge.errors import UserError, ran_out
 
 if TYPE_CHECKING:
     from rollforge.module import RolloutModule
 
 log = logging.getLogger(__name__)
-
-NO_MEMORY = (  # what torch says in a plain RuntimeError
-    "not enough memory",
-    "can't allocate memory",
-    "Cannot allocate memory",
-    "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
 
 
 @dataclass(frozen=True)
@@ -96,10 +86,3 @@ class Guard:
         if not told:
             return "Free memory that other programs hold, or take a smaller height and width."
         return f"Free memory that other programs hold, or set {told[0]}{', or '.join(['', *told[1:]])}."
-
-
-def ran_out(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)

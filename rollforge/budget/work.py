@@ -23,6 +23,7 @@ from torch import nn
 from rollforge.backbones.base import Backbone, VideoCodec
 from rollforge.budget.decoder import footprint, tensors_in
 from rollforge.budget.table import Budget, Line
+from rollforge.errors import blamed
 from rollforge.memory import KVCodec, Plain, Rope
 from rollforge.policies.base import CachePolicy
 from rollforge.samplers.base import Sampler
@@ -150,7 +151,8 @@ def _decoding(work: Work) -> Iterable[Line]:
 def context(work: Work, policy: CachePolicy) -> tuple[int, int]:
     """Frames of the buffers in view, and the most frames of which raw keys and values are kept at once."""
     block = work.spec.block
-    return policy.visible(block) + block, _raw_frames(policy, block, work.frames, work.all_raw)
+    with blamed("cache policy", policy, "telling how many frames it keeps"):
+        return policy.visible(block) + block, _raw_frames(policy, block, work.frames, work.all_raw)
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 class KVCodec(ABC):
-    """Encodes and decodes raw keys and values of one frame and layer, ``[B, tokens, heads, head_dim]`` each."""
+    """Encodes and decodes raw keys and values of one frame and layer, ``[B, tokens, heads, head_dim]`` each.
+
+    What is kept is plain: tensors, numbers and strings in tuples, lists and dicts, so that a snapshot can hold it.
+    """
 
     @abstractmethod
     def encode(self, k: Tensor, v: Tensor) -> Any:

@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rollforge.errors import UserError, blamed
 from rollforge.memory.attention import attention
 from rollforge.memory.base import Memory, Projection
 from rollforge.memory.kv import KVCodec, Plain
 from rollforge.memory.rope import Rope, Rotation, rotate
 from rollforge.spec import ModelSpec, ReadPlan, Step
+from rollforge.state import State, moved, odd
 
 Entry = tuple[int, int]
 
@@ -98,7 +100,8 @@ class RolloutMemory(Memory):
 
     def _follow_rope(self, step: Step) -> None:
         """Everything is rotated anew where the temporal frequencies have changed."""
-        frequencies = self.rope.temporal(self.spec, step)
+        with blamed("rotary embedding", self.rope, f"at block {step.index}"):
+            frequencies = self.rope.temporal(self.spec, step)
         if self._frequencies is None or not torch.equal(frequencies, self._frequencies):
             self._frequencies, self._rotations = frequencies, {}
             self._invalidate({content for content, _ in self._slots})
@@ -139,7 +142,8 @@ class RolloutMemory(Memory):
             for n, frame in enumerate(step.frames):
                 rows = slice(n * size, (n + 1) * size)
                 layers = [self._staged[layer] for layer in range(self.spec.layers)]
-                self.raw[frame] = [self.kv_codec.encode(k[:, rows], v[:, rows]) for k, v in layers]
+                with blamed("KV codec", self.kv_codec, f"encoding frame {frame}"):
+                    self.raw[frame] = [self.kv_codec.encode(k[:, rows], v[:, rows]) for k, v in layers]
             self._invalidate(written)
         kept = live if revisited is None or not self.rope.constant else live & (revisited | written)
         if step.phase.writes or revisited is not None:
@@ -156,11 +160,47 @@ class RolloutMemory(Memory):
             self._texts[layer, key] = project()
         return self._texts[layer, key]
 
+    def state_dict(self) -> State:
+        """All that later passes depend on, between two passes.
+
+        Each live frame is there once: as its raw keys and values, from which its slot is filled anew, or else as it
+        lies in its slot.
+        """
+        if where := odd(self.raw):
+            raise UserError(
+                f"{type(self.kv_codec).__name__} keeps keys and values that are neither tensors nor plain data "
+                f"({where}); let its encode answer those, or roll without snapshots."
+            )
+        bare = [slot for slot, entry in enumerate(self._slots) if entry in self._shown and entry[0] not in self.raw]
+        held = {
+            layer: [view.copy_of(view.slots.index(self._slots[slot]), self.spec.tokens) for slot in bare]
+            for layer, view in self._views.items()
+        }
+        return {"raw": self.raw, "slots": self._slots, "bare": bare, "held": held, "frequencies": self._frequencies}
+
+    def load_state_dict(self, state: State, device: torch.device) -> None:
+        """Takes up, in a new memory on ``device``, what ``state_dict`` told."""
+        state = moved(state, device)
+        self.raw, self._slots, self._frequencies = state["raw"], state["slots"], state["frequencies"]
+        self._shown = {self._slots[slot] for slot in state["bare"]}
+        for layer, pieces in state["held"].items():
+            if pieces:
+                k, v = pieces[0]
+                view = self._views[layer] = self._blank(k, v, self.visible + self.spec.block)
+                view.slots = [entry if entry in self._shown else None for entry in self._slots]
+                for slot, piece in zip(state["bare"], pieces, strict=True):
+                    view.put(slot, *piece)
+
+    def _blank(self, k: Tensor, v: Tensor, frames: int) -> _View:
+        """An empty buffer for that many frames, for keys and values like these."""
+        rows = frames * self.spec.tokens
+        return _View(k.new_zeros(k.shape[0], rows, *k.shape[2:]), v.new_zeros(v.shape[0], rows, *v.shape[2:]))
+
     def _view(self, layer: int, k: Tensor, v: Tensor) -> _View:
         """This layer's buffer, holding the plan: only slots whose entry changed are rotated and copied."""
-        view, rows = self._views.get(layer), self.visible * self.spec.tokens + k.shape[1]
-        if view is None or view.keys.shape[1] < rows:
-            larger = _View(k.new_zeros(k.shape[0], rows, *k.shape[2:]), v.new_zeros(v.shape[0], rows, *v.shape[2:]))
+        view, frames = self._views.get(layer), self.visible + k.shape[1] // self.spec.tokens
+        if view is None or view.keys.shape[1] < frames * self.spec.tokens:
+            larger = self._blank(k, v, frames)
             view = self._views[layer] = view.moved_to(larger) if view else larger
         held = [*view.slots, *[None] * len(self._slots)]
         changed = [slot for slot, entry in enumerate(self._slots) if entry != held[slot]]
@@ -179,7 +219,9 @@ class RolloutMemory(Memory):
         """Rotated keys, and values, of each of these entries."""
         if not entries:
             return []
-        keys, values = zip(*(self.kv_codec.decode(self.raw[content][layer]) for content, _ in entries), strict=True)
+        with blamed("KV codec", self.kv_codec, f"decoding frames for layer {layer}"):
+            decoded = [self.kv_codec.decode(self.raw[content][layer]) for content, _ in entries]
+        keys, values = zip(*decoded, strict=True)
         rotated = rotate(torch.cat(keys, dim=1), self._rotation([time for _, time in entries], device))
         return list(zip(rotated.split(self.spec.tokens, dim=1), values, strict=True))
 
@@ -192,7 +234,8 @@ class RolloutMemory(Memory):
     def _rotation(self, times: Sequence[int], device: torch.device) -> Rotation:
         key = tuple(times)
         if key not in self._rotations:
-            self._rotations[key] = self.rope.rotation(self.spec, key, device, self._step)
+            with blamed("rotary embedding", self.rope, f"at time indices {min(key)} to {max(key)}"):
+                self._rotations[key] = self.rope.rotation(self.spec, key, device, self._step)
         return self._rotations[key]
 
 

@@ -7,7 +7,6 @@ are float64 products of position and frequency, cast once, so positions far beyo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -34,7 +33,6 @@ def axis_frequencies(pairs: int, theta: float) -> Tensor:
     return theta ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
 
 
-@dataclass(frozen=True)
 class Rope:
     """Rotary embedding with Wan's temporal frequencies.
 
@@ -42,10 +40,12 @@ class Rope:
         theta: base of the geometric series of frequencies, on all three axes.
     """
 
-    theta: float = 10000.0
     constant: ClassVar[bool] = True
     """Whether the temporal frequencies are the same at every step. A transform that overrides ``temporal`` is taken to
     change them, and makes the memory keep and turn every key, unless it says True."""
+
+    def __init__(self, theta: float = 10000.0) -> None:
+        self.theta = theta
 
     def __init_subclass__(cls) -> None:
         if "temporal" in cls.__dict__ and "constant" not in cls.__dict__:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +12,6 @@ from rollforge.objectives.flow import TeacherForcing
 from rollforge.policies import Window
 from rollforge.rollout import Rollout
 from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Passes, Sampler, add_noise, shifted
-from rollforge.spec import Phase
 
 if TYPE_CHECKING:
     from rollforge.module import RolloutModule
@@ -75,4 +73,4 @@ class _OneStep(Sampler):
             flow = yield Pass(step, x, level)
             clean = x - (level / TIMESTEPS)[..., None, None, None] * flow
             yield Finished(step, clean)
-            yield Pass(replace(step, phase=Phase.COMMIT), clean, 0.0)
+            yield from self.commit(step, clean, job.noise)

@@ -6,13 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from rollforge.spec import PromptSwitch, ReadPlan, Step
+from rollforge.state import Stateful
 
 
-class CachePolicy(ABC):
+class CachePolicy(Stateful, ABC):
     """A pure function from a step to a table of ``(content frame, time index)`` pairs.
 
     ``plan`` may be called in any order and any number of times. ``live`` tells the memory what to keep: everything
-    else is forgotten as soon as a block is committed.
+    else is forgotten as soon as a block is committed. What a policy learns from ``on_commit`` and ``on_event`` it keeps
+    in plain attributes, which snapshots save.
     """
 
     @abstractmethod
@@ -34,7 +36,7 @@ class CachePolicy(ABC):
     def visible(self, block: int) -> int:
         """An upper bound on the context frames of any plan, so that buffers have one static size."""
 
-    def on_commit(self, step: Step) -> None:  # noqa: B027 - most policies keep no state
+    def on_commit(self, step: Step) -> None:
         """Called when the frames of ``step`` are final, before ``live`` decides what the memory forgets."""
 
     def on_event(self, event: PromptSwitch) -> Sequence[range]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from torch import Tensor
 
-from rollforge.spec import ReadPlan, Step
+from rollforge.spec import Phase, ReadPlan, Step
+from rollforge.state import Stateful
 
 TIMESTEPS = 1000.0  # the timestep of pure noise
 Level = TypeVar("Level", float, Tensor)
@@ -39,6 +40,7 @@ class Finished:
 
 
 Passes = Generator[Pass | Finished, Tensor, None]
+Noise = Callable[[Step, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,31 @@ class Job:
     """What a sampler works on: the blocks to make, in order, and their noise by ``(step, level)``."""
 
     steps: Iterable[Step]
-    noise: Callable[[Step, int], Tensor]
+    noise: Noise
 
 
-class Sampler(ABC):
-    """Denoises blocks by asking for forward passes."""
+class Sampler(Stateful, ABC):
+    """Denoises blocks by asking for forward passes.
+
+    A rollout may be cut off after any finished block. It then goes on with ``commit`` of that block and a new ``run``
+    over the blocks that follow: what else a sampler carries from block to block belongs into its attributes.
+    """
 
     lanes: tuple[str, ...] = ("prompt",)
+    timesteps: Sequence[float] = ()
+    context_noise: float = 0.0
 
     @abstractmethod
     def run(self, job: Job) -> Passes:
-        """Yields ``Pass`` requests, is sent the flow of each, and yields ``Finished`` blocks."""
+        """Yields ``Pass`` requests, is sent the flow of each, and yields ``Finished`` blocks before their commits."""
+
+    def commit(self, step: Step, clean: Tensor, noise: Noise) -> Iterator[Pass]:
+        """The passes by which a finished block enters the memories: one in each lane, at ``context_noise``."""
+        commit = replace(step, phase=Phase.COMMIT, level=len(self.timesteps))
+        if self.context_noise:
+            clean = add_noise(clean, noise(step, commit.level), self.context_noise)
+        for lane in self.lanes:
+            yield Pass(commit, clean, self.context_noise, lane)
 
 
 def shifted(timestep: Level, shift: float) -> Level:

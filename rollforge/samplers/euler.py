@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rollforge.errors import UserError
-from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Passes, Sampler, add_noise, shifted
-from rollforge.spec import Phase
+from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Passes, Sampler, shifted
 
 
 class Euler(Sampler):
@@ -38,8 +37,4 @@ class Euler(Sampler):
                     flow = negative + self.guidance * (flow - negative)
                 x = x + (lower - t) / TIMESTEPS * flow
             yield Finished(step, x)
-            commit = replace(step, phase=Phase.COMMIT, level=len(self.timesteps))
-            if self.context_noise:
-                x = add_noise(x, job.noise(step, commit.level), self.context_noise)
-            for lane in self.lanes:
-                yield Pass(commit, x, self.context_noise, lane)
+            yield from self.commit(step, x, job.noise)

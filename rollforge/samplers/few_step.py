@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from rollforge.errors import UserError
 from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Passes, Sampler, add_noise, shifted
-from rollforge.spec import Phase
 
 
 class FewStep(Sampler):
@@ -37,7 +36,4 @@ class FewStep(Sampler):
                 if t != self.timesteps[-1]:
                     x = add_noise(clean, job.noise(step, level + 1), self.timesteps[level + 1])
             yield Finished(step, clean)
-            commit = replace(step, phase=Phase.COMMIT, level=len(self.timesteps))
-            if self.context_noise:
-                clean = add_noise(clean, job.noise(step, commit.level), self.context_noise)
-            yield Pass(commit, clean, self.context_noise)
+            yield from self.commit(step, clean, job.noise)

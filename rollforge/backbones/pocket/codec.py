@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from rollforge.backbones.base import DecodeStream, VideoCodec
 from rollforge.backbones.weights import load_weights, named, shipped
+from rollforge.state import State
 
 
 class Residual(nn.Module):
@@ -95,3 +96,9 @@ class _Frames(DecodeStream):
 
     def __call__(self, latents: Tensor) -> Tensor:
         return self.codec.pixels(latents).clamp(0, 1)
+
+    def state_dict(self) -> State:
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        pass

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rollforge.backbones.base import DecodeStream, VideoCodec
 from rollforge.errors import UserError
+from rollforge.state import State, moved
 
 DType = Literal["auto", "bf16", "fp32"]
 
@@ -81,6 +82,12 @@ class PlacedStream(DecodeStream):
 
     def __call__(self, latents: Tensor) -> Tensor:
         return self.submit(latents)()
+
+    def state_dict(self) -> State:
+        return {"carried": self.state, "shape": self.shape}
+
+    def load_state_dict(self, state: State) -> None:
+        self.state, self.shape = moved(state["carried"], self.codec.where), state["shape"]
 
     def submit(self, latents: Tensor) -> Callable[[], Tensor]:
         """Starts on the next latents; what it returns gives their frames.

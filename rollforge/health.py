@@ -1,0 +1,74 @@
+"""Looks at every finished block before it is shown and committed: one that is no video would spoil all that follow."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from rollforge.errors import UserError
+from rollforge.spec import Step
+
+log = logging.getLogger(__name__)
+
+OTHER_SEED = 1_000_003  # added to the seed for each new attempt at a block
+
+
+@dataclass(frozen=True)
+class BlockCheck:
+    """What happens to a block with numbers that are not finite, or too large to be latents.
+
+    Args:
+        action: ``stop`` ends the rollout and keeps what was made before; ``warn`` says so and goes on; ``retry`` makes
+            the block again from other noise, and stops when that does not help.
+        limit: the largest absolute value of a sound latent; normalised latents have a standard deviation near 1.
+        attempts: how often ``retry`` tries again.
+    """
+
+    action: Literal["stop", "warn", "retry"] = "stop"
+    limit: float = 50.0
+    attempts: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.limit > 0 or self.attempts < 1:
+            raise UserError(
+                f"BlockCheck: limit must be above 0 and attempts 1 or more, not {self.limit} and {self.attempts}."
+            )
+
+    def sound(self, step: Step, latents: Tensor, attempt: int, seconds: float) -> bool:
+        """Whether a block made at ``attempt`` (0, 1, ...) is used; ``seconds`` is where it starts in the video.
+
+        Raises ``UserError``, with the statistics of the block, where the rollout must stop.
+        """
+        largest = latents.detach().float().abs().amax().item()  # not a number where one is in there
+        if largest <= self.limit:
+            return True
+        told = f"Block {step.index} (at {seconds:.1f} s) {_wrong(latents, self.limit)}"
+        if self.action == "warn":
+            log.warning("%s; the rollout goes on, as model.check says.", told)
+            return True
+        if self.action == "retry" and attempt < self.attempts:
+            log.warning("%s; it is made again from other noise (%d of %d).", told, attempt + 1, self.attempts)
+            return False
+        tried = f" and {attempt} other attempts were no better" if attempt else ""
+        raise UserError(
+            f"{told}{tried}; check the weights, the precision and the guidance, or let model.check.action be 'warn' "
+            "to go on all the same."
+        )
+
+
+def _wrong(latents: Tensor, limit: float) -> str:
+    """What is wrong with a block, and its statistics."""
+    values = latents.detach().float()
+    finite = values[values.isfinite()]
+    bad = values.numel() - finite.numel()
+    figures = (
+        f"mean {finite.mean().item():.3g}, standard deviation {finite.std(unbiased=False).item():.3g}, largest "
+        f"{finite.abs().amax().item():.3g}"
+        if finite.numel()
+        else "none is finite"
+    )
+    what = f"holds {bad} of {values.numel()} numbers that are not finite" if bad else f"exceeds {limit:g}"
+    return f"{what} (of the finite ones: {figures})" if bad and finite.numel() else f"{what} ({figures})"

@@ -1,0 +1,294 @@
+"""One rollout in progress: drives the sampler, the policy and the memories, and can be cut off after any block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from copy import copy, deepcopy
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from rollforge.backbones.base import Condition
+from rollforge.errors import UserError, blamed
+from rollforge.health import OTHER_SEED
+from rollforge.memory import RolloutMemory
+from rollforge.samplers.base import Finished, Job, Pass, Passes
+from rollforge.spec import Phase, PromptSwitch, ReadPlan, Step
+from rollforge.state import State, moved
+
+if TYPE_CHECKING:
+    from rollforge.rollout import Rollout
+
+Schedule = Mapping[int, Condition]
+"""The frame from which on each condition is in force; the first key is 0."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A finished block: its number, its first frame and its latents ``[B, F, C, H, W]``."""
+
+    index: int
+    start: int
+    latents: Tensor
+
+
+class Run(Iterator[Block]):
+    """One rollout in progress: its memories, its copy of the policy, and what a prompt switch reads again.
+
+    Between two blocks ``state_dict`` tells all that later blocks depend on.
+    """
+
+    def __init__(
+        self, rollout: Rollout, schedules: dict[str, Schedule], frames: int, seed: int, samples: tuple[int, ...]
+    ) -> None:
+        weight = next(rollout.backbone.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+        self.backbone, self.noise, self.check = rollout.backbone, rollout.noise, rollout.check
+        self.spec = rollout.backbone.spec
+        self.policy, self.sampler = deepcopy(rollout.policy), copy(rollout.sampler)
+        self.schedules = {
+            lane: {start: kept.to(self.device, self.dtype) for start, kept in schedule.items()}
+            for lane, schedule in schedules.items()
+        }
+        self.switches = [start for start in self.schedules["prompt"] if start]
+        with blamed("cache policy", self.policy, "telling how many frames it shows"):
+            visible = self.policy.visible(self.spec.block)
+        self.memories = {lane: RolloutMemory(self.spec, visible, rollout.rope, rollout.kv_codec) for lane in schedules}
+        self.finished: dict[int, Tensor] = {}  # live frames' latents, kept while a switch may read them again
+        self.frames, self.seed, self.samples = frames, seed, samples
+        self.index, self.start = 0, 0  # of the next block
+        self.pending: tuple[Step, Tensor] | None = None  # a block that is shown and not yet committed
+        self.attempts: dict[int, int] = {}  # blocks that were made again, and how often
+        self._blocks: Iterator[Block] = iter(())
+
+    def __next__(self) -> Block:
+        return next(self._blocks)
+
+    def state_dict(self, kv: bool = True) -> State:
+        """What the blocks to come depend on.
+
+        Without ``kv`` it leaves out what committing the finished latents once more brings back.
+        """
+        state: State = {"index": self.index, "start": self.start, "attempts": self.attempts}
+        if kv:
+            with blamed("cache policy", self.policy, "telling its state"):
+                state["policy"] = self.policy.state_dict()
+            with blamed("sampler", self.sampler, "telling its state"):
+                state["sampler"] = self.sampler.state_dict()
+            pending = self.pending and {"index": self.pending[0].index, "start": self.pending[0].start}
+            state |= {
+                "pending": pending and pending | {"latents": self.pending[1]},  # type: ignore[index] # it is there
+                "switches": self.switches,
+                "finished": self.finished,
+                "memories": {lane: memory.state_dict() for lane, memory in self.memories.items()},
+            }
+        return state
+
+    def begin(self, given: Tensor | None) -> Self:
+        """From the first block on."""
+        self._blocks = chain(self._prefill(given), self._sample())
+        return self
+
+    def go_on(self, state: State, given: Tensor | None, finished: Iterable[Tensor]) -> Self:
+        """From where ``state`` was told; without its memories, after committing the ``finished`` latents again."""
+        self.attempts = dict(state["attempts"])
+        if "memories" in state:
+            self._load(state)
+            self._blocks = chain(self._prefill(given, self.start), self._sample())
+        else:
+            self._blocks = chain(self._replay(given, finished, state["start"]), self._sample())
+        return self
+
+    def _load(self, state: State) -> None:
+        self.index, self.start, self.switches = state["index"], state["start"], list(state["switches"])
+        self.finished = moved(state["finished"], self.device)
+        self.policy.load_state_dict(state["policy"])
+        self.sampler.load_state_dict(moved(state["sampler"], self.device))
+        for lane, memory in self.memories.items():
+            memory.load_state_dict(state["memories"][lane], self.device)
+        if pending := state["pending"]:
+            step = Step(pending["index"], pending["start"], self.spec.block)
+            self.pending = step, pending["latents"].to(self.device)
+
+    def _replay(self, given: Tensor | None, finished: Iterable[Tensor], start: int) -> Iterator[Block]:
+        """Commits what is finished, block by block, and shows only given blocks that have not been shown."""
+        blocks = iter(finished)
+        for block in self._prefill(given):
+            if block.start >= start:
+                yield block
+            elif next(blocks, None) is None:
+                break
+        for latents in blocks:
+            for step in self._steps(once=True):
+                self._finish(step, latents.to(self.device))
+                self._commit()
+        if self.start < start:
+            raise UserError(
+                f"The kept latents end at frame {self.start}, the snapshot at frame {start}; take an older snapshot."
+            )
+
+    def _sample(self) -> Iterator[Block]:
+        """Makes blocks. One that is not sound may be made again; nothing of it has been committed."""
+        self._commit()
+        while self.start < self.frames:
+            with blamed("sampler", self.sampler, f"at block {self.index}"):
+                passes = self.sampler.run(Job(self._steps(), self._draw))
+            answer: Tensor | None = None
+            while (request := self._next(passes, answer)) is not None:
+                answer = None
+                if isinstance(request, Pass):
+                    answer = self._forward(request)
+                    if request.step.phase is Phase.COMMIT:
+                        self.pending = None
+                elif self._sound(request):
+                    self._finish(request.step, request.latents)
+                    yield Block(request.step.index, request.step.start, request.latents)
+                else:
+                    break
+            else:
+                return
+
+    def _next(self, passes: Passes, answer: Tensor | None) -> Pass | Finished | None:
+        """What the sampler wants next; nothing when it is through."""
+        with blamed("sampler", self.sampler, f"at block {self.index}"):
+            try:
+                return passes.send(answer) if answer is not None else next(passes)
+            except StopIteration:
+                return None
+
+    def _sound(self, made: Finished) -> bool:
+        step, latents = made.step, made.latents
+        attempt = self.attempts.get(step.index, 0)
+        if self.check is None or self.check.sound(step, latents, attempt, step.start / self.spec.fps):
+            return True
+        self.attempts[step.index] = attempt + 1
+        return False
+
+    def _finish(self, step: Step, latents: Tensor) -> None:
+        """A block is done: from here on a snapshot can go on."""
+        self._keep(step, latents)
+        self.pending, self.index, self.start = (step, latents), step.index + 1, step.frames.stop
+
+    def _commit(self) -> None:
+        """The commit of a block that was shown when the rollout was cut off."""
+        if self.pending:
+            step, latents = self.pending
+            for request in self.sampler.commit(step, latents, self._draw):
+                self._forward(request)
+            self.pending = None
+
+    def _steps(self, once: bool = False) -> Iterator[Step]:
+        """The blocks to make. Prompt switches are dealt with as their block is asked for, before its first pass."""
+        index, start = self.index, self.start
+        while start < self.frames:
+            step = Step(index, start, self.spec.block)
+            if self.switches and self.switches[0] <= start:
+                self.switches = [switch for switch in self.switches if switch > start]
+                if start:
+                    self._switch(step)
+            yield step
+            if once:
+                return
+            index, start = index + 1, start + self.spec.block
+
+    def _switch(self, step: Step) -> None:
+        """Tells the policy of a new prompt and reads the frames it names again, oldest first."""
+        with self._asking("about a new prompt", step):
+            again = list(self.policy.on_event(PromptSwitch(step)))
+        for frames in again:
+            if missing := [frame for frame in frames if frame not in self.finished]:
+                raise UserError(
+                    f"The cache policy {type(self.policy).__name__} wants to read frame {missing[0]} again at block "
+                    f"{step.index}, which is not live; its live() must name it."
+                )
+            latents = torch.cat([self.finished[frame] for frame in frames], dim=1)
+            past = Step(step.index, frames.start, self.spec.block, Phase.RECACHE, count=len(frames))
+            for lane in self.sampler.lanes:
+                self._forward(Pass(past, latents, 0.0, lane), step.start)
+
+    @torch.no_grad()
+    def _forward(self, request: Pass, now: int | None = None) -> Tensor:
+        """Runs one pass. ``now`` is the frame that the rollout has come to, where it is not the pass's own."""
+        step, latents = request.step, request.latents
+        if step.phase is Phase.COMMIT and step.frames.stop >= self.frames:
+            return latents  # nothing will read the last block
+        now = step.start if now is None else now
+        memory, plan = self.memories[request.lane], request.plan or self._plan(step)
+        self._begin(memory, step, plan)
+        timesteps = torch.as_tensor(request.timestep, dtype=torch.float32, device=self.device).expand(latents.shape[:2])
+        with blamed("backbone", self.backbone, f"at block {step.index} ({step.phase.value})"):
+            flow: Tensor = self.backbone(latents.to(self.dtype), timesteps, self._condition(request.lane, now), memory)
+        final = step.phase in (Phase.PREFILL, Phase.COMMIT)
+        reached = max(now, step.frames.stop if step.phase.writes else step.start)
+        with self._asking("which frames live", step):
+            if final and request.lane == self.sampler.lanes[-1]:  # every lane has seen the same plan
+                self.policy.on_commit(step)
+            live, revisited = self.policy.live(reached, step.block), self.policy.revisited(reached, step.block)
+        memory.end(live, revisited)
+        return flow.to(latents.dtype)
+
+    def _plan(self, step: Step) -> ReadPlan:
+        with self._asking("for its plan", step):
+            plan = self.policy.plan(step)
+        if not isinstance(plan, ReadPlan):
+            raise UserError(
+                f"The cache policy {type(self.policy).__name__} answered {plan!r:.60} for its plan of block "
+                f"{step.index}; expected a ReadPlan."
+            )
+        return plan
+
+    def _begin(self, memory: RolloutMemory, step: Step, plan: ReadPlan) -> None:
+        try:
+            memory.begin(step, plan)
+        except ValueError as error:
+            raise UserError(
+                f"The cache policy {type(self.policy).__name__} cannot be followed at block {step.index} "
+                f"({step.phase.value}, level {step.level}): {error}"
+            ) from error
+
+    def _asking(self, what: str, step: Step) -> AbstractContextManager[None]:
+        when = f"asked {what} at block {step.index} ({step.phase.value}, level {step.level})"
+        return blamed("cache policy", self.policy, when)
+
+    def _condition(self, lane: str, frame: int) -> Condition:
+        """The condition in force at a frame."""
+        schedule = self.schedules[lane]
+        return schedule[max(start for start in schedule if start <= frame)]
+
+    def _prefill(self, given: Tensor | None, shown: int = 0) -> Iterator[Block]:
+        """Lets given frames enter the memories, but those before ``shown``, which have."""
+        for step in _given_steps(0 if given is None else given.shape[1], self.spec.block):
+            if step.start >= shown and given is not None:
+                latents = given[:, step.frames.start : step.frames.stop].to(self.device, torch.float32)
+                for lane in self.sampler.lanes:
+                    self._forward(Pass(step, latents, 0.0, lane))
+                self._keep(step, latents)
+                self.index, self.start = step.index + 1, step.frames.stop
+                yield Block(step.index, step.start, latents)
+
+    def _keep(self, step: Step, latents: Tensor) -> None:
+        if not self.switches:
+            self.finished.clear()
+            return
+        self.finished |= dict(zip(step.frames, latents.split(1, dim=1), strict=True))
+        with self._asking("which frames live", step):
+            live = self.policy.live(step.frames.stop, step.block)
+        self.finished = {frame: kept for frame, kept in self.finished.items() if frame in live}
+
+    def _draw(self, step: Step, level: int) -> Tensor:
+        seed = self.seed + OTHER_SEED * self.attempts.get(step.index, 0)
+        with blamed("noise prior", self.noise, f"at block {step.index}, level {level}"):
+            drawn = self.noise.batch(seed, self.samples, step.frames, level, self.spec.latent_shape)
+        return drawn.to(self.device)
+
+
+def _given_steps(frames: int, block: int) -> Iterator[Step]:
+    """Given frames as passes: what fills no whole block first, then whole blocks."""
+    rest, start = frames % block, 0
+    for index, count in enumerate([*([rest] if rest else []), *[block] * (frames // block)]):
+        yield Step(index, start, block, Phase.PREFILL, count=None if count == block else count)
+        start += count

@@ -1,0 +1,91 @@
+"""Videos in the making: rolled, decoded and checked block by block, and able to go on after a cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rollforge.data.requests import Request
+from rollforge.errors import blamed
+from rollforge.policies.base import CachePolicy
+from rollforge.rollout import Rollout
+from rollforge.state import State
+
+if TYPE_CHECKING:
+    from rollforge.module import RolloutModule
+
+
+class Take(Iterator[Tensor]):
+    """Pixel frames uint8 ``[B, T, H, W, 3]`` of requests that are rolled together, on the CPU, block by block.
+
+    Args:
+        module: the model.
+        requests: of one length and seed.
+        policy: in place of the module's own.
+        state: go on from there: what ``state_dict`` told after a block of the same take.
+        finished: with a state told without its keys and values, the latents of all blocks until then, in order.
+    """
+
+    def __init__(
+        self,
+        module: RolloutModule,
+        requests: Sequence[Request],
+        policy: CachePolicy | None = None,
+        state: State | None = None,
+        finished: Iterable[Tensor] = (),
+    ) -> None:
+        self.codec, self.sampler = module.codec, module.sampler
+        rollout = Rollout(
+            module.backbone, policy or module.policy, module.sampler, module.noise, module.rope, module.kv_codec,
+            module.check,
+        )  # fmt: skip
+        starts = sorted({start for request in requests for start in request.prompts})
+        prompts = {start: module.condition([request.prompt_at(start) for request in requests]) for start in starts}
+        self.condition_ids = [condition.id for condition in prompts.values()]
+        guided = "negative" in module.sampler.lanes
+        self.blocks = rollout(
+            prompts,
+            requests[0].frames,
+            requests[0].seed,
+            samples=[request.sample for request in requests],
+            negative=module.condition([module.negative] * len(requests)) if guided else None,
+            given=module.given(requests),
+            state=state["blocks"] if state else None,
+            finished=finished,
+        )
+        with blamed("codec", self.codec, "beginning a video"):
+            self.decoder = self.codec.stream()
+            self.left = self.codec.pixel_frames(requests[0].frames)
+        self.latents = torch.zeros(0)  # of the last block
+        if state:
+            with blamed("codec", self.codec, "going on with a video"):
+                self.decoder.load_state_dict(state["decoder"])
+            self.left = state["left"]
+
+    @property
+    def made(self) -> int:
+        """Blocks made so far, those before a cut included."""
+        return self.blocks.index
+
+    @torch.no_grad()
+    def __next__(self) -> Tensor:
+        block = next(self.blocks)
+        with blamed("codec", self.codec, f"decoding block {block.index}"):
+            video = to_bytes(self.decoder(block.latents))[:, : self.left]
+        self.left -= video.shape[1]
+        self.latents = block.latents
+        return video
+
+    def state_dict(self, kv: bool = True) -> State:
+        """What the blocks to come depend on; without ``kv``, less what committing the finished latents brings back."""
+        with blamed("codec", self.codec, "telling its state"):
+            decoder = self.decoder.state_dict()
+        return {"blocks": self.blocks.state_dict(kv), "decoder": decoder, "left": self.left}
+
+
+def to_bytes(video: Tensor) -> Tensor:
+    """Pixel frames ``[B, T, 3, H, W]`` in 0..1 to uint8 ``[B, T, H, W, 3]`` on the CPU."""
+    return (video.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu()
