@@ -50,7 +50,7 @@ class WorldTruth(Metric):
         self.tolerance = tolerance
 
     def start(self, prompt: str, fps: float, blocks: Blocks | None = None) -> None:
-        scene = Scene.parse(prompt)
+        scene = opening_scene(prompt)
         if not scene.complete:
             raise UserError(
                 f"WorldTruth cannot tell what is true of {prompt!r}, which leaves something unsaid; "
@@ -91,7 +91,7 @@ class WorldTruth(Metric):
         }
 
     def truth(self, prompt: str, seed: int, frames: int) -> Tensor:
-        return torch.from_numpy(render(Scene.parse(prompt), seed, frames)[0])
+        return torch.from_numpy(render(opening_scene(prompt), seed, frames)[0])
 
     def state_dict(self) -> State:
         carried = {"opening": self.opening, "path": self.path, "next": self.next}
@@ -120,6 +120,11 @@ class WorldTruth(Metric):
         known, places = torch.stack(found, 1), torch.stack(centres, 1)
         strays = self.strays.count(small, visible, self.tolerance, known, ((places - HALF) / 2).long())
         return known, torch.stack(errors, 1).mean(1), places, strays
+
+
+def opening_scene(prompt: str) -> Scene:
+    """What is true of a video: what the first of its prompts says, and later ones may leave unsaid."""
+    return Scene.parse(prompt.partition(" | ")[0])
 
 
 def _colour_error(video: Tensor, visible: Tensor, template: Template, top: list[int], left: list[int]) -> Tensor:

@@ -16,15 +16,29 @@ class Euler(Sampler):
         shift: moves the levels towards noise; 1 spaces them evenly.
         guidance: classifier-free guidance scale; 1 turns it off and saves half the work.
         context_noise: timestep of the commit pass whose keys and values later blocks read.
+        guided_blocks: guidance ends after that many blocks; unset, it never does. What comes later has a history to go
+            by, and takes half the passes.
     """
 
-    def __init__(self, steps: int = 32, shift: float = 5.0, guidance: float = 1.0, context_noise: float = 0.0) -> None:
-        if steps < 1:
-            raise UserError(f"Euler: steps must be 1 or more, not {steps}.")
+    def __init__(
+        self,
+        steps: int = 32,
+        shift: float = 5.0,
+        guidance: float = 1.0,
+        context_noise: float = 0.0,
+        guided_blocks: int | None = None,
+    ) -> None:
+        for name, value in (("steps", steps), ("guided_blocks", guided_blocks)):
+            if value is not None and value < 1:
+                raise UserError(f"Euler: {name} must be 1 or more, not {value}.")
         levels = [TIMESTEPS * (1 - n / steps) for n in range(steps)]
         self.timesteps = [*(shifted(t, shift) for t in levels), 0.0]
-        self.guidance, self.context_noise = guidance, context_noise
+        self.guidance, self.context_noise, self.guided_blocks = guidance, context_noise, guided_blocks
         self.lanes = ("prompt",) if guidance == 1 else ("prompt", "negative")
+
+    def guides(self, index: int) -> bool:
+        """Whether block number ``index`` is made with guidance."""
+        return self.guidance != 1 and (self.guided_blocks is None or index < self.guided_blocks)
 
     def run(self, job: Job) -> Passes:
         for step in job.steps:
@@ -32,7 +46,7 @@ class Euler(Sampler):
             for level, (t, lower) in enumerate(zip(self.timesteps, self.timesteps[1:], strict=False)):
                 now = replace(step, level=level)
                 flow = yield Pass(now, x, t)
-                if self.guidance != 1:
+                if self.guides(step.index):
                     negative = yield Pass(now, x, t, lane="negative")
                     flow = negative + self.guidance * (flow - negative)
                 x = x + (lower - t) / TIMESTEPS * flow

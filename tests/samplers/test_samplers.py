@@ -116,6 +116,18 @@ def test_guidance_runs_and_commits_both_lanes() -> None:
     assert all(torch.equal(p.latents, finished[0]) and p.timestep == 0 for p in passes[4:])
 
 
+def test_guidance_may_end_after_the_opening() -> None:
+    _, whole, _ = drive(Euler(steps=3, guidance=4.0), blocks=2)
+    _, plain, _ = drive(Euler(steps=3), blocks=4)
+    passes, finished, order = drive(Euler(steps=3, guidance=4.0, guided_blocks=2), blocks=4)
+    assert all(torch.equal(one, other) for one, other in zip(finished, [*whole, *plain[2:]], strict=True))
+    later = order[order.index("finished", 10) + 3 :]
+    assert later == [*["denoise prompt"] * 3, "finished", "commit prompt", "commit negative"] * 2
+    assert len(passes) == 2 * (6 + 2) + 2 * (3 + 2)
+    with pytest.raises(UserError, match="guided_blocks"):
+        Euler(guided_blocks=0)
+
+
 def test_no_guidance_is_one_lane() -> None:
     assert FewStep().lanes == Euler(steps=2).lanes == ("prompt",)
     assert drive(Euler(steps=2), blocks=1)[2] == ["denoise prompt", "denoise prompt", "finished", "commit prompt"]
