@@ -15,12 +15,18 @@ Command = Callable[[list[str]], int | None]
 
 
 def _lightning(name: str) -> Command:
-    def command(arguments: list[str]) -> None:
+    def command(arguments: list[str]) -> int:
         from rollforge.commands.lightning import run
 
-        run(name, arguments)
+        return run(name, arguments)
 
     return command
+
+
+def _test(arguments: list[str]) -> int:
+    from rollforge.commands.scoring import run, wanted
+
+    return run(arguments) if wanted(arguments) else _lightning("test")(arguments) or 0
 
 
 def _plugins(arguments: list[str]) -> None:
@@ -47,6 +53,12 @@ def _convert(arguments: list[str]) -> None:
     run(arguments)
 
 
+def _decode(arguments: list[str]) -> None:
+    from rollforge.commands.decode import run
+
+    run(arguments)
+
+
 def _doctor(arguments: list[str]) -> int:
     from rollforge.commands.doctor import run
 
@@ -55,11 +67,12 @@ def _doctor(arguments: list[str]) -> int:
 
 COMMANDS: dict[str, tuple[Command, str]] = {
     "predict": (_lightning("predict"), "roll prompts to videos: mp4, contact sheet, manifest"),
-    "test": (_lightning("test"), "roll prompts and measure what comes out"),
+    "test": (_test, "roll prompts and measure what comes out, or measure given videos"),
     "fit": (_lightning("fit"), "train the backbone (or the codec) of the same config"),
     "compare": (_compare, "measure several cache policies under the same prompts and seeds"),
     "bench": (_bench, "time the rollout: ms per block, first block apart, peak memory"),
     "doctor": (_doctor, "say whether machine, files and config will work, and how long it will take"),
+    "decode": (_decode, "decode kept latents again, with another codec if need be"),
     "convert": (_convert, "write published weights of a Wan transformer as one safetensors file"),
     "plugins": (_plugins, "list every part that a config can name, or show one"),
 }

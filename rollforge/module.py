@@ -20,7 +20,9 @@ from rollforge.backbones.weights import RANDOM
 from rollforge.data.module import RolloutData
 from rollforge.data.opening import opening_frames
 from rollforge.data.requests import Request
-from rollforge.errors import UserError
+from rollforge.errors import UserError, blamed
+from rollforge.evaluation.riding import levels
+from rollforge.health import BlockCheck
 from rollforge.memory import KVCodec, Plain, Rope
 from rollforge.metrics.base import Metric
 from rollforge.noise import IndependentNoise, NoisePrior
@@ -28,9 +30,8 @@ from rollforge.objectives.base import Clips, Objective
 from rollforge.parallel import data_parallel, draw_apart, shard
 from rollforge.policies.base import CachePolicy
 from rollforge.report.predict import VideoOutput
-from rollforge.report.scores import Scores
-from rollforge.rollout import Rollout
 from rollforge.samplers.base import Sampler
+from rollforge.take import Take
 
 
 class RolloutModule(LightningModule):
@@ -45,9 +46,10 @@ class RolloutModule(LightningModule):
         noise: where the noise of a block comes from; independent for every frame unless said.
         rope: rotary embedding; Wan's unless said.
         kv_codec: how keys and values are kept; as they are unless said.
+        check: what happens to a block that is no video (NaN, infinite, exploding); the rollout stops unless said.
         negative: the prompt that guidance leads away from; the empty one unless said.
         beside: a second policy, rolled from the same prompts and seeds and shown beside the first.
-        metrics: what ``test`` measures.
+        metrics: what ``test`` measures; ``DriftSuite`` unless said.
         objective: what ``fit`` minimises.
         ema: decay of the running average of the trained weights, which samples and the exported file use; 0 keeps none.
         optimizer: its optimizer.
@@ -64,6 +66,7 @@ class RolloutModule(LightningModule):
         noise: NoisePrior | None = None,
         rope: Rope | None = None,
         kv_codec: KVCodec | None = None,
+        check: BlockCheck | None = None,
         negative: str = "",
         beside: CachePolicy | None = None,
         metrics: list[Metric] | None = None,
@@ -76,11 +79,10 @@ class RolloutModule(LightningModule):
         self.backbone, self.conditioner, self.codec = backbone, conditioner, codec
         self.policy, self.sampler, self.beside = policy, sampler, beside
         self.noise, self.rope, self.kv_codec = noise or IndependentNoise(), rope or Rope(), kv_codec or Plain()
-        self.negative = negative
+        self.check, self.negative = check or BlockCheck(), negative
         self.metrics: list[Metric] = metrics or []
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
         self.output: VideoOutput | None = None
-        self.scores: Scores | None = None
         self.average: AveragedModel | None = None
         if objective and ema:
             self.average = AveragedModel(self.trained, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
@@ -96,37 +98,22 @@ class RolloutModule(LightningModule):
     @torch.no_grad()
     def condition(self, prompts: Sequence[str]) -> Condition:
         """Text features of prompts."""
-        features: Condition = self.conditioner(prompts)
+        with blamed("conditioner", self.conditioner, "reading prompts"):
+            features: Condition = self.conditioner(prompts)
         return features.to(self.device)
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
         """Pixel frames uint8 ``[B, T, H, W, 3]`` to latents ``[B, F, C, h, w]``, in the codec's own precision."""
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(self.device.type, enabled=False), blamed("codec", self.codec, "encoding pictures"):
             return self.codec.encode(video.permute(0, 1, 4, 2, 3).float() / 255)
 
-    def roll(self, requests: Sequence[Request], policy: CachePolicy | None = None) -> Iterator[Tensor]:
+    def roll(self, requests: Sequence[Request], policy: CachePolicy | None = None) -> Take:
         """Rolls requests of one length and seed together; yields their pixel frames uint8 ``[B, T, H, W, 3]``, on the
         CPU, block by block."""
-        rollout = Rollout(self.backbone, policy or self.policy, self.sampler, self.noise, self.rope, self.kv_codec)
-        starts = sorted({start for request in requests for start in request.prompts})
-        negative = self.condition([self.negative] * len(requests)) if "negative" in self.sampler.lanes else None
-        blocks = rollout(
-            {start: self.condition([request.prompt_at(start) for request in requests]) for start in starts},
-            requests[0].frames,
-            requests[0].seed,
-            samples=[request.sample for request in requests],
-            negative=negative,
-            given=self._given(requests),
-        )
-        decode, left = self.codec.stream(), self.codec.pixel_frames(requests[0].frames)
-        for block in blocks:
-            with torch.no_grad():
-                video = to_bytes(decode(block.latents))[:, :left]
-            left -= video.shape[1]
-            yield video
+        return Take(self, requests, policy)
 
-    def _given(self, requests: Sequence[Request]) -> Tensor | None:
+    def given(self, requests: Sequence[Request]) -> Tensor | None:
         """Latents ``[B, F, C, H, W]`` of the openings, if there are any."""
         openings = [self._opening(request, request.opening) for request in requests if request.opening]
         if len({latents.shape[1] for latents in openings}) > 1:
@@ -182,10 +169,16 @@ class RolloutModule(LightningModule):
         """The videos that ``data`` asks of this model."""
         return data.requests(self.backbone.spec.fps, self._pictures)
 
+    def check_prompts(self, requests: Sequence[Request]) -> None:
+        """Raises ``UserError`` for a prompt that the conditioner cannot express."""
+        with blamed("conditioner", self.conditioner, "checking prompts"):
+            self.conditioner.check([prompt for request in requests for prompt in request.prompts.values()])
+
     @property
     def _pictures(self) -> int:
         """Pixel frames of a latent frame that is not the first."""
-        return self.codec.pixel_frames(2) - self.codec.pixel_frames(1)
+        with blamed("codec", self.codec, "telling how many frames it makes"):
+            return self.codec.pixel_frames(2) - self.codec.pixel_frames(1)
 
     @property
     def fps(self) -> float:
@@ -195,21 +188,29 @@ class RolloutModule(LightningModule):
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the video in pixels."""
-        return self.codec.pixel_size(self.backbone.spec.width, self.backbone.spec.height)
+        with blamed("codec", self.codec, "telling its pixel size"):
+            return self.codec.pixel_size(self.backbone.spec.width, self.backbone.spec.height)
+
+    def on_predict_start(self) -> None:
+        if self.output is not None:
+            self.output.stop.install()  # here, since Lightning has now installed its own handlers
+
+    def on_test_start(self) -> None:
+        self.on_predict_start()
 
     def predict_step(self, batch: list[Request], batch_idx: int) -> Tensor | None:
         """Rolls requests: into ``output`` where there is one, else returned as uint8 ``[B, T, H, W, 3]``."""
         if self.output is None:
             return torch.cat(list(self.roll(batch)), dim=1)
-        for request in batch:
-            self.output.make(self, request)
+        self.output.make(self, batch)
         return None
 
     def test_step(self, batch: list[Request], batch_idx: int) -> None:
-        """Rolls requests and measures them."""
-        if self.scores is None:
-            self.scores = Scores()
-        self.scores.measure(self, batch)
+        """Rolls requests and measures them: into ``output`` where there is one, else each level is logged."""
+        if self.output is None:
+            self.log_dict(levels(self, batch), batch_size=len(batch))
+            return
+        self.output.make(self, batch)
 
     def on_train_start(self) -> None:
         self.draws = torch.initial_seed()
@@ -223,7 +224,8 @@ class RolloutModule(LightningModule):
         assert self.objective is not None
         for part in (self.backbone, self.codec, self.conditioner):
             part.train(part is self.trained)
-        losses = self.objective(self, batch)
+        with blamed("objective", self.objective, f"at step {self.global_step}"):
+            losses = self.objective(self, batch)
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, sync_dist=True)
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
@@ -244,8 +246,3 @@ class RolloutModule(LightningModule):
         if self.scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
-
-
-def to_bytes(video: Tensor) -> Tensor:
-    """Pixel frames ``[B, T, 3, H, W]`` in 0..1 to uint8 ``[B, T, H, W, 3]`` on the CPU."""
-    return (video.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu()

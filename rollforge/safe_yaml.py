@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import get_loader, set_loader
+from jsonargparse import _loaders_dumpers, get_loader, set_loader
 
 from rollforge.errors import UserError
 from rollforge.safe_files import read_text
@@ -85,8 +85,17 @@ def guarded_loader() -> Iterator[None]:
         except BAD as error:
             raise yaml.YAMLError(str(error)) from error
 
+    def basic(value: str) -> Any:
+        if len(value) > DIGITS and NUMBER.fullmatch(value):
+            raise yaml.YAMLError(f"a number of more than {DIGITS} digits")
+        return direct[1](value)
+
     set_loader("yaml", load, (yaml.YAMLError,))
+    direct = _loaders_dumpers.yaml_load, _loaders_dumpers.load_basic
+    _loaders_dumpers.yaml_load = load  # jsonargparse's ways past its own table, for texts where numbers are wanted
+    _loaders_dumpers.load_basic = basic
     try:
         yield
     finally:
+        _loaders_dumpers.yaml_load, _loaders_dumpers.load_basic = direct
         set_loader("yaml", loader, (yaml.YAMLError,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def build(config: Path, monkeypatch: pytest.MonkeyPatch) -> RollforgeCLI:
     ]
     return Built(
         Ranks(),
+        ExitStack(),
         RolloutModule,
         RolloutData,
         args=["fit" if "objective" in chosen else "predict", "--config", str(config), *made],

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from rollforge.errors import UserError
 from rollforge.safe_files import read_text
 
 HEADER = 1 << 25  # bytes of names and shapes, in a safetensors file or an index; the largest models need a thousandth
+LONGEST = 500  # characters of a tensor's name
 INDEX = ".safetensors.index.json"
 TORCH = (".pt", ".pth")
 FORMATS = {
@@ -87,10 +88,12 @@ def open_safetensors(file: Path, what: str) -> Tensors:
         opened = safe_open(file, framework="pt")
         twice = _repeated(file)
         entries = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118, it is no mapping
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error)[:300].split())  # which quotes the file
         raise UserError(
-            f"{what}: {file} is not a readable safetensors file ({error}); fetch or export it again."
+            f"{what}: {file} is not a readable safetensors file ({reason}); fetch or export it again."
         ) from error
+    _check_names(entries, file, what)
     if twice:
         raise UserError(f"{what}: {file} holds {twice[0]} twice; fetch or export it again.")
     found = {
@@ -111,7 +114,8 @@ def open_sharded(index: Path, what: str) -> Tensors:
         outside = [file for file in files if Path(file).name != file]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{what}: {index} is no index of safetensors files ({reason}); fetch it again.") from error
+        raise UserError(f"{what}: {index} is no index of safetensors files ({reason:.300}); fetch it again.") from error
+    _check_names([*listed, *files], index, what)
     if outside:
         raise UserError(f"{what}: {index} names {outside[0]}, which is no file beside it; fetch it again.")
     if absent := [file for file in files if not (index.parent / file).is_file()]:
@@ -140,7 +144,7 @@ def open_torch(file: Path, what: str) -> dict[str, Any]:
         raise UserError(f"{what}: there is no weights file {file}; expected a .pt or .pth file.")
     if not file.stat().st_size:
         raise UserError(f"{what}: {file} is empty; expected a file of weights, so fetch it again.")
-    if not zipfile.is_zipfile(file):
+    if not _is_archive(file):
         raise UserError(
             f"{what}: {file} is cut off, or was not written by torch.save of torch 1.6 or later; fetch or export it "
             "again."
@@ -152,6 +156,7 @@ def open_torch(file: Path, what: str) -> dict[str, Any]:
         raise _unreadable(file, what, error) from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{what}: {file} holds no named tensors but a {type(content).__name__}; take another file.")
+    _check_names(content, file, what)
     return content
 
 
@@ -203,6 +208,19 @@ def _check_header(file: Path, what: str) -> None:
             f"{what}: {file} is not a readable safetensors file (header too large: {length:,} bytes in a file of "
             f"{size:,}); fetch or export it again."
         )
+
+
+def _check_names(names: Iterable[str], file: Path, what: str) -> None:
+    """Raises ``UserError`` for a name that would not fit into a sentence."""
+    if odd := [name for name in names if not name.isprintable() or len(name) > LONGEST]:
+        raise UserError(f"{what}: {file} holds a tensor called {odd[0]!r:.60}; fetch or export it again.")
+
+
+def _is_archive(file: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile:  # "zipfiles that span multiple disks", from Python 3.11
+        return False
 
 
 def _check_archive(file: Path, what: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
+from rollforge import trust
 from rollforge.commands.arguments import Arguments
 from rollforge.commands.lightning import DEFAULTS, RollforgeCLI, _quiet
 from rollforge.commands.mistakes import Parser, check_files
@@ -25,7 +27,7 @@ class ParsedCLI(RollforgeCLI):
 
     def __init__(self, arguments: list[str]) -> None:
         super().__init__(
-            Ranks(), RolloutModule, RolloutData, args=["predict", *arguments], parser_class=Parser,
+            Ranks(), ExitStack(), RolloutModule, RolloutData, args=["predict", *arguments], parser_class=Parser,
             save_config_callback=None, auto_configure_optimizers=False, seed_everything_default=0,
             trainer_defaults={**DEFAULTS, "enable_progress_bar": False},
         )  # fmt: skip
@@ -50,12 +52,14 @@ def run(arguments: list[str]) -> int:
     chosen, rest = parser.parse_known_args(arguments)
     if not chosen.config:
         raise UserError("doctor needs a config; give --config FILE, as to predict.")
-    given = [*(word for file in chosen.config for word in ("--config", file)), *rest]
+    modules, given = trust.take([*(word for file in chosen.config for word in ("--config", file)), *rest])
     _quiet()
-    check_files(given)
-    registry().load()
-    cli, findings = ParsedCLI(given), Findings(_tell)
-    Examination(cli.chosen, cli.folder, findings, chosen.probe_seconds).run()
+    findings = Findings(_tell)
+    with trust.guarded(modules, given):
+        check_files(given)
+        registry().load()
+        cli = ParsedCLI(given)
+        Examination(cli.chosen, cli.folder, findings, chosen.probe_seconds).run()
     _tell(f"\n{_verdict(findings)}\n")
     return 1 if findings.problems else 0
 

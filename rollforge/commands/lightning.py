@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import pickle
+import shlex
 import sys
+import traceback
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import ActionYesNo
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from rollforge import trust
 from rollforge.budget import Guard
 from rollforge.commands.mistakes import Parser, check_files
 from rollforge.commands.ranks import Ranks
+from rollforge.commands.scoring import leave, score_config
+from rollforge.commands.tolerance import tolerate
 from rollforge.data.module import RolloutData
-from rollforge.errors import UserError
+from rollforge.errors import PartError, UserError
+from rollforge.evaluation.run import evaluate, sheets
+from rollforge.files import write
+from rollforge.metrics.suite import DriftSuite
 from rollforge.module import RolloutModule
 from rollforge.registry import registry
 from rollforge.report.predict import VideoOutput
-from rollforge.report.run import RunFolder, write
-from rollforge.report.scores import Scores, table, truth
+from rollforge.report.run import RunFolder
 from rollforge.report.training import TrainingReport
-from rollforge.video.sheet import draw, save
+from rollforge.snapshots.settings import Snapshots
+
+LAST = "last"
+"""As ``ckpt_path`` of ``predict``, the same as ``--resume``."""
 
 DEFAULTS: dict[str, Any] = {"logger": False, "enable_model_summary": False}
 
@@ -33,8 +46,8 @@ DEFAULTS: dict[str, Any] = {"logger": False, "enable_model_summary": False}
 class RollforgeCLI(LightningCLI):
     """LightningCLI with a run folder, which all processes of the run share and rank 0 alone prepares."""
 
-    def __init__(self, ranks: Ranks, *arguments: Any, **options: Any) -> None:
-        self.ranks = ranks
+    def __init__(self, ranks: Ranks, held: ExitStack, *arguments: Any, **options: Any) -> None:
+        self.ranks, self.held, self.arguments, self.code = ranks, held, options["args"], 0
         super().__init__(*arguments, **options)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
@@ -43,6 +56,9 @@ class RollforgeCLI(LightningCLI):
             trainer: Any = super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:  # no such device, no such strategy
             raise UserError(f"The section trainer does not work here: {' '.join(str(error).split())}") from error
+        if self.subcommand != "fit":
+            for callback in trainer.callbacks:
+                tolerate(callback)
         trainer.callbacks.append(self.ranks)
         return trainer
 
@@ -50,7 +66,45 @@ class RollforgeCLI(LightningCLI):
         """Options beside Lightning's own."""
         parser.add_argument("--output_dir", type=str, default=None, help="run folder (default: outputs/<config name>)")
         parser.add_argument("--overwrite", type=bool, default=False, help="make finished videos again")
+        parser.add_argument("--resume", action=ActionYesNo, default=False, help="predict, test: go on from snapshots")
+        parser.add_argument("--force", action=ActionYesNo, default=False, help="resume although something has changed")
+        parser.add_class_arguments(Snapshots, "snapshots")
         parser.add_argument("--report_every", type=int, default=250, help="fit: steps between reports and checkpoints")
+
+    def _parse_ckpt_path(self) -> None:
+        """Raises ``UserError`` for a checkpoint that holds more than tensors and plain data."""
+        path = str(self.config[self.config.subcommand].get("ckpt_path") or "")
+        if "://" in path:
+            raise UserError(f"The checkpoint {path} is on another machine; fetch it, and give the file.")
+        try:
+            super()._parse_ckpt_path()
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"The checkpoint {path} is damaged or holds more than tensors, which could run code; take another."
+            ) from error
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Lightning's, with nothing unpickled unless the command line says so."""
+        options: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        if options.get("weights_only") is None:
+            options["weights_only"] = True
+        return options
+
+    @property
+    def gives_videos(self) -> bool:
+        """Whether ``test`` is to measure videos that are there, for which no model is built."""
+        return self.subcommand == "test" and bool(self.chosen.data.videos)
+
+    def instantiate_classes(self) -> None:
+        """Model, data and Trainer, where they are needed."""
+        if not self.gives_videos:
+            super().instantiate_classes()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if self.gives_videos:
+            self.code = score_config(self.chosen)
+        else:
+            super()._run_subcommand(subcommand)
 
     @property
     def chosen(self) -> Any:
@@ -64,26 +118,50 @@ class RollforgeCLI(LightningCLI):
         path = Path(self.chosen.output_dir or Path("outputs") / (named[-1] if named else "run"))
         text = self.parser.dump(self.config, skip_none=False)
         config = yaml.safe_load(text)[self.subcommand]
-        return RunFolder(path, config, self.chosen.overwrite, self.trainer.global_rank)
+        return RunFolder(path, config, self.chosen.overwrite, self.chosen.force, self.trainer.global_rank)
 
-    def before_predict(self) -> None:
-        """Checks all that can be checked before the first block."""
-        if not self.chosen.ckpt_path:
+    def _prepare(self) -> None:
+        """Checks all that can be checked before the first block, and opens the run folder."""
+        if self.chosen.ckpt_path in (None, LAST):
             self.model.check_weights()
         requests = self.model.requests(self.datamodule)
-        self.model.conditioner.check([prompt for request in requests for prompt in request.prompts.values()])
-        self.guard = Guard.of(self.model, self.trainer, requests)
+        self.model.check_prompts(requests)
+        self.guard = Guard.of(self.model, self.trainer, requests, self.datamodule.rollout_batch)
         self.guard.check()
-        folder = self.folder
-        self.model.output = VideoOutput(folder)
+        self.run_folder = folder = self.folder
+        resume = self.chosen.resume or self.chosen.ckpt_path == LAST
+        settings, precision = self.config_init[self.subcommand].snapshots, str(self.trainer.precision)
+        self.model.output = VideoOutput(folder, settings, resume, self.chosen.force, precision)
+        self.model.output.stop.quiet = folder.rank > 0
         if folder.rank == 0:
+            self.held.enter_context(folder.lock())
             folder.open()
             self.model.output.expect(self.model, requests)
 
+    def _roll(self, run: Callable[..., Any], options: dict[str, Any]) -> None:
+        """Rolls; memory that runs out ends in the budget and what to change, a signal in what to do to go on."""
+        if options.get("ckpt_path") == LAST:
+            options["ckpt_path"] = None
+        folder, stop = self.run_folder, self.model.output.stop
+        try:
+            kept = f" What was made until then is in {folder.path}, as *.partial.mp4."
+            with self.guard.explained(kept), traced(folder.path):
+                run(**options)
+        except SystemExit:
+            if stop.asked and folder.rank == 0:
+                again = " ".join(shlex.quote(each) for each in _going_on(self.arguments))
+                sys.stderr.write(f"Stopped by {stop.asked.name}; go on with:\n  rollforge {again} --resume\n")
+            raise
+        finally:
+            stop.remove()
+
+    def before_predict(self) -> None:
+        """Checks all that can be checked before the first block."""
+        self._prepare()
+
     def predict(self, **options: Any) -> None:
-        """Rolls; memory that runs out ends in the budget and what to change."""
-        with self.guard.explained(f" What was made until then is in {self.folder.path}, as *.partial.mp4."):
-            self.trainer.predict(**options)
+        """Rolls."""
+        self._roll(self.trainer.predict, options)
 
     def after_predict(self) -> None:
         """Says what there is to look at, and what to try next."""
@@ -96,39 +174,28 @@ class RollforgeCLI(LightningCLI):
         sys.stdout.write(f"\nOpen:\n{made}\n\nNext, a longer video:\n  {next_}\n")
 
     def before_test(self) -> None:
-        """Checks all that can be checked before the first block."""
-        if not self.chosen.ckpt_path:
-            self.model.check_weights()
-        requests = self.model.requests(self.datamodule)
-        self.model.conditioner.check([prompt for request in requests for prompt in request.prompts.values()])
-        self.guard = Guard.of(self.model, self.trainer, requests, self.datamodule.rollout_batch)
-        self.guard.check()
-        folder = self.folder
-        if folder.rank == 0:
-            folder.open()
-        self.model.scores = Scores(rank=folder.rank)
+        """Checks all that can be checked before the first block; measures drift where the config names no metric."""
+        self.model.metrics = self.model.metrics or [DriftSuite()]
+        self._prepare()
 
     def test(self, **options: Any) -> None:
-        """Rolls and measures; memory that runs out ends in the budget and what to change."""
-        with self.guard.explained():
-            self.trainer.test(**options)
+        """Rolls and measures."""
+        self._roll(self.trainer.test, options)
 
     def after_test(self) -> None:
         """Writes and prints the figures."""
-        scores, path = self.model.scores, self.folder.path
-        measured = self.ranks.gather(scores)
-        if measured is None:
+        outputs = self.ranks.gather(self.model.output)
+        if outputs is None:
             return
-        scores.merge(measured[1:])
-        rows = [*truth(self.model, self.model.requests(self.datamodule)), *scores.rows]
-        write(path / "metrics.json", json.dumps(rows, indent=1))
-        horizon = self.model.codec.pixel_frames(self.model.backbone.spec.horizon) / self.model.fps
-        save(draw(scores.sheets, type(self.model.policy).__name__, horizon), path / "sheet.png")
-        sys.stdout.write(f"\n{table(rows)}\n\nOpen:\n  {path / 'sheet.png'}\n  {path / 'metrics.json'}\n")
+        self.model.output.merge(outputs[1:])
+        folder = self.model.output.folder
+        evaluation = evaluate(self.model, folder, self.model.requests(self.datamodule))
+        leave(evaluation, sheets(self.model, folder, evaluation), folder.path, self.trainer.loggers)
 
     def before_fit(self) -> None:
         """Adds checkpoints, the loss curve and samples."""
         if self.trainer.is_global_zero:
+            self.held.enter_context(self.folder.lock())
             self.folder.create()
         folder, every = self.folder.path, self.chosen.report_every
         keep = ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0, every_n_train_steps=every)
@@ -138,21 +205,28 @@ class RollforgeCLI(LightningCLI):
             trainer.callbacks = [TQDMProgressBar() if isinstance(each, RichProgressBar) else each for each in own]
         trainer.callbacks += [TrainingReport(folder, every), keep]
 
+    def fit(self, **options: Any) -> None:
+        """Trains."""
+        with traced(self.folder.path):
+            self.trainer.fit(**options)
+
     def after_fit(self) -> None:
         """Waits for the other processes."""
         self.ranks.gather(None)
 
 
-def run(name: str, arguments: list[str]) -> None:
-    """Runs one of Lightning's subcommands."""
+def run(name: str, arguments: list[str]) -> int:
+    """Runs one of Lightning's subcommands; the exit code is 1 where not all of it could be done."""
     _quiet()
     ranks = Ranks()
-    with ranks.together():
+    with ranks.together(), trust.guarded(*(taken := trust.take(arguments))), ExitStack() as held:
+        arguments = taken[1]
         check_files(arguments)
         registry().load()
         try:
-            RollforgeCLI(
+            return RollforgeCLI(
                 ranks,
+                held,
                 RolloutModule,
                 RolloutData,
                 args=[name, *arguments],
@@ -161,11 +235,30 @@ def run(name: str, arguments: list[str]) -> None:
                 auto_configure_optimizers=False,
                 seed_everything_default=0,
                 trainer_defaults={**DEFAULTS, "enable_progress_bar": name == "fit"},
-            )
+            ).code
         except SystemExit as leaving:  # how the Trainer answers an interrupt
             if isinstance(leaving.__context__, KeyboardInterrupt):
                 raise leaving.__context__ from None
             raise
+
+
+@contextmanager
+def traced(folder: Path) -> Iterator[None]:
+    """Puts the traceback of a part that fails into the run folder, for whoever mends the part."""
+    try:
+        yield
+    except PartError as error:
+        file = folder / "failure.txt"
+        write(file, "".join(traceback.format_exception(error.__cause__)))
+        raise UserError(f"{error} The traceback is in {file}.") from error
+
+
+def _going_on(arguments: list[str]) -> list[str]:
+    """The same command for a run that goes on: finished videos are not made anew a second time."""
+    kept = list(arguments)
+    while "--overwrite" in kept:
+        del kept[(at := kept.index("--overwrite")) : at + 2]
+    return [each for each in kept if each != "--resume" and not each.startswith("--overwrite=")]
 
 
 def _next(chosen: Any, example: str | None) -> str:

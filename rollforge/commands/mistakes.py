@@ -77,6 +77,8 @@ def _check_keys(content: Any, file: Path) -> None:
             raise UserError(f"There is no key {key!r} in {file}.{nearest(str(key), SECTIONS)}")
         if key in FILLED and content[key] is None:
             raise UserError(f"The section {key} in {file} is empty; write keys under it, or leave it out.")
+        if key in FILLED and not isinstance(content[key], (dict, str)):  # a text names a file
+            raise UserError(f"The section {key} in {file} must hold keys, not {content[key]!r:.60}.")
 
 
 def _check_classes(content: Any, file: Path, within: tuple[Path, ...], at: str = "") -> None:
@@ -103,6 +105,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 def sentence(message: str, options: Iterable[str] = ()) -> str:
     """One sentence for a message of jsonargparse."""
+    message = re.sub(r"\S{500,}", lambda found: f"{found[0][:60]}...", message)
     if found := DENIED.search(message):
         return refusal(found[1])
     if found := re.search(r"Expected a path but (\w[\w+.-]*://\S+)", message):

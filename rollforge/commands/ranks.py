@@ -22,7 +22,9 @@ from rollforge.errors import UserError
 
 PATIENCE = timedelta(days=365)  # one process may roll for hours after another is done
 PAUSE, GRACE = 0.25, 3.0  # seconds between two looks at the others, and for them to notice
-SPEAKER, FAILED = "speaker", "failed"
+LINGER = 60.0  # seconds that a process has after a signal to finish its block and save
+SIGNALLED = 128  # exit codes above it name a signal
+SPEAKER, FAILED, SAVED = "speaker", "failed", "saved"
 
 
 class Ranks(Callback):
@@ -33,7 +35,7 @@ class Ranks(Callback):
     """
 
     def __init__(self) -> None:
-        self.rank, self.code, self.over = 0, 1, False
+        self.rank, self.code, self.over, self.stopped = 0, 1, False, False
         self.store: Store | None = None
         self.group: distributed.ProcessGroup | None = None
         self.launcher: Any = None
@@ -57,6 +59,7 @@ class Ranks(Callback):
             yield
         except SystemExit as leaving:
             self.code = leaving.code if isinstance(leaving.code, int) else 1
+            self.stopped = self.code > SIGNALLED and not isinstance(leaving.__context__, KeyboardInterrupt)
             raise
         except BaseException as error:
             self.code = 2 if isinstance(error, UserError) else 130 if isinstance(error, KeyboardInterrupt) else 1
@@ -117,6 +120,8 @@ class Ranks(Callback):
             return
         self.over = True
         try:
+            if self.stopped:
+                self._wait_for_the_others(self.store)
             self.store.set(FAILED, str(self.code))
         except RuntimeError:
             return
@@ -125,9 +130,27 @@ class Ranks(Callback):
         else:
             time.sleep(GRACE)  # rank 0 ends this process; were it gone before, Lightning would kill rank 0
 
+    def _wait_for_the_others(self, store: Store) -> None:
+        """After a signal each process saves its own video. Rank 0 passes the signal on, and is the last to leave."""
+        deadline = time.monotonic() + LINGER
+        if self.rank:
+            store.set(f"{SAVED}-{self.rank}", "")
+            time.sleep(LINGER)  # in which rank 0 ends this process
+            return
+        self._send(signal.Signals(self.code - SIGNALLED))
+        saved = [f"{SAVED}-{rank}" for rank in range(1, distributed.get_world_size())]
+        children = getattr(self.launcher, "procs", [])
+        while not store.check(saved) and time.monotonic() < deadline:
+            if children and all(process.poll() is not None for process in children):
+                return
+            time.sleep(PAUSE)
+
     def _end_children(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
         for process in getattr(self.launcher, "procs", []):
-            process.send_signal(signal.SIGKILL)
+            process.send_signal(number)
 
 
 def _first_of_its_node() -> bool:

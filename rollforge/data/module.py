@@ -25,7 +25,8 @@ class RolloutData(LightningDataModule):
         opening: an image or a video that every video starts with, or a folder with one for each prompt, by name.
         opening_seconds: how much of an opening video's end is taken; unset, as much as one block leaves of the horizon.
         seed: of the noise; with a prompt's place in the list it decides the video.
-        rollout_batch: videos that ``test`` rolls together; the videos do not depend on it.
+        rollout_batch: videos that are rolled together; what they show does not depend on it.
+        videos: a folder of videos, of any tool, that ``test`` measures; nothing is rolled then.
         clips: what to train on.
         batch_size: clips in a training step.
         workers: processes that prepare training clips.
@@ -39,6 +40,7 @@ class RolloutData(LightningDataModule):
         opening_seconds: float | None = None,
         seed: int = 0,
         rollout_batch: int = 1,
+        videos: str | None = None,
         clips: Dataset | None = None,  # type: ignore[type-arg] # jsonargparse takes no subscripted base here
         batch_size: int = 16,
         workers: int = 0,
@@ -58,7 +60,7 @@ class RolloutData(LightningDataModule):
         if opening_seconds is not None and not opening_seconds > 0:
             raise UserError(f"data.opening_seconds must be above 0, not {opening_seconds}.")
         self.opening, self.opening_seconds = opening, opening_seconds
-        self.clips, self.batch_size, self.workers = clips, batch_size, workers
+        self.videos, self.clips, self.batch_size, self.workers = videos, clips, batch_size, workers
 
     def requests(self, fps: float, pictures: int = 1) -> list[Request]:
         """One request for each prompt, at ``fps`` latent frames per second.

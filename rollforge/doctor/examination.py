@@ -24,7 +24,7 @@ from rollforge.doctor.finding import Findings
 from rollforge.doctor.probe import Probe, duration, probe
 from rollforge.memory import Plain, Rope
 from rollforge.module import RolloutModule
-from rollforge.report.predict import SMALL
+from rollforge.report.recording import SMALL
 from rollforge.report.run import RunFolder
 
 DEVICE_KEYS = ("accelerator", "devices", "strategy", "precision", "num_nodes")

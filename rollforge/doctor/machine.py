@@ -106,5 +106,5 @@ def disk(findings: Findings, folder: Path, size: int, measured: bool) -> None:
 def _hash(manifest: Path) -> str:
     try:
         return str(json.loads(manifest.read_text())["config_hash"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{manifest} is damaged ({error}); move it away, or choose another --output_dir.") from error

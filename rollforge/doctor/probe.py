@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rollforge.data.requests import Request
 from rollforge.module import RolloutModule
-from rollforge.report.predict import SMALL
+from rollforge.report.recording import SMALL
 from rollforge.samplers.base import Job, Pass, Passes, Sampler
 from rollforge.spec import ModelSpec, Step
 from rollforge.video.writer import VideoWriter

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rollforge.data.requests import Request
-from rollforge.policies.base import CachePolicy
-from rollforge.report.progress import progress
+from rollforge.errors import UserError
+from rollforge.report.recording import Recording
 from rollforge.report.run import Entry, RunFolder
+from rollforge.report.session import Session
+from rollforge.snapshots.identity import fingerprint, versions
+from rollforge.snapshots.settings import Snapshots
+from rollforge.snapshots.store import SnapshotStore
+from rollforge.stopping import Stop
 from rollforge.video.beside import side_by_side
-from rollforge.video.reader import frames
-from rollforge.video.sheet import ContactSheet, draw, save
-from rollforge.video.writer import VideoWriter
+from rollforge.video.sheet import draw, save
 
 if TYPE_CHECKING:
     from rollforge.module import RolloutModule
-
-SMALL = 384  # pixels: videos smaller than this are written with enlarged pixels
 
 
 @dataclass
@@ -29,10 +30,20 @@ class VideoOutput:
 
     Args:
         folder: the run folder.
+        settings: when snapshots are made.
+        resume: go on from snapshots of an earlier run.
+        force: even where something has changed since.
+        precision: of the Trainer, on which the pixels depend.
     """
 
     folder: RunFolder
+    settings: Snapshots = field(default_factory=Snapshots)
+    resume: bool = False
+    force: bool = False
+    precision: str = "32-true"
+    stop: Stop = field(default_factory=Stop)
     made: dict[int, list[Path]] = field(default_factory=dict)  # by sample
+    weights: dict[str, str] = field(default_factory=dict)  # fingerprints, once they are asked for
 
     @property
     def files(self) -> list[Path]:
@@ -40,13 +51,25 @@ class VideoOutput:
         return [file for _, files in sorted(self.made.items()) for file in files]
 
     def expect(self, module: RolloutModule, requests: Iterable[Request]) -> None:
-        """Notes the videos that are missing. Raises ``UserError`` where another video has the name of one."""
-        self.folder.expect(
-            _entry(module, request, policy, file)
+        """Notes the videos that are missing.
+
+        Raises:
+            UserError: where another video has the name of one, or an earlier run has left half of one and nothing says
+                what shall become of it.
+        """
+        missing = [
+            recording
             for request in requests
-            for policy, _, file in self._shown(module, request)
-            if not self.folder.finished(file.name, request)
-        )
+            for recording in self._recordings(module, request)
+            if not self.folder.finished(recording.file.name, request)
+        ]
+        begun = next((recording for recording in missing if recording.begun), None)
+        if begun and not self.resume and not self.folder.overwrite:
+            raise UserError(
+                f"{begun.file} was begun by an earlier run, whose snapshots are in {begun.folder}; add --resume "
+                "to go on from there, or --overwrite true to begin anew."
+            )
+        self.folder.expect(_entry(recording) for recording in missing)
 
     def merge(self, others: Sequence[VideoOutput]) -> None:
         """Takes up what other processes have made."""
@@ -54,25 +77,44 @@ class VideoOutput:
         for other in others:
             self.made |= other.made
 
-    def make(self, module: RolloutModule, request: Request) -> None:
-        """The video of one request and its contact sheet; with a second policy, its video and both side by side too."""
-        policies, labels, files = zip(*self._shown(module, request), strict=True)
-        total = module.codec.pixel_frames(request.frames)
-        sheets = [ContactSheet(label, total, module.fps) for label in labels]
-        for policy, file, sheet in zip(policies, files, sheets, strict=True):
-            self._video(module, request, policy, file, sheet)
-        horizon = module.codec.pixel_frames(module.backbone.spec.horizon) / module.fps
-        name = self.folder.name(request)
-        sheet_file = self.folder.path / f"{name}.png"
-        save(draw(sheets, request.prompt, horizon), sheet_file)
-        look = [*files]
-        if len(files) == 2:
-            beside = self.folder.path / f"{name}.beside.mp4"
-            side_by_side((files[1], files[0]), (labels[1], labels[0]), beside, horizon)
-            look.append(beside)
-        self.made[request.sample] = [*reversed(look), sheet_file]
+    def make(self, module: RolloutModule, requests: Sequence[Request]) -> None:
+        """The videos of requests of one length, rolled together, and their contact sheets; with a second policy, its
+        videos and both side by side too.
 
-    def _shown(self, module: RolloutModule, request: Request) -> list[tuple[CachePolicy, str, Path]]:
+        Raises ``SystemExit`` after a signal, once what is made is saved.
+        """
+        by_request = [self._recordings(module, request) for request in requests]
+        for together in zip(*by_request, strict=True):
+            self.stop.obey()
+            self._roll(module, together)
+        for request, recordings in zip(requests, by_request, strict=True):
+            self._present(module, request, recordings)
+
+    def _present(self, module: RolloutModule, request: Request, recordings: list[Recording]) -> None:
+        """What there is to look at, drawn where it is not there yet."""
+        files, name = [recording.file for recording in recordings], self.folder.name(request)
+        sheet, beside = self.folder.path / f"{name}.png", self.folder.path / f"{name}.beside.mp4"
+        both = [beside] if len(files) == 2 else []
+        if not all(recording.shown for recording in recordings) or not all(file.exists() for file in (sheet, *both)):
+            self._show(module, request, recordings, sheet, beside)
+        self.made[request.sample] = [*both, *reversed(files), sheet]
+
+    def _show(
+        self, module: RolloutModule, request: Request, recordings: list[Recording], sheet: Path, beside: Path
+    ) -> None:
+        """Draws the contact sheet, and lays two videos side by side."""
+        horizon = module.codec.pixel_frames(module.backbone.spec.horizon) / module.fps
+        for recording in recordings:
+            if not recording.sheet.seen:
+                recording.look_again(self.stop)
+        save(draw([recording.sheet for recording in recordings], request.prompt, horizon), sheet)
+        if len(recordings) == 2:
+            one, other = recordings
+            side_by_side((other.file, one.file), (other.label, one.label), beside, horizon, self.stop.obey)
+        for recording in recordings:
+            recording.settle()
+
+    def _recordings(self, module: RolloutModule, request: Request) -> list[Recording]:
         """The policies to roll, what they are called, and where their videos go."""
         policies = [policy for policy in (module.policy, module.beside) if policy is not None]
         labels = [type(policy).__name__ for policy in policies]
@@ -80,68 +122,58 @@ class VideoOutput:
             labels[1] += "-beside"
         name = self.folder.name(request)
         names = [f"{name}.mp4" if len(policies) == 1 else f"{name}.{label}.mp4" for label in labels]
-        return [(p, label, self.folder.path / n) for p, label, n in zip(policies, labels, names, strict=True)]
+        return [
+            Recording(module, request, policy, self.folder.path / file, label, self.settings)
+            for policy, label, file in zip(policies, labels, names, strict=True)
+        ]
 
-    def _video(
-        self, module: RolloutModule, request: Request, policy: CachePolicy, file: Path, sheet: ContactSheet
-    ) -> None:
-        if self.folder.finished(file.name, request):
-            for frame in frames(file):
-                sheet.add(frame[None])
+    def _roll(self, module: RolloutModule, recordings: Sequence[Recording]) -> None:
+        """The videos under one policy that are not there yet."""
+        missing = [each for each in recordings if not self.folder.finished(each.file.name, each.request)]
+        for recording in recordings:
+            if recording not in missing:  # a run that was killed in its last moment may have left something
+                SnapshotStore(recording.folder).clear()
+                recording.tidy()
+        if not missing:
             return
-        entry = _entry(module, request, policy, file)
-        self.folder.record(entry)
-        pace, rank = _Pace(), self.folder.rank
-        with VideoWriter(file, module.size, module.fps, _scale(module)) as writer:
-            for video in progress(module.roll([request], policy), sheet.total, module.fps, sheet.label, rank):
-                block = video[0].numpy()
-                writer.write(block)
-                sheet.add(block)
-                pace.block(len(block))
-        entry |= {"frames": writer.written, "seconds": round(writer.written / module.fps, 3), **pace.figures()}
-        self.folder.record(entry | {"complete": True})
+        entries = [_entry(recording) for recording in missing]
+        self.folder.record(*entries)
+        session = Session(missing, cache(lambda: self._identity(module, missing)))
+        session.make(self.stop, self.folder.rank, self.resume, self.force)
+        done = [entry | each.figures | {"complete": True} for entry, each in zip(entries, missing, strict=True)]
+        self.folder.record(*done)
+        session.clear()
+
+    def _identity(self, module: RolloutModule, recordings: Sequence[Recording]) -> dict[str, Any]:
+        """What the pixels of videos depend on."""
+        if not self.weights:
+            self.weights = {"backbone": fingerprint(module.backbone), "codec": fingerprint(module.codec)}
+        videos = {
+            each.file.name: {"prompt": each.request.prompt, "seed": each.request.seed, "frames": each.request.frames}
+            for each in recordings
+        }
+        return {
+            "videos": videos,
+            "policy": recordings[0].label,
+            "model": self.folder.config.get("model", {}),
+            "precision": self.precision,
+            "weights": self.weights,
+            "versions": versions(str(module.device)),
+            "snapshots": {"kv": self.settings.kv},
+        }
 
 
-def _scale(module: RolloutModule) -> int:
-    return max(1, SMALL // min(module.size))
-
-
-def _entry(module: RolloutModule, request: Request, policy: CachePolicy, file: Path) -> Entry:
+def _entry(recording: Recording) -> Entry:
     """What the manifest says of a video that is not there yet."""
+    module, request = recording.module, recording.request
     return {
-        "file": file.name,
+        "file": recording.file.name,
         "prompt": request.prompt,
         "seed": request.seed,
         "sample": request.sample,
-        "policy": type(policy).__name__,
+        "policy": type(recording.policy).__name__,
         "latent_frames": request.frames,
         "fps": module.fps,
-        "size": [edge * _scale(module) for edge in module.size],
+        "size": [edge * recording.scale for edge in module.size],
         "complete": False,
     }
-
-
-class _Pace:
-    """Wall time of a rollout, the first block apart."""
-
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-        self.first: float | None = None
-        self.frames = 0
-        self.last = self.start
-
-    def block(self, frames: int) -> None:
-        self.last = time.perf_counter()
-        if self.first is None:
-            self.first = self.last
-        else:
-            self.frames += frames
-
-    def figures(self) -> dict[str, float | None]:
-        first = self.first or self.last
-        steady = self.frames / (self.last - first) if self.frames else None
-        return {
-            "wall_seconds": round(self.last - self.start, 3),
-            "first_block_seconds": round(first - self.start, 3),
-            "steady_fps": round(steady, 2) if steady else None,
-        }

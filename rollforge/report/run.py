@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
-from rollforge import __version__
+from rollforge import __version__, safe_yaml
 from rollforge.data.requests import Request
 from rollforge.errors import UserError
+from rollforge.files import write
+from rollforge.safe_files import bare_name
+from rollforge.snapshots.identity import changes
 
 Entry = dict[str, Any]
 
@@ -28,14 +31,17 @@ class RunFolder:
         path: the folder.
         config: the resolved config.
         overwrite: whether to make finished videos again.
+        force: take up what another config has made.
         rank: of this process. All but rank 0 note their videos in ``manifest.rank-<rank>.json``, until ``merge``.
     """
 
     path: Path
     config: dict[str, Any]
     overwrite: bool = False
+    force: bool = False
     rank: int = 0
     entries: dict[str, Entry] = field(default_factory=dict, init=False)
+    begun: dict[str, Entry] = field(default_factory=dict, init=False)  # by an earlier run, and not finished
 
     @property
     def config_hash(self) -> str:
@@ -45,18 +51,29 @@ class RunFolder:
 
     def create(self) -> None:
         """Creates the folder and puts the resolved config into it."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"The output folder {self.path} cannot be made ({error.strerror}); choose another --output_dir."
-            ) from error
+        self._make()
         write(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+
+    def lock(self) -> FileLock:
+        """Keeps other runs out of the folder as long as this process lives and holds the answer. For rank 0."""
+        self._make()
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"Another run is at work in {self.path}; wait for it, or choose another --output_dir."
+            ) from error
+        except OSError as error:
+            raise self._unusable(error) from error
+        return lock
 
     def open(self) -> None:
         """Creates the folder, or takes up what earlier runs of the same config left there. For rank 0."""
         if not self.overwrite:
-            self.entries = {file: entry for file, entry in self._kept().items() if entry["complete"]}
+            kept = self._kept()
+            self.entries = {file: entry for file, entry in kept.items() if entry["complete"]}
+            self.begun = {file: entry for file, entry in kept.items() if not entry["complete"]}
         self.create()
         self._save()
         self._tidy()
@@ -79,22 +96,33 @@ class RunFolder:
         return f"{request.sample:03d}-{words or 'video'}"
 
     def finished(self, file: str, request: Request) -> bool:
-        """Whether this very video is there already. Raises ``UserError`` where another one has its name."""
+        """Whether this very video is there already, and noted. Raises ``UserError`` where another one has its name."""
         if self.overwrite or not (self.path / file).exists():
             return False
-        entry = (self._read(self._manifest(0)) if self.rank else self.entries).get(file, {})
+        entry = (self._read(self._manifest(0)) if self.rank else self.entries | self.begun).get(file, {})
         asked = {"prompt": request.prompt, "seed": request.seed, "latent_frames": request.frames}
-        if not entry.get("complete") or any(entry[key] != value for key, value in asked.items()):
+        if not entry or any(entry.get(key) != value for key, value in asked.items()):
             raise UserError(
                 f"{self.path / file} exists and is not the video asked for now (same prompt, seed and length); choose "
                 "another --output_dir, or --overwrite true to replace it."
             )
-        return True
+        return bool(entry["complete"])  # not if a run was killed in its last moment, or while it overwrote this file
 
-    def record(self, entry: Entry) -> None:
-        """Notes a video in the manifest, at once and atomically."""
-        self.entries[entry["file"]] = entry
+    def record(self, *entries: Entry) -> None:
+        """Notes videos in the manifest, at once and atomically."""
+        self.entries |= {entry["file"]: entry for entry in entries}
         self._save()
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> UserError:
+        return UserError(
+            f"The output folder {self.path} cannot be made ({error.strerror}); choose another --output_dir."
+        )
 
     def _manifest(self, rank: int) -> Path:
         return self.path / (f"manifest.rank-{rank}.json" if rank else "manifest.json")
@@ -128,30 +156,25 @@ class RunFolder:
         """The entries of a manifest by file. Raises ``UserError`` for a damaged one, and for one of another config."""
         try:
             kept = json.loads(manifest.read_text())
-            found, entries = kept["config_hash"], {entry["file"]: entry for entry in kept["videos"]}
+            found = kept["config_hash"]
+            entries = {bare_name(entry["file"], self.path): entry for entry in kept["videos"]}
             _ = [entry["complete"] for entry in entries.values()]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{manifest} is damaged ({error}); move it away, or choose another --output_dir."
             ) from error
-        if found != self.config_hash:
+        if found != self.config_hash and not self.force:
             raise UserError(
-                f"{self.path} holds videos of another config; choose another --output_dir, or --overwrite true to "
-                "replace them."
+                f"{self.path} holds videos of another config{self._changes()}; choose another --output_dir, "
+                "--overwrite true to replace them, or --resume --force to go on all the same."
             )
         return entries
 
-
-def write(path: Path, text: str) -> None:
-    """Writes a whole file or none. Raises ``UserError`` where the disk does not take it."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}); make room there, or choose another --output_dir."
-        ) from error
+    def _changes(self) -> str:
+        """What has changed since the config that lies in the folder."""
+        try:
+            former = safe_yaml.read(self.path / "config.yaml")["model"]
+            found = changes({"model": former}, {"model": self.config.get("model", {})})
+        except (UserError, ValueError, KeyError, TypeError):
+            return ""
+        return f" ({'; '.join(found)})" if found else ""

@@ -1,12 +1,10 @@
-"""The commands around ``predict``: help without torch, bench, test and compare."""
+"""The commands around ``predict``: help without torch, bench and compare."""
 
 from __future__ import annotations
 
-import json
-import math
 import re
+import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,65 +84,55 @@ def test_bench_of_pocket_counts_decoding(capsys: pytest.CaptureFixture[str]) -> 
     assert float(row[7]) == pytest.approx(3000 / (float(row[4]) + float(row[6])), rel=0.05)
 
 
-def test_test_measures_at_multiples_of_the_horizon_beside_the_truth(
+def test_compare_goes_on_after_a_kill_and_reports_each_point_under_the_same_prompts(
     measured: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert measured.run("test", "--data.rollout_batch", "2") == 0
+    vary = ["--vary", "model.policy=Window,RollingSink", "--data.rollout_batch", "2"]
+    killed = measured.start("compare", *vary)
+    while killed.poll() is None and not list(measured.out.glob("runs/RollingSink-*/manifest.json")):
+        time.sleep(0.05)
+    killed.terminate()
+    _, stderr = killed.communicate(timeout=120)
+    assert killed.returncode == 143, stderr
+    assert stderr.splitlines()[-1] == "Stopped by SIGTERM; the same command goes on from here."
+    assert not (measured.out / "report.html").exists()
+
+    assert measured.run("compare", *vary) == 0
     printed = capsys.readouterr().out
-    head, *body = rows(printed)
-    assert head == ["policy", "horizon", *CURVES]
-    assert [row[:2] for row in body] == [["(true world)", "1x"], ["RollingSink", "1x"], ["RollingSink", "5x"]]
-    kept = json.loads((measured.out / "metrics.json").read_text())
-    assert len(kept) == 6
-    for row in body:
-        group = [one for one in kept if one["policy"] == row[0] and f"{one['x']}x" == row[1]]
-        assert {one["prompt"] for one in group} == set(measured.config["data"]["prompts"])
-        for name, cell in zip(CURVES, row[2:], strict=True):
-            mean, _, error = cell.partition(" ± ")
-            values = [one[name] for one in group]
-            assert all(math.isfinite(value) for value in values)
-            assert float(mean) == pytest.approx(sum(values) / 2, abs=1e-3)
-            assert float(error) == pytest.approx(abs(values[0] - values[1]) / 2, abs=1e-3)
-    assert (measured.out / "sheet.png").stat().st_size > 1000
-    assert str(measured.out / "sheet.png") in printed
-    assert str(measured.out / "metrics.json") in printed
-    assert all(row["presence"] > 0.8 for row in kept if row["policy"] == "(true world)")
+    assert re.match(r"Window: reused, 7.5 of 7.5 s \(\S+/runs/Window-[0-9a-f]{8}\)\nRollingSink: running, ", printed)
+    log = next(measured.out.glob("runs/RollingSink-*/test.log")).read_text()
+    assert re.findall(r"^\$ rollforge test .*?( --resume)?$", log, re.MULTILINE) == ["", " --resume"]
+    figures = {(row[0], row[1]): row[2:] for row in rows(printed)[1:]}
+    for curve in CURVES:
+        window, rolling = figures[curve, "Window"], figures[curve, "RollingSink"]
+        assert window[0] == rolling[0]  # the same context up to the horizon
+        assert (curve, "(true world)") in figures
+    assert any(figures[curve, "Window"] != figures[curve, "RollingSink"] for curve in CURVES)
+    text = (measured.out / "table.md").read_text()
+    assert "presence (higher is better)" in text
+    assert "sharpness (no level is better than another" in text
+    page = (measured.out / "report.html").read_bytes()
+    videos = sum(path.stat().st_size for path in measured.out.glob("runs/*/*.mp4"))
+    assert videos < len(page) < videos + 5_000_000
 
 
-def test_the_figures_do_not_depend_on_what_is_rolled_together(measured: Any) -> None:
-    figures = []
-    for size in ("1", "2"):
-        assert measured.run("test", "--data.rollout_batch", size) == 0
-        kept = json.loads((measured.out / "metrics.json").read_text())
-        figures.append(sorted(kept, key=lambda row: (row["policy"], row["x"], row["prompt"])))
-    for one, other in zip(*figures, strict=True):
-        assert one == pytest.approx(other, abs=2e-3)
-
-
-def test_test_says_how_long_a_video_must_be(measured: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert measured.run("test", "--data.seconds", "0.5") == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert "data.seconds gives 4 latent frames, less than one trained horizon (6)" in told
-
-
-def test_compare_measures_each_policy_under_the_same_prompts_and_prints_one_table(
-    measured: Any, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("vary", "told"),
+    [
+        (["model.policy=Window,RollngSink"], "The point model.policy=RollngSink cannot be run: There is no part"),
+        (["model.policy.init_args.sink_blocks=1,9"], "sink_blocks=9 cannot be run: RollingSink got sink_blocks=9"),
+        (["model.policy=RollingSink,Window", "model.policy.init_args.sink_blocks=0"], "model.policy=Window, "),
+        (["data.seconds=3,-3"], "The point data.seconds=-3 cannot be run"),
+        (["data.seconds=3,3.0"], "The points data.seconds=3 and data.seconds=3.0 are the same config"),
+    ],
+)
+def test_compare_says_which_point_cannot_be_before_any_is_run(
+    measured: Any, mistake: Callable[[int], str], vary: list[str], told: str
 ) -> None:
-    vary = ["--vary", "model.policy=Window,RollingSink"]
-    config: Path = measured.write()
-    assert main(["compare", "--config", str(config), *vary, "--output_dir", str(measured.out)]) == 0
-    printed = capsys.readouterr().out
-    table = printed[printed.rindex("| policy |") :]
-    head, *body = rows(table)
-    assert head == ["policy", "horizon", *CURVES]
-    assert sorted(row[:2] for row in body) == sorted(
-        [["(true world)", "1x"], *([policy, x] for policy in ("Window", "RollingSink") for x in ("1x", "5x"))]
-    )
-    kept = (measured.out / "table.md").read_text()
-    assert rows(kept) == rows(table)
-    figures = {tuple(row[:2]): row[2:] for row in body}
-    assert figures["Window", "1x"] == figures["RollingSink", "1x"]  # the same context up to the horizon
-    assert figures["Window", "5x"] != figures["RollingSink", "5x"]
-    for policy in ("Window", "RollingSink"):
-        assert (measured.out / policy / "sheet.png").is_file()
-        assert str(measured.out / policy / "sheet.png") in printed
+    given = [part for each in vary for part in ("--vary", each)]
+    assert told in mistake(measured.run("compare", *given))
+    assert not measured.out.exists()
+
+
+def test_compare_needs_a_config(mistake: Callable[[int], str]) -> None:
+    assert "compare needs --config FILE" in mistake(main(["compare", "--vary", "data.seed=1,2"]))

@@ -108,8 +108,23 @@ def test_more_ranks_than_prompts_measure_what_one_would(pair: Any) -> None:
     assert code == 0, stderr
     assert stdout.count("Open:") == 1
     single = alone(pair, "test", "single")
-    assert (pair.out / "metrics.json").read_bytes() == (single / "metrics.json").read_bytes()
+    figures = [json.loads((folder / "metrics.json").read_text()) for folder in (pair.out, single)]
+    for video in (*figures[0]["videos"], *figures[1]["videos"]):
+        del video["speed"]
+    assert figures[0] == figures[1]
     assert (pair.out / "sheet.png").read_bytes() == (single / "sheet.png").read_bytes()
+    assert (pair.out / "curves.png").read_bytes() == (single / "curves.png").read_bytes()
+
+
+def test_ranks_measure_their_own_videos_and_one_of_them_reports(pair: Any) -> None:
+    pair.config["model"]["metrics"] = [{"class_path": "Flicker"}]
+    pair.config["data"] = {"prompts": PROMPTS[:3], "seconds": 1}
+    code, stdout, stderr = finish(pair, "test")
+    assert code == 0, stderr
+    assert stdout.count("Open:") == 1
+    measured = json.loads((pair.out / "metrics.json").read_text())
+    assert [video["prompt"] for video in measured["videos"]] == PROMPTS[:3]
+    assert measured["over_prompts"]["flicker"]["level"]["values"] == 3
 
 
 def curve(folder: Path) -> list[float]:
@@ -117,7 +132,8 @@ def curve(folder: Path) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(lines)]
 
 
-def test_a_sharded_backbone_trains_as_a_whole_one_does(pair: Any) -> None:
+def test_a_sharded_backbone_trains_as_a_whole_one_does(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLFORGE_TRUST", "calm")
     pair.config["model"] |= {
         "objective": {"class_path": "calm.Calm"},
         "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}},

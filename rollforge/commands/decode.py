@@ -1,0 +1,90 @@
+"""``rollforge decode``: the latents that ``predict`` has kept, through the codec of a config, once more."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rollforge import trust
+from rollforge.backbones.base import VideoCodec
+from rollforge.commands.arguments import Arguments
+from rollforge.commands.doctor import ParsedCLI
+from rollforge.commands.mistakes import check_files
+from rollforge.doctor.parts import build
+from rollforge.errors import UserError, blamed
+from rollforge.registry import registry
+from rollforge.report.progress import progress
+from rollforge.report.recording import SMALL
+from rollforge.snapshots.latents import LatentStore
+from rollforge.take import to_bytes
+from rollforge.video.writer import VideoWriter
+
+
+def run(arguments: list[str]) -> None:
+    """Decodes one video."""
+    parser = Arguments(
+        prog="rollforge decode",
+        description="Decode kept latents (snapshots.latents) with the codec of a config. Options such as --model.codec "
+        "go to the config.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("latents", help="the folder latents/VIDEO in a run folder")
+    parser.add_argument("--config", required=True, help="the YAML whose model.codec decodes")
+    parser.add_argument("--out", default=None, help="the video (default: RUN/VIDEO.CODEC.mp4)")
+    parser.add_argument("--fps", type=float, default=None, help="pixel frames per second (default: as in the manifest)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to decode")
+    chosen, rest = parser.parse_known_args(arguments)
+    folder = Path(chosen.latents)
+    modules, given = trust.take(["--config", chosen.config, *rest])
+    with trust.guarded(modules, given):
+        check_files(given)
+        registry().load()
+        codec: VideoCodec = build("codec", ParsedCLI(given).chosen.model.codec)
+    store = LatentStore(folder)
+    if not folder.is_dir() or not store.frames:
+        raise UserError(f"{folder} holds no latents; predict keeps them with --snapshots.latents true.")
+    fps = chosen.fps or _fps(folder)
+    out = Path(chosen.out or folder.parent.parent / f"{folder.name}.{type(codec).__name__}.mp4")
+    if out.exists():
+        raise UserError(f"{out} exists; give another name with --out.")
+    _decode(store, codec.eval().requires_grad_(False).to(chosen.device), fps, out, chosen.device)
+    sys.stdout.write(f"\nOpen:\n  {out}\n")
+
+
+def _decode(store: LatentStore, codec: VideoCodec, fps: float, out: Path, device: str) -> None:
+    first = next(store.read())
+    if len(first) != 1:
+        raise UserError(f"{store.folder} holds {len(first)} videos at once; only one at a time can be decoded.")
+    width, height = codec.pixel_size(first.shape[-1], first.shape[-2])
+    total, label = codec.pixel_frames(store.frames), type(codec).__name__
+    with VideoWriter(out, (width, height), fps, max(1, SMALL // min(width, height))) as writer:
+        for video in progress(_blocks(store, codec, device), total, fps, label):
+            writer.write(video[0].numpy())
+
+
+@torch.no_grad()
+def _blocks(store: LatentStore, codec: VideoCodec, device: str) -> Iterator[Tensor]:
+    decoder = codec.stream()
+    for latents in store.read():
+        with blamed("codec", codec, "decoding kept latents"):
+            video = decoder(latents.to(device))
+        yield to_bytes(video)
+
+
+def _fps(folder: Path) -> float:
+    """Pixel frames per second, as the manifest of the run says."""
+    manifest = folder.parent.parent / "manifest.json"
+    try:
+        videos = json.loads(manifest.read_text())["videos"]
+        fps = float(next(each["fps"] for each in videos if Path(each["file"]).stem == folder.name))
+        if not 0 < fps < math.inf:
+            raise ValueError(fps)
+        return fps
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError) as error:
+        raise UserError(f"{manifest} does not say how fast {folder.name} is; give --fps.") from error

@@ -1,0 +1,100 @@
+"""What ``test`` found out: the figures of all videos, as ``metrics.json`` keeps them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rollforge import __version__
+from rollforge.evaluation.measured import Measured
+from rollforge.evaluation.prompts import Intervals, Video, over_prompts
+from rollforge.evaluation.table import table
+from rollforge.metrics.interval import Interval
+
+
+@dataclass
+class Evaluation:
+    """Measured videos.
+
+    Args:
+        videos: with their figures.
+        horizon_seconds: length of the trained horizon.
+        metrics: classes of what measured.
+        policy: what the videos were made with; a second one may stand beside it.
+        config_hash: of the config that made them.
+        truth: of true videos, where a metric knows the truth: every figure over the last horizon of two.
+        source: the folder of the videos, where they were given.
+    """
+
+    videos: list[Measured]
+    horizon_seconds: float
+    metrics: list[str]
+    policy: str | None = None
+    config_hash: str | None = None
+    truth: Intervals = field(default_factory=dict)
+    source: Path | None = None
+
+    @property
+    def fps(self) -> float | None:
+        """Pixel frames per second, where all videos have the same."""
+        rates = {video.entry["fps"] for video in self.videos}
+        return rates.pop() if len(rates) == 1 else None
+
+    @property
+    def groups(self) -> dict[str, list[Measured]]:
+        """Videos by policy, the first one first. Those of no known policy are one group."""
+        groups: dict[str, list[Measured]] = {self.policy or "": []} if self.policy else {}
+        for video in self.videos:
+            groups.setdefault(video.label or "", []).append(video)
+        return {label: own for label, own in groups.items() if own}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Metrics that raised, and what, with the first video in which they did."""
+        found: dict[str, str] = {}
+        for video in self.videos:
+            for metric, told in (video.entry.get("failed_metrics") or {}).items():
+                found.setdefault(metric, f"{told}, first in {video.entry['file']}")
+        return found
+
+    def told(self) -> dict[str, list[Video]]:
+        """The entries of the videos in ``metrics.json``, by policy."""
+        return {label: [video.told() for video in own] for label, own in self.groups.items()}
+
+    def document(self) -> dict[str, Any]:
+        """``metrics.json``: plain data, null for what is no number."""
+        groups = self.told()
+        first, *others = [*groups.items()] or [("", [])]
+        content = {
+            "rollforge": __version__,
+            "config_hash": self.config_hash,
+            "fps": self.fps,
+            "horizon_seconds": self.horizon_seconds,
+            "policy": self.policy,
+            "metrics": self.metrics,
+            **({"source": str(self.source)} if self.source else {}),
+            "truth": self.truth,
+            "videos": [video.told() for video in self.videos],
+            "over_prompts": over_prompts(first[1]),
+            **({"others": {label: over_prompts(own) for label, own in others}} if others else {}),
+        }
+        plain_content: dict[str, Any] = plain(content)
+        return plain_content
+
+    def table(self) -> str:
+        """The figures for the terminal."""
+        return table({label or "videos": own for label, own in self.told().items()}, self.truth)
+
+
+def plain(value: Any) -> Any:
+    """The same with null for NaN and infinity, which JSON does not know, and intervals as mappings."""
+    if isinstance(value, Interval):
+        return plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

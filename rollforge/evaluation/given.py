@@ -1,0 +1,115 @@
+"""Videos of any tool in a folder, and what their prompts are."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rollforge.errors import UserError
+from rollforge.evaluation.evaluation import Evaluation
+from rollforge.evaluation.measured import Measured
+from rollforge.evaluation.reading import measure_file
+from rollforge.evaluation.ruler import Ruler
+from rollforge.metrics.base import Metric
+from rollforge.safe_files import bare_name, listed, read_text
+from rollforge.video.sheet import ContactSheet
+
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
+OURS = (".partial", ".beside")  # half a video, and two in one picture: no videos to measure
+PROMPT, MANIFEST = 1_000_000, 50_000_000  # bytes
+
+
+@dataclass
+class Given:
+    """A folder of videos.
+
+    The prompt of a video is what ``manifest.json`` says, else the text in the ``.txt`` file of its name, else its name.
+
+    Args:
+        folder: the folder; folders in it are not looked into.
+        horizon_seconds: the trained horizon, or what stands for it.
+        size: width and height of what was generated, where the metrics depend on it and videos may be enlarged.
+
+    Raises:
+        UserError: where there is no folder, no video in it, or a manifest that is damaged.
+    """
+
+    folder: Path
+    horizon_seconds: float = 5.0
+    size: tuple[int, int] | None = None
+    files: list[Path] = field(init=False)
+    sheets: list[ContactSheet] = field(default_factory=list, init=False)
+    unreadable: list[str] = field(default_factory=list, init=False)  # a sentence each
+
+    def __post_init__(self) -> None:
+        if not self.folder.is_dir():
+            raise UserError(f"There is no folder {self.folder}; data.videos names a folder of videos.")
+        if not self.horizon_seconds > 0:
+            raise UserError(f"The horizon must be above 0 seconds, not {self.horizon_seconds}.")
+        found = listed(self.folder, SUFFIXES, "video")
+        self.files = [file for file in found if Path(file.stem).suffix not in OURS]
+        if not self.files:
+            raise UserError(f"{self.folder} holds no video; looked for {', '.join(SUFFIXES)}.")
+        self.known = self._manifest()
+
+    def score(
+        self,
+        metrics: Sequence[Metric],
+        out: Path,
+        tell: Callable[[str], None] = lambda told: None,
+        obey: Callable[[], None] = lambda: None,
+    ) -> Evaluation:
+        """Measures all videos and writes their curves to ``out``; ``tell`` hears of each that cannot be measured.
+
+        Raises:
+            UserError: where not one of them can, and where ``out`` is the folder of the videos.
+        """
+        if out.resolve() == self.folder.resolve():
+            raise UserError(f"The curves would lie among the videos in {out}; choose another --output_dir.")
+        measured = []
+        for sample, file in enumerate(self.files):
+            known, curves = self.known.get(file.name, {}), out / f"{self._name(file)}.curves.csv"
+            try:
+                entry, sheet = measure_file(file, self.prompt(file), metrics, curves, self.size, obey)
+            except UserError as error:
+                self.unreadable.append(str(error))
+                tell(str(error))
+                continue
+            kept = {key: known.get(key) for key in ("seed", "sample")} | ({} if known else {"sample": sample})
+            video = Measured(entry | kept, known.get("policy"), curves)
+            video.read(Ruler.of_seconds(self.horizon_seconds, entry["fps"]))
+            measured.append(video)
+            self.sheets.append(sheet)
+        if not measured:
+            raise UserError(f"None of the {len(self.files)} videos in {self.folder} could be measured.")
+        policies = {video.label for video in measured}
+        policy = policies.pop() if len(policies) == 1 else None
+        names = [type(metric).__name__ for metric in metrics]
+        return Evaluation(measured, self.horizon_seconds, names, policy, source=self.folder)
+
+    def prompt(self, file: Path) -> str:
+        """What a video shows."""
+        if file.name in self.known:
+            return str(self.known[file.name]["prompt"])
+        text = file.with_suffix(".txt")
+        told = read_text(text, PROMPT, "prompt").strip() if text.is_file() else ""
+        return told or file.stem
+
+    def _name(self, file: Path) -> str:
+        """Of the files of a video: its own without suffix, unless another video has the same."""
+        count = Counter(each.stem for each in self.files)
+        return file.stem if count[file.stem] == 1 else file.name.replace(".", "-")
+
+    def _manifest(self) -> Mapping[str, Mapping[str, Any]]:
+        file = self.folder / "manifest.json"
+        if not file.exists():
+            return {}
+        try:
+            videos = json.loads(read_text(file, MANIFEST, "manifest"))["videos"]
+            return {bare_name(video["file"], self.folder): video for video in videos if video["prompt"]}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{file} is damaged ({error}); mend it, or move it away.") from error

@@ -1,0 +1,64 @@
+"""Curves and figures for Lightning's loggers, whichever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rollforge.evaluation.evaluation import Evaluation
+from rollforge.evaluation.measured import POINTS, Measured
+from rollforge.evaluation.plots import grid
+from rollforge.evaluation.prompts import band, over_prompts
+from rollforge.metrics.interval import Interval
+
+SUMMARY = ("level", "drift_15", "slope_per_minute")
+
+
+def log_to(loggers: Iterable[Any], evaluation: Evaluation) -> None:
+    """Hands the mean of each curve over prompts to every logger, as ``test/<curve>``, and the drift in a few figures.
+
+    The step is the pixel frame at which a stretch of the curve begins; there are at most 1000. With more than one
+    prompt the bounds of the interval go with every mean, as ``.../low`` and ``.../high``. With a second policy its
+    name comes after ``test/``.
+    """
+    loggers = list(loggers)
+    if not loggers:
+        return
+    groups = evaluation.groups
+    for label, videos in groups.items():
+        prefix = f"test/{label}/" if len(groups) > 1 else "test/"
+        steps, last = _steps(videos, prefix), 0
+        for logger in loggers:
+            for last, values in sorted(steps.items()):
+                logger.log_metrics(values, step=last)
+            logger.log_metrics(_summary(videos, prefix), step=last)
+    for logger in loggers:
+        logger.save()
+        logger.finalize("success")
+
+
+def _steps(videos: Sequence[Measured], prefix: str) -> dict[int, dict[str, float]]:
+    """The values of each step."""
+    fps = max(video.entry["fps"] for video in videos)
+    steps: dict[int, dict[str, float]] = {}
+    for name in dict.fromkeys(name for video in videos for name in video.thin):
+        seconds, values = grid(videos, name, POINTS)
+        for at, mean, low, high in zip(seconds, *band(values), strict=True):
+            steps.setdefault(round(at * fps), {}).update(_bounded(prefix + name, float(mean), float(low), float(high)))
+    return {step: values for step, values in steps.items() if values}
+
+
+def _summary(videos: Sequence[Measured], prefix: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, figures in over_prompts([video.told() for video in videos]).items():
+        for figure in SUMMARY:
+            interval: Interval = figures[figure]
+            found |= _bounded(f"{prefix}summary/{name}/{figure}", interval.mean, interval.low, interval.high)
+    return found
+
+
+def _bounded(name: str, mean: float, low: float, high: float) -> dict[str, float]:
+    values = {name: mean, f"{name}/low": low, f"{name}/high": high}
+    return {key: value for key, value in values.items() if np.isfinite(value)}

@@ -1,0 +1,61 @@
+"""Figures of the videos that ``test`` has made in a run folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rollforge.data.requests import Request
+from rollforge.evaluation.evaluation import Evaluation
+from rollforge.evaluation.measured import Measured
+from rollforge.evaluation.reading import measure_file, picked
+from rollforge.evaluation.ruler import Ruler
+from rollforge.evaluation.truth import truth
+from rollforge.report.run import Entry, RunFolder
+from rollforge.video.sheet import ContactSheet
+
+if TYPE_CHECKING:
+    from rollforge.module import RolloutModule
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(module: RolloutModule, folder: RunFolder, requests: Sequence[Request]) -> Evaluation:
+    """Reads the curves of the finished videos of ``requests``.
+
+    A video that an earlier ``predict`` has made without metrics is measured from its file, codec noise included.
+    """
+    ruler, videos = Ruler.of(module), []
+    for entry in _finished(folder, requests):
+        curves = folder.path / Path(entry["file"]).with_suffix(".curves.csv")
+        if "measured" not in entry:
+            log.warning("%s was made without metrics; it is measured as it was encoded.", entry["file"])
+            told, _ = measure_file(folder.path / entry["file"], entry["prompt"], module.metrics, curves, module.size)
+            entry = entry | {key: told[key] for key in ("measured", "measured_from", "failed_metrics") if key in told}
+            folder.record(entry)
+        video = Measured(entry, label(entry), curves)
+        video.read(ruler)
+        videos.append(video)
+    metrics = [type(metric).__name__ for metric in module.metrics]
+    policy = type(module.policy).__name__
+    return Evaluation(videos, ruler.seconds, metrics, policy, folder.config_hash, truth(module, requests))
+
+
+def sheets(module: RolloutModule, folder: RunFolder, evaluation: Evaluation) -> list[ContactSheet]:
+    """A row for each video of the config's policy."""
+    own = evaluation.groups.get(evaluation.policy or "", [])
+    return [picked(folder.path / video.entry["file"], video.prompt, module.size) for video in own]
+
+
+def label(entry: Entry) -> str:
+    """What the policy of a video is called: with a second one beside it, as in the file's name."""
+    return Path(Path(entry["file"]).stem).suffix[1:] or str(entry["policy"])
+
+
+def _finished(folder: RunFolder, requests: Sequence[Request]) -> Iterator[Entry]:
+    """Entries in the order of the requests."""
+    for request in requests:
+        name = f"{folder.name(request)}."
+        yield from (entry for file, entry in sorted(folder.entries.items()) if file.startswith(name))

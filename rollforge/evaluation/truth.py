@@ -1,0 +1,55 @@
+"""What the metrics say of true videos, where a metric knows the truth."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from rollforge.data.requests import Request
+from rollforge.errors import UserError, ran_out
+from rollforge.evaluation.prompts import Intervals, over_prompts
+from rollforge.evaluation.ruler import Ruler
+from rollforge.metrics.base import Blocks, Metric
+from rollforge.metrics.summary import summarise
+from rollforge.report.measures import Measures
+
+if TYPE_CHECKING:
+    from rollforge.module import RolloutModule
+
+log = logging.getLogger(__name__)
+
+
+def truth(module: RolloutModule, requests: Iterable[Request]) -> Intervals:
+    """Figures of the second horizon of true videos, over prompts; of all metrics, if one of them knows the truth."""
+    ruler = Ruler.of(module)
+    blocks = Blocks.of(module.codec.pixel_frames, module.backbone.spec.block)
+    rows = []
+    for request in requests:
+        video = _true(module.metrics, request, 2 * ruler.frames.first)
+        if video is None:
+            continue
+        measures = Measures(module.metrics)
+        measures.start(request.prompt, module.fps, blocks)
+        measures.update(video[: ruler.frames.first], 0)
+        curves = measures.update(video[ruler.frames.first :], ruler.frames.first)
+        known = {name: curve.double().numpy() for name, curve in curves.items()}
+        rows.append({"prompt": request.prompt, "summary": summarise(known, module.fps, ruler.seconds)})
+    return over_prompts(rows)
+
+
+def _true(metrics: Iterable[Metric], request: Request, frames: int) -> Tensor | None:
+    """The video of the first metric that has one. A metric that raises has none: all videos are made by now."""
+    for metric in metrics:
+        try:
+            video = metric.truth(request.prompt, request.seed + request.sample, frames)
+        except Exception as error:
+            if isinstance(error, UserError) or ran_out(error):
+                raise
+            log.warning("The metric %s raised %s, asked for the truth.", type(metric).__name__, error)
+            continue
+        if video is not None:
+            return video
+    return None

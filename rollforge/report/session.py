@@ -1,0 +1,205 @@
+"""Videos that are rolled together, saved so that a killed run can go on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rollforge.errors import UserError
+from rollforge.report.progress import progress
+from rollforge.report.recording import Recording
+from rollforge.snapshots.identity import changes
+from rollforge.snapshots.settings import Clock
+from rollforge.snapshots.store import SnapshotStore
+from rollforge.state import State
+from rollforge.stopping import Stop
+from rollforge.take import Take
+
+log = logging.getLogger(__name__)
+
+
+class Session:
+    """Rolls recordings of one policy and one length, all in one batch.
+
+    Args:
+        recordings: one for each video. Snapshots of all are kept with the first.
+        identity: what the pixels depend on; a snapshot with another one is refused.
+    """
+
+    def __init__(self, recordings: Sequence[Recording], identity: Callable[[], dict[str, Any]]) -> None:
+        self.recordings, self.identity = recordings, identity
+        self.first, self.settings = recordings[0], recordings[0].settings
+        self.store = SnapshotStore(self.first.folder, self.settings.keep)
+        self.spent, self.saving = 0.0, 0.0  # seconds before the cut; seconds that a snapshot took
+
+    def make(self, stop: Stop, rank: int = 0, resume: bool = False, force: bool = False) -> None:
+        """Rolls the videos to their end, from a snapshot where there is one and ``resume`` says so.
+
+        Raises:
+            SystemExit: after a signal, once what is made is saved.
+            UserError: where something is in the way; what was made so far stays playable.
+        """
+        with ExitStack() as open_files:
+            state = self._open(open_files, resume and self.first.begun, force)
+            take = self._take(state, stop, force)
+            del state  # as large as all keys and values
+            pace = self._roll(take, stop, rank)
+            for recording in self.recordings:
+                recording.finish()
+        again = {str(block): count for block, count in take.blocks.attempts.items()}
+        for recording in self.recordings:
+            recording.figures |= pace.figures(self.spent, len(self.recordings))
+            recording.figures |= {"blocks_made_again": again} if again else {}
+
+    def clear(self) -> None:
+        """Removes the snapshots: once the manifest has the videos, for until then they can go on."""
+        self.store.clear()
+        for recording in self.recordings:
+            recording.tidy()
+
+    def _open(self, open_files: ExitStack, resume: bool, force: bool) -> State | None:
+        """Opens every file, cut back to the newest snapshot that goes with all of them; answers that snapshot."""
+        if not resume:
+            for recording in self.recordings:
+                SnapshotStore(recording.folder).clear()
+                recording.settle()
+                recording.latents.clear()
+                recording.open()
+                open_files.callback(recording.writer.abandon)
+            return None
+        for snapshot in self.store.all():
+            if (found := changes(snapshot.identity, self.identity())) and not force:
+                raise self._changed(found)
+            if why := self._missing(snapshot.state):
+                log.warning("The snapshot %s cannot be used: %s", snapshot.path, why)
+                continue
+            try:
+                with ExitStack() as opened:
+                    for recording, kept in zip(self.recordings, snapshot.state["videos"], strict=True):
+                        recording.open(kept)
+                        opened.callback(recording.writer.abandon)
+                    open_files.push(opened.pop_all())
+                return snapshot.state
+            except UserError as error:
+                log.warning("The snapshot %s cannot be used: %s", snapshot.path, error)
+        raise UserError(
+            f"No snapshot of {self.first.file.name} in {self.store.folder} goes with what is left of the video, as the "
+            "warnings say; begin anew with --overwrite true."
+        )
+
+    def _missing(self, state: State) -> str | None:
+        """Why a snapshot is of no use whatever the files are like."""
+        if len(state["videos"]) != len(self.recordings):
+            return f"it is of {len(state['videos'])} videos rolled together, not of {len(self.recordings)}."
+        if any(each.keeps_latents and each.latents.frames < _frame(state) for each in self.recordings):
+            return "the latents until then are missing; snapshots.kv and snapshots.latents must be what they were."
+        return None
+
+    def _take(self, state: State | None, stop: Stop, force: bool) -> Take:
+        requests = [recording.request for recording in self.recordings]
+        if state is None:
+            return Take(self.first.module, requests, self.first.policy)
+        frame = _frame(state)
+        for recording in self.recordings:
+            recording.latents.truncate(frame)
+        self.spent = state["spent"]
+        finished = iter(()) if "memories" in state["take"]["blocks"] else self._finished(frame, stop)
+        take = Take(self.first.module, requests, self.first.policy, state["take"], finished)
+        if state["texts"] != take.condition_ids and not force:
+            raise self._changed(["the features of the prompt"])
+        return take
+
+    def _finished(self, frame: int, stop: Stop) -> Iterator[Tensor]:
+        """Kept latents up to a frame, unless a signal comes: the snapshot stays as good as it is."""
+        for blocks in zip(*(recording.latents.read(frame) for recording in self.recordings), strict=True):
+            stop.obey()
+            yield torch.cat(blocks)
+
+    def _roll(self, take: Take, stop: Stop, rank: int) -> Pace:
+        pace, clock = Pace(take.made), Clock(self.settings, take.made)
+        total, done = self.first.sheet.total, self.first.writer.written
+        for video in progress(take, total, self.first.module.fps, self.first.label, rank, done):
+            for recording, frames, latents in zip(self.recordings, video, take.latents, strict=True):
+                recording.see(frames, latents)
+            pace.block(video.shape[1])
+            stop.due = pace.average + self.saving
+            if take.left and (stop.asked or clock.due(take.made)):
+                self._save(take, self.spent + pace.seconds)
+                clock.reset(take.made)
+                stop.obey()
+        return pace
+
+    def _save(self, take: Take, spent: float) -> None:
+        """A snapshot. One that the disk does not take is said, and the rollout goes on."""
+        began = time.perf_counter()
+        written = [recording.written() for recording in self.recordings]
+        try:
+            state = {
+                "take": take.state_dict(self.settings.kv == "save"),
+                "videos": [
+                    each | recording.state_dict() for each, recording in zip(written, self.recordings, strict=True)
+                ],
+                "texts": take.condition_ids,
+                "spent": spent,
+            }
+            self.store.save(take.made, state, self.identity())
+        except UserError as error:
+            log.warning("%s No snapshot was made after block %d; those before stay.", error, take.made - 1)
+        self.saving = time.perf_counter() - began
+
+    def _changed(self, found: list[str]) -> UserError:
+        return UserError(
+            f"{self.first.file.name} cannot go on from {self.store.folder}, since something has changed: "
+            f"{'; '.join(found)}; bring it back, begin anew with --overwrite true, or add --force to go on all the "
+            "same."
+        )
+
+
+def _frame(state: State) -> int:
+    start: int = state["take"]["blocks"]["start"]
+    return start
+
+
+class Pace:
+    """Wall time of a rollout, the first block apart."""
+
+    def __init__(self, made: int) -> None:
+        self.start = self.last = time.perf_counter()
+        self.first: float | None = None
+        self.resumed = made > 0
+        self.frames, self.blocks = 0, 0
+
+    def block(self, frames: int) -> None:
+        self.last = time.perf_counter()
+        self.blocks += 1
+        if self.first is None:
+            self.first = self.last
+        else:
+            self.frames += frames
+
+    @property
+    def seconds(self) -> float:
+        """Since the start, or the cut."""
+        return self.last - self.start
+
+    @property
+    def average(self) -> float:
+        """Seconds that a block takes."""
+        return self.seconds / max(1, self.blocks)
+
+    def figures(self, before: float, together: int) -> dict[str, Any]:
+        """For the manifest; ``before`` is what was spent before a cut, ``together`` the videos rolled at once."""
+        first = self.first or self.last
+        steady = self.frames / (self.last - first) if self.frames else None
+        return {
+            "wall_seconds": round(before + self.seconds, 3),
+            "first_block_seconds": None if self.resumed else round(first - self.start, 3),
+            "steady_fps": round(steady, 2) if steady else None,
+            "rolled_together": together,
+        }
