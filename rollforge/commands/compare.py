@@ -1,53 +1,84 @@
-"""``rollforge compare``: one config, several values of one of its parts, the same prompts, seeds and noise for all."""
+"""``rollforge compare``: one config, several values of its options, the same prompts, seeds and noise for all."""
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rollforge.commands.arguments import Arguments
+from rollforge.comparison.vary import CONFIG, Point, points
 from rollforge.errors import UserError
 
+if TYPE_CHECKING:
+    from rollforge.comparison.runs import Run
 
-def run(arguments: list[str]) -> None:
-    """Measures each value with ``test`` and prints one table."""
+REPORT, TABLE = "report.html", "table.md"
+
+
+def run(arguments: list[str]) -> int:
+    """Measures each point with ``test``, and lays the figures and videos side by side; 1 where a point failed."""
     parser = Arguments(
         prog="rollforge compare",
-        description="Measure a config under several values of one option. Other options go to `rollforge test`.",
+        description="Measure a config under several values of its options. Other options go to `rollforge test`.",
+        allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, help="the YAML to measure")
-    parser.add_argument("--vary", required=True, help="OPTION=VALUE,VALUE,... e.g. model.policy=Window,RollingSink")
-    parser.add_argument("--output_dir", default=None, help="run folder (default: outputs/<config name>)")
+    parser.add_argument("--config", action="append", default=[], help="the YAML to measure; later ones win")
+    parser.add_argument(
+        "--vary",
+        action="append",
+        required=True,
+        help="OPTION=VALUE,VALUE,... e.g. model.policy=Window,RollingSink; values may be YAML files, `config` varies "
+        "whole configs; several --vary make every combination",
+    )
+    parser.add_argument("--output_dir", default=None, help="folder of runs and report (default: outputs/<config name>)")
     chosen, rest = parser.parse_known_args(arguments)
-    option, _, listed = chosen.vary.partition("=")
-    values = [value.strip() for value in listed.split(",") if value.strip()]
-    if not option or not values:
-        raise UserError(f"--vary must be OPTION=VALUE,VALUE,..., not {chosen.vary!r}.")
-    folder = Path(chosen.output_dir or Path("outputs") / Path(chosen.config).stem)
-    measured = [_measure(chosen.config, option, value, folder / value, rest) for value in values]
-    _report(folder, option, dict(zip(values, measured, strict=True)))
+    made = points(chosen.vary)
+    if not chosen.config and not any(choice.option == CONFIG for choice in made[0].choices):
+        raise UserError("compare needs --config FILE, or --vary config=FILE,FILE,....")
+    stem = Path(chosen.config[-1]).stem if chosen.config else "compare"
+    folder = Path(chosen.output_dir or Path("outputs") / stem)
+    shared = [*(f"--config={path}" for path in chosen.config), *rest]
+    return _compare(folder, made, shared, ["rollforge", "compare", *arguments], chosen.vary)
 
 
-def _measure(config: str, option: str, value: str, folder: Path, rest: list[str]) -> Path:
-    """One run of ``test``."""
-    from rollforge.commands.lightning import run as run_lightning
+def _compare(
+    folder: Path, made: Sequence[Point], shared: Sequence[str], command: Sequence[str], varied: Sequence[str]
+) -> int:
+    from rollforge.comparison.identity import content_hash
+    from rollforge.comparison.resolve import resolve, seconds
+    from rollforge.comparison.runs import Run, check_apart
+    from rollforge.comparison.work import Work
 
-    sys.stdout.write(f"{option} = {value}\n")
-    run_lightning("test", ["--config", config, *rest, f"--{option}", value, "--output_dir", str(folder)])
-    return folder
+    configs = resolve(made, shared)
+    runs = [
+        Run(point, config, content_hash(config), folder / "runs", [*shared, *point.arguments], seconds(config))
+        for point, config in zip(made, configs, strict=True)
+    ]
+    check_apart(runs)
+    work = Work(runs)
+    try:
+        work.all()
+    except SystemExit:
+        if work.asked:
+            sys.stderr.write(f"Stopped by {work.asked.name}; the same command goes on from here.\n")
+        raise
+    return _report(folder, runs, command, varied)
 
 
-def _report(folder: Path, option: str, measured: dict[str, Path]) -> None:
-    from rollforge.report.run import write
-    from rollforge.report.scores import TRUE_WORLD, table
+def _report(folder: Path, runs: Sequence[Run], command: Sequence[str], varied: Sequence[str]) -> int:
+    from rollforge.comparison.gather import gather
+    from rollforge.comparison.page.build import build
+    from rollforge.comparison.tables import markdown, summary
+    from rollforge.files import write
 
-    rows = {}
-    for value, path in measured.items():
-        for row in json.loads((path / "metrics.json").read_text()):
-            name = row["policy"] if row["policy"] == TRUE_WORLD else value
-            rows[name, row["x"], row["prompt"]] = row | {"policy": name}
-    text = table(sorted(rows.values(), key=lambda row: row["x"]), heading=option.rpartition(".")[2])
-    write(folder / "table.md", text + "\n")
-    sheets = "\n".join(f"  {path / 'sheet.png'}" for path in measured.values())
-    sys.stdout.write(f"\n{text}\n\nOpen:\n{sheets}\n  {folder / 'table.md'}\n")
+    failed = [run for run in runs if run.failure]
+    if len(failed) < len(runs):
+        comparison = gather(runs)
+        write(folder / TABLE, markdown(comparison))
+        write(folder / REPORT, build(comparison, folder, command, varied))
+        sys.stdout.write(f"\n{summary(comparison)}\n\nOpen:\n  {folder / REPORT}\n  {folder / TABLE}\n")
+    for run in failed:
+        sys.stderr.write(f"{run.point.label} failed: {run.failure} Its output is in {run.folder / 'test.log'}.\n")
+    return 1 if failed else 0

@@ -1,0 +1,1 @@
+"""Comparisons: one config under several values of its options, run by run, and the report of it."""

@@ -1,0 +1,71 @@
+"""What the videos of a point depend on, as one hash: a run that has it is the run that is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+from rollforge import __version__
+from rollforge.backbones.weights import shipped
+
+READ_WHOLE = 64_000_000  # bytes; of larger files size and date stand for the content
+IRRELEVANT = ("rollout_batch", "batch_size", "workers", "clips")
+SHIPPED = "pocket"
+"""As ``weights``, the files that come with the package."""
+
+
+def content_hash(config: dict[str, Any]) -> str:
+    """Hash of a resolved config's model, data, seed, precision and checkpoint, of the files they name, and the version.
+
+    Files up to 64 MB count by their content, larger ones by size and date. What a plugin's own code does is not in it.
+    """
+    data = {key: value for key, value in (config.get("data") or {}).items() if key not in IRRELEVANT}
+    told = {
+        "rollforge": __version__,
+        "model": config.get("model"),
+        "data": data,
+        "seed_everything": config.get("seed_everything"),
+        "ckpt_path": config.get("ckpt_path"),
+        "precision": (config.get("trainer") or {}).get("precision"),
+    }
+    told["files"] = {leaf: digest for leaf in sorted(set(_leaves(told))) if (digest := _file(leaf))}
+    return sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """Every text in it."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(each)
+
+
+def _file(name: str) -> Any:
+    """What stands for the content of a file or of those in a folder; nothing for what is neither."""
+    if len(name) > 1000 or "\n" in name or "\0" in name:
+        return None
+    if name == SHIPPED:
+        return [_digest(shipped("pocket")), _digest(shipped("codec"))]
+    path = Path(name)
+    if os.path.isfile(path):
+        return _digest(path)
+    if name.strip("./") and os.path.isdir(path):
+        return {str(each.relative_to(path)): _dated(each) for each in sorted(path.rglob("*")) if each.is_file()}
+    return None
+
+
+def _digest(path: Path) -> Any:
+    if path.stat().st_size > READ_WHOLE:
+        return _dated(path)
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _dated(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]

@@ -1,0 +1,135 @@
+"""The run of a point: its folder, what is in it, and whether it has to be made."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rollforge.comparison.vary import Point
+from rollforge.errors import UserError
+from rollforge.files import make_folder, write_json
+
+RECORD, LOG = "point.json", "test.log"
+LAST_BYTES = 4096
+
+
+@dataclass
+class Run:
+    """One point's ``rollforge test``.
+
+    Args:
+        point: the point.
+        config: its resolved config.
+        hash: of all that its videos depend on.
+        runs: the folder that all runs lie in.
+        arguments: options of ``rollforge test``, those of the point among them.
+        asked: seconds of video, over all prompts.
+    """
+
+    point: Point
+    config: dict[str, Any]
+    hash: str
+    runs: Path
+    arguments: Sequence[str]
+    asked: float
+    failure: str = field(default="", init=False)
+
+    @property
+    def folder(self) -> Path:
+        """Its own folder."""
+        return self.runs / f"{self.point.slug}-{self.hash[:8]}"
+
+    @property
+    def command(self) -> list[str]:
+        """What makes it, as arguments of ``rollforge``."""
+        return ["test", *self.arguments, "--output_dir", str(self.folder)]
+
+    @property
+    def finished(self) -> bool:
+        """Whether this very run is there, whole."""
+        same = self.record.get("hash") == self.hash
+        return same and bool(self.manifest.get("complete")) and (self.folder / "metrics.json").is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to go on from."""
+        return (self.folder / "manifest.json").is_file()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What ``compare`` itself noted."""
+        return _read(self.folder / RECORD)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What ``test`` says of the videos."""
+        return _read(self.folder / "manifest.json")
+
+    @property
+    def fps(self) -> float:
+        """Frames of a second of video, 0 until it is known."""
+        return float(next((each.get("fps") or 0 for each in self.manifest.get("videos", [])), 0))
+
+    def note(self, **more: Any) -> None:
+        """Adds to the record."""
+        make_folder(self.folder)
+        known = {"hash": self.hash, "label": self.point.label, "options": list(self.point.arguments)}
+        kept = self.record if self.record.get("hash") == self.hash else {}
+        write_json(self.folder / RECORD, kept | known | {"command": shlex.join(["rollforge", *self.command])} | more)
+
+    def made(self) -> float:
+        """Seconds of video that are there, finished or not; all of it where the run is finished."""
+        if self.finished:
+            return self.asked
+        done = {str(each.get("file")): each for each in self.manifest.get("videos", []) if each.get("complete")}
+        begun = [
+            _last_second(path)
+            for path in self.folder.glob("*.curves.partial.csv")
+            if f"{path.name.removesuffix('.curves.partial.csv')}.mp4" not in done
+        ]
+        return min(self.asked, sum(float(each.get("seconds") or 0) for each in done.values()) + sum(begun))
+
+    def sentence(self) -> str:
+        """The last thing that ``test`` said."""
+        try:
+            lines = (self.folder / LOG).read_text(errors="replace").replace("\r", "\n").splitlines()
+        except OSError:
+            lines = []
+        said = [line.strip() for line in lines if line.strip()]
+        told = [line.removeprefix("rollforge: ") for line in said if line.startswith("rollforge: ")]
+        return (told or said or ["it said nothing"])[-1]
+
+
+def check_apart(runs: Sequence[Run]) -> None:
+    """Raises ``UserError`` where two points are one and the same."""
+    seen: dict[str, Run] = {}
+    for run in runs:
+        if run.hash in seen:
+            raise UserError(
+                f"The points {seen[run.hash].point.named} and {run.point.named} are the same config; leave one out."
+            )
+        seen[run.hash] = run
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file, nothing where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _last_second(path: Path) -> float:
+    """The time in the last whole line of a file of curves."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LAST_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+        return float(lines[-1].split(b",")[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
