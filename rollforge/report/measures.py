@@ -99,6 +99,11 @@ class Measures:
     def load_state_dict(self, state: State) -> None:
         """Takes up what ``state_dict`` told, after ``start``."""
         self.out = dict(state["out"])
+        if len(state["metrics"]) != len(self._working()):
+            raise UserError(
+                f"The snapshot holds what {len(state['metrics'])} metrics have gathered, and there are "
+                f"{len(self._working())} now; go on with those that it was begun with."
+            )
         for metric, kept in zip(self._working(), state["metrics"], strict=True):
             metric.load_state_dict(kept)
 

@@ -160,6 +160,7 @@ class VideoOutput:
             "weights": self.weights,
             "versions": versions(str(module.device)),
             "snapshots": {"kv": self.settings.kv},
+            "measured": [type(metric).__name__ for metric in module.metrics],  # test has some that no config names
         }
 
 

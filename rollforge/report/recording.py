@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,14 +91,13 @@ class Recording:
 
         Raises ``UserError`` where the file does not go with the state; all stays as it was then.
         """
+        self.measures.start(self.request.prompt, self.module.fps, self.blocks)
         if state is not None:
+            self.measures.load_state_dict(state["measures"])
+            self.sheet.load_state_dict(state["sheet"])
             self._reopen()
         kept = state["writer"] if state else None
         self.writer = VideoWriter(self.file, self.module.size, self.module.fps, self.scale, state=kept)
-        self.measures.start(self.request.prompt, self.module.fps, self.blocks)
-        if state:
-            self.sheet.load_state_dict(state["sheet"])
-            self.measures.load_state_dict(state["measures"])
         if self.module.metrics:
             latent_fps = self.module.backbone.spec.fps
             self.curves = Curves(self.file, self.module.fps, latent_fps, state["curves"] if state else None)
@@ -139,7 +139,8 @@ class Recording:
         self.figures["frames"] = self.writer.written
         self.figures["seconds"] = round(self.writer.written / self.module.fps, 3)
         if self.module.metrics:
-            self.figures["measured"] = {name: round(value, 6) for name, value in self.measures.finish().items()}
+            figures = self.measures.finish().items()
+            self.figures["measured"] = {name: round(value, 6) if isfinite(value) else None for name, value in figures}
         if self.measures.out:
             self.figures["failed_metrics"] = self.measures.out
 

@@ -133,9 +133,10 @@ def _is_hash(value: Any) -> bool:
 def _short(value: Any) -> str:
     if _is_hash(value):
         return f"{value[:4]}.."
-    text = value if isinstance(value, str) and value else json.dumps(value)
+    text = value if isinstance(value, str) and value and value.isprintable() else json.dumps(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]}.."
 
 
 def _title(path: str) -> str:
-    return re.sub(r"^weights\.", "weights of ", path) or "identity"
+    told = path if path.isprintable() else json.dumps(path)
+    return re.sub(r"^weights\.", "weights of ", told) or "identity"

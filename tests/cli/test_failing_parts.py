@@ -262,3 +262,18 @@ def test_a_codec_that_cannot_encode_an_opening_is_named(
     stumble.config["model"]["codec"] = {"class_path": "stumble.Codec"}
     stumble.config["data"]["opening"] = str(stumble.folder / "first.png")
     assert "The codec Codec raised ZeroDivisionError encoding" in mistake(stumble.run("predict", "--trust", "stumble"))
+
+
+def test_a_video_begun_without_metrics_does_not_go_on_with_some(
+    stumble: Any, mistake: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK", "plan")
+    monkeypatch.setenv("AFTER", "9")
+    stumble.config["model"]["policy"] = {"class_path": "stumble.Policy"}
+    stumble.config["snapshots"] = {"every_blocks": 2}
+    mistake(stumble.run("predict", "--trust", "stumble"))
+    monkeypatch.setenv("HOOK", "none")
+    assert "measured" in mistake(stumble.run("test", "--trust", "stumble", "--resume"))
+    assert "No snapshot" in mistake(stumble.run("test", "--trust", "stumble", "--resume", "--force"))
+    assert stumble.run("predict", "--trust", "stumble", "--resume") == 0
+    finished(stumble.out)
