@@ -82,7 +82,7 @@ def test_of_a_damaged_snapshot_the_one_before_is_used_and_of_none_it_begins_anew
 
 
 def test_a_snapshot_whose_video_was_tampered_with_is_not_used(case: Any) -> None:
-    case.killed_after(8)
+    case.killed_after(12)  # up to block 4 a snapshot has all frames, and needs no file
     damage(case.partial, 0.1)
     said = case.run("--resume", code=2)
     assert "have changed since the snapshot" in said

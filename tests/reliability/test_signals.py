@@ -152,7 +152,7 @@ def test_two_runs_do_not_work_in_one_folder(case: Any, whole: Whole) -> None:
 
 def test_of_several_processes_each_saves_its_video_when_one_hears_the_signal(case: Any, whole: Whole) -> None:
     case.pixels = 384  # the processes are not forked
-    case.config["data"] = {"prompts": ["a red ball over snow at day", "a blue box over snow at night"], "seconds": 9}
+    case.config["data"] = {"prompts": ["a red ball over snow at day", "a blue box over snow at night"], "seconds": 18}
     case.config["snapshots"] = {"every_seconds": None}
     case.config["trainer"] = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
     environment = {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
