@@ -35,10 +35,10 @@ def _plugins(arguments: list[str]) -> None:
     run(arguments)
 
 
-def _compare(arguments: list[str]) -> None:
+def _compare(arguments: list[str]) -> int:
     from rollforge.commands.compare import run
 
-    run(arguments)
+    return run(arguments)
 
 
 def _bench(arguments: list[str]) -> None:

@@ -85,8 +85,9 @@ def test_bench_of_pocket_counts_decoding(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_compare_goes_on_after_a_kill_and_reports_each_point_under_the_same_prompts(
-    measured: Any, capsys: pytest.CaptureFixture[str]
+    measured: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a snapshot belongs to a number of threads, and the first run has one
     vary = ["--vary", "model.policy=Window,RollingSink", "--data.rollout_batch", "2"]
     killed = measured.start("compare", *vary)
     while killed.poll() is None and not list(measured.out.glob("runs/RollingSink-*/manifest.json")):
