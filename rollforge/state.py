@@ -15,25 +15,30 @@ LEAVES = (str, bool, int, float, type(None))
 
 
 class Stateful:
-    """A part that may carry something from block to block. Its plain attributes are its state unless it says otherwise.
+    """A part that may carry something from block to block. Its attributes are its state unless it says otherwise.
 
-    Between two blocks ``state_dict`` must tell all that later blocks depend on, and ``load_state_dict``, on an object
-    built with the same arguments, must bring it back exactly.
+    They are plain, or ``Stateful`` themselves. Between two blocks ``state_dict`` must tell all that later blocks depend
+    on, and ``load_state_dict``, on an object built with the same arguments, must bring it back exactly.
     """
 
     def state_dict(self) -> State:
-        """Everything later blocks depend on. Raises ``UserError`` for an attribute that cannot be kept."""
-        state = dict(vars(self))
+        """A copy of everything later blocks depend on. Raises ``UserError`` for an attribute that cannot be kept."""
+        state = {name: part.state_dict() if isinstance(part, Stateful) else part for name, part in vars(self).items()}
         if where := odd(state):
             raise UserError(
                 f"{type(self).__name__} cannot be saved: its attribute {where} is neither a tensor nor plain data; "
                 "give the class a state_dict and a load_state_dict, or roll without snapshots."
             )
-        return state
+        return deepcopy(state)
 
     def load_state_dict(self, state: State) -> None:
         """Takes up what ``state_dict`` told."""
-        vars(self).update(deepcopy(state))
+        own = vars(self)
+        for name, value in state.items():
+            if isinstance(own.get(name), Stateful):
+                own[name].load_state_dict(value)
+            else:
+                own[name] = deepcopy(value)
 
 
 def odd(state: Any, path: str = "") -> str | None:

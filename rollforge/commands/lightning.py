@@ -273,4 +273,5 @@ def _quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger(name).propagate = False
-    warnings.filterwarnings("ignore", module="lightning")
+    for module in ("lightning", "torch._weights_only_unpickler"):
+        warnings.filterwarnings("ignore", module=module)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rollforge.metrics.nested import Nested
+from rollforge.state import Stateful
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Blocks:
         return cls(first, pixel_frames(2 * block) - first)
 
 
-class Metric(Nested, ABC):
+class Metric(Stateful, ABC):
     """Sees a video block by block. One object measures one video after another.
 
     Between two updates its plain attributes, and those of its attributes that are ``Stateful`` themselves, are its

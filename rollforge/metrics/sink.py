@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rollforge.metrics.nested import Nested
 from rollforge.metrics.thinned import Lows, Thinned
+from rollforge.state import Stateful
 
 NAN = float("nan")
 KEPT = 2048  # distances kept for the median, and lows kept for the minimum
 SMOOTH = 5  # frames whose median is taken before a drop is looked for
 
 
-class SinkReturn(Nested):
+class SinkReturn(Stateful):
     """Distances of thumbnails to the nearest of the first ``frames``.
 
     The median is exact up to 2,048 frames and taken over evenly spaced frames after that; lows and drops are exact.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TypeVar
@@ -73,7 +74,7 @@ class Measures:
     """
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
-        self.metrics = [deepcopy(metric) for metric in metrics]
+        self.working = {name: deepcopy(metric) for name, metric in _named(metrics)}
         self.out: dict[str, str] = {}  # metrics that raised, and what
 
     def start(self, prompt: str, fps: float, blocks: Blocks | None = None) -> None:
@@ -94,26 +95,23 @@ class Measures:
 
     def state_dict(self) -> State:
         """What the metrics have gathered, and which are out."""
-        return {"out": self.out, "metrics": [metric.state_dict() for metric in self._working()]}
+        return {"out": self.out, "metrics": {name: metric.state_dict() for name, metric in self.working.items()}}
 
     def load_state_dict(self, state: State) -> None:
         """Takes up what ``state_dict`` told, after ``start``."""
-        self.out = dict(state["out"])
-        if len(state["metrics"]) != len(self._working()):
+        if {*state["out"], *state["metrics"]} != {*self.out, *self.working}:
             raise UserError(
-                f"The snapshot holds what {len(state['metrics'])} metrics have gathered, and there are "
-                f"{len(self._working())} now; go on with those that it was begun with."
+                f"The snapshot holds what {', '.join(state['metrics']) or 'no metric'} has gathered, and there is "
+                f"{', '.join(self.working) or 'none'} now; go on with the metrics that it was begun with."
             )
-        for metric, kept in zip(self._working(), state["metrics"], strict=True):
-            metric.load_state_dict(kept)
-
-    def _working(self) -> list[Metric]:
-        return [metric for metric in self.metrics if type(metric).__name__ not in self.out]
+        self.out = dict(state["out"])
+        self.working = {name: metric for name, metric in self.working.items() if name not in self.out}
+        for name, metric in self.working.items():
+            metric.load_state_dict(state["metrics"][name])
 
     def _merged(self, ask: Callable[[Metric], Mapping[str, Answer]], when: str) -> dict[str, Answer]:
         merged: dict[str, Answer] = {}
-        for metric in self._working():
-            name = type(metric).__name__
+        for name, metric in list(self.working.items()):
             try:
                 merged |= ask(metric)
             except Exception as error:
@@ -121,5 +119,15 @@ class Measures:
                     raise
                 told = f"{type(error).__name__} {when} ({error})"
                 self.out[name] = told
+                del self.working[name]
                 log.warning("The metric %s raised %s; it is put out, and the rollout goes on.", name, told)
         return merged
+
+
+def _named(metrics: Sequence[Metric]) -> Iterator[tuple[str, Metric]]:
+    """Metrics by their class, counted where there are several of one."""
+    seen: Counter[str] = Counter()
+    for metric in metrics:
+        name = type(metric).__name__
+        seen[name] += 1
+        yield (f"{name} {seen[name]}" if seen[name] > 1 else name), metric
