@@ -16,8 +16,8 @@ from jsonargparse import _common
 
 from rollforge import trust
 from rollforge.cli import main
-from rollforge.commands.doctor import ParsedCLI
 from rollforge.commands.mistakes import check_files
+from rollforge.commands.parsed import ParsedCLI
 from rollforge.errors import UserError
 from rollforge.registry import Part, Registry, registry
 
@@ -76,7 +76,7 @@ def parse(tiny: dict[str, Any], mark: Path) -> Parse:
         with trust.guarded(modules, rest):
             check_files(rest)
             registry().load()
-            return ParsedCLI(rest).chosen
+            return ParsedCLI("predict", rest).chosen
 
     return run
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from rollforge import trust
 from rollforge.backbones.base import VideoCodec
 from rollforge.commands.arguments import Arguments
-from rollforge.commands.doctor import ParsedCLI
 from rollforge.commands.mistakes import check_files
+from rollforge.commands.parsed import ParsedCLI
 from rollforge.doctor.parts import build
 from rollforge.errors import UserError, blamed
 from rollforge.registry import registry
@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> None:
     with trust.guarded(modules, given):
         check_files(given)
         registry().load()
-        codec: VideoCodec = build("codec", ParsedCLI(given).chosen.model.codec)
+        codec: VideoCodec = build("codec", ParsedCLI("predict", given).chosen.model.codec)
     store = LatentStore(folder)
     if not folder.is_dir() or not store.frames:
         raise UserError(f"{folder} holds no latents; predict keeps them with --snapshots.latents true.")

@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
-from types import SimpleNamespace
-from typing import Any
 
 from rollforge import trust
 from rollforge.commands.arguments import Arguments
-from rollforge.commands.lightning import DEFAULTS, RollforgeCLI, _quiet
-from rollforge.commands.mistakes import Parser, check_files
-from rollforge.commands.ranks import Ranks
-from rollforge.data.module import RolloutData
+from rollforge.commands.lightning import _quiet
+from rollforge.commands.mistakes import check_files
+from rollforge.commands.parsed import ParsedCLI
 from rollforge.doctor.examination import Examination
 from rollforge.doctor.finding import Findings
 from rollforge.errors import UserError
-from rollforge.module import RolloutModule
 from rollforge.registry import registry
 
 PROBE = 10.0  # seconds
-
-
-class ParsedCLI(RollforgeCLI):
-    """The config of ``predict``, read and checked like there, with nothing built."""
-
-    def __init__(self, arguments: list[str]) -> None:
-        super().__init__(
-            Ranks(), ExitStack(), RolloutModule, RolloutData, args=["predict", *arguments], parser_class=Parser,
-            save_config_callback=None, auto_configure_optimizers=False, seed_everything_default=0,
-            trainer_defaults={**DEFAULTS, "enable_progress_bar": False},
-        )  # fmt: skip
-
-    def instantiate_classes(self) -> None:
-        """Leaves that to the checks, which build part by part."""
-        self.trainer: Any = SimpleNamespace(global_rank=0)
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Leaves it be."""
 
 
 def run(arguments: list[str]) -> int:
@@ -58,7 +35,7 @@ def run(arguments: list[str]) -> int:
     with trust.guarded(modules, given):
         check_files(given)
         registry().load()
-        cli = ParsedCLI(given)
+        cli = ParsedCLI("predict", given)
         Examination(cli.chosen, cli.folder, findings, chosen.probe_seconds).run()
     _tell(f"\n{_verdict(findings)}\n")
     return 1 if findings.problems else 0

@@ -106,6 +106,11 @@ class RollforgeCLI(LightningCLI):
         else:
             super()._run_subcommand(subcommand)
 
+    def resolved(self, config: Any) -> dict[str, Any]:
+        """A parsed config of the subcommand as plain data, defaults included."""
+        plain: dict[str, Any] = yaml.safe_load(self.parser.dump(config, skip_unset=False))[self.subcommand]
+        return plain
+
     @property
     def chosen(self) -> Any:
         """The resolved config of the subcommand."""
@@ -116,8 +121,7 @@ class RollforgeCLI(LightningCLI):
         """The run folder."""
         named = [Path(str(config)).stem for config in self.chosen.get("config") or []]
         path = Path(self.chosen.output_dir or Path("outputs") / (named[-1] if named else "run"))
-        text = self.parser.dump(self.config, skip_none=False)
-        config = yaml.safe_load(text)[self.subcommand]
+        config = self.resolved(self.config)
         return RunFolder(path, config, self.chosen.overwrite, self.chosen.force, self.trainer.global_rank)
 
     def _prepare(self) -> None:

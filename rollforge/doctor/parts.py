@@ -20,12 +20,13 @@ from rollforge.module import RolloutModule
 
 
 def build(name: str, config: Any) -> Any:
-    """The part of ``RolloutModule`` called ``name``; None where the config has none."""
+    """The part of ``RolloutModule`` called ``name``, from a config parsed or plain; None where there is none."""
     if config is None:
         return None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--part", type=get_type_hints(RolloutModule.__init__)[name])
-    return parser.instantiate(Namespace(part=config)).part
+    parsed = Namespace(part=config) if isinstance(config, Namespace) else parser.parse_object({"part": config})
+    return parser.instantiate(parsed).part
 
 
 def class_paths(model: Any) -> list[str]:

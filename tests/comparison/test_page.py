@@ -16,8 +16,8 @@ from rollforge.comparison.page.build import build
 from rollforge.comparison.page.embed import ESCAPED, escape
 from rollforge.comparison.page.plans import STEPS, draw
 from rollforge.comparison.page.strips import strips
-from rollforge.comparison.resolve import part
 from rollforge.comparison.runs import Run
+from rollforge.doctor.parts import build as build_part
 
 Make = Callable[..., list[Run]]
 RED = "a red ball over snow at day"
@@ -132,7 +132,7 @@ def test_the_page_says_how_it_was_made(finished: Make) -> None:
 def test_a_plan_shows_each_pair_of_a_policy_once(name: str) -> None:
     from rollforge.spec import Step
 
-    policy = part(POLICIES[name])
+    policy = build_part("policy", POLICIES[name])
     picture = draw(policy, 3, name)
     cells = re.findall(
         r'<rect x="([\d.]+)" y="(\d+)" width="([\d.]+)" height="10" fill="#\w{6}"><title>(.*?)</title>', picture

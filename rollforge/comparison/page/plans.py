@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from rollforge.comparison.gather import Measured
-from rollforge.comparison.resolve import part
+from rollforge.doctor.parts import build
 from rollforge.policies.base import CachePolicy
 from rollforge.spec import Step
 
@@ -40,7 +40,7 @@ def plans(measured: Sequence[Measured]) -> list[Plan]:
 
 def _plan(points: Sequence[Measured]) -> Plan:
     config = points[0].config
-    policy: CachePolicy = part(config["model"]["policy"])
+    policy: CachePolicy = build("policy", config["model"]["policy"])
     block = _block(config)
     given = ", ".join(f"{key}={value}" for key, value in (config["model"]["policy"].get("init_args") or {}).items())
     name = f"{type(policy).__name__}({given})"
