@@ -6,38 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
+from small import MODEL, one_thread  # noqa: F401 - a fixture is used by being here
 
 from rollforge.cli import main
 
 RED = "a red ball over snow at day"
 TWO = "a green cone and a blue box over sand at night"
-MODEL: dict[str, Any] = {
-    "backbone": {
-        "class_path": "Pocket",
-        "init_args": {
-            "dim": 32,
-            "layers": 1,
-            "heads": 2,
-            "ffn_dim": 64,
-            "window": 6,
-            "horizon": 6,
-            "weights": "random",
-        },
-    },
-    "conditioner": {"class_path": "PocketText"},
-    "codec": {"class_path": "PocketCodec", "init_args": {"width": 16, "weights": "random"}},
-    "policy": {"class_path": "RollingSink", "init_args": {"context_blocks": 2, "sink_blocks": 1}},
-    "sampler": {"class_path": "Euler", "init_args": {"steps": 1}},
-}
 
 
 @dataclass
@@ -89,14 +71,6 @@ def _hear_interrupts() -> None:
 def environment(**more: str) -> dict[str, str]:
     """The environment of a process on one core."""
     return {**os.environ, "OMP_NUM_THREADS": "1", **more}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

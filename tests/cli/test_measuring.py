@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from small import MODEL
 from torch import Tensor
 
 from rollforge.cli import main
@@ -28,24 +29,6 @@ CURVES = [
     *("motion", "repetition"),
 ]
 DATA: dict[str, Any] = {"prompts": ["a red ball over snow at day", "a blue box over sand at night"], "seconds": 3.75}
-MODEL: dict[str, Any] = {
-    "backbone": {
-        "class_path": "Pocket",
-        "init_args": {
-            "dim": 32,
-            "layers": 1,
-            "heads": 2,
-            "ffn_dim": 64,
-            "window": 6,
-            "horizon": 6,
-            "weights": "random",
-        },
-    },
-    "conditioner": {"class_path": "PocketText"},
-    "codec": {"class_path": "PocketCodec", "init_args": {"width": 16, "weights": "random"}},
-    "policy": {"class_path": "RollingSink", "init_args": {"context_blocks": 2, "sink_blocks": 1}},
-    "sampler": {"class_path": "Euler", "init_args": {"steps": 1}},
-}
 
 
 @dataclass

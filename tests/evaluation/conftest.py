@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from plain_videos import write_video
+from small import one_thread  # noqa: F401 - a fixture is used by being here
 
 
 @pytest.fixture
@@ -28,11 +28,3 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         return there
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -89,4 +89,10 @@ def test_tensorboard_keeps_the_curves(tmp_path: Path) -> None:
 
 
 def test_no_logger_costs_nothing() -> None:
-    log_to([], evaluation())
+    class Untouched:
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(f"{name} was computed for nobody")
+
+    log_to([], Untouched())  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="for nobody"):
+        log_to([object()], Untouched())  # type: ignore[arg-type, list-item]

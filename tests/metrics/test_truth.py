@@ -21,11 +21,6 @@ PROMPTS = [ONE, FAR, "a yellow box and a purple ball over grass at dusk"]
 Damage = Callable[[Tensor], Tensor]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @cache
 def video(prompt: str, seed: int = 3) -> Tensor:
     return torch.from_numpy(render(Scene.parse(prompt), seed, FRAMES)[0])

@@ -1,0 +1,37 @@
+"""The smallest model that a command can run, on one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+MODEL: dict[str, Any] = {
+    "backbone": {
+        "class_path": "Pocket",
+        "init_args": {
+            "dim": 32,
+            "layers": 1,
+            "heads": 2,
+            "ffn_dim": 64,
+            "window": 6,
+            "horizon": 6,
+            "weights": "random",
+        },
+    },
+    "conditioner": {"class_path": "PocketText"},
+    "codec": {"class_path": "PocketCodec", "init_args": {"width": 16, "weights": "random"}},
+    "policy": {"class_path": "RollingSink", "init_args": {"context_blocks": 2, "sink_blocks": 1}},
+    "sampler": {"class_path": "Euler", "init_args": {"steps": 1}},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small models are faster on one thread, and give the same numbers on every machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
