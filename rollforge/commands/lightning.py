@@ -47,7 +47,8 @@ class RollforgeCLI(LightningCLI):
     """LightningCLI with a run folder, which all processes of the run share and rank 0 alone prepares."""
 
     def __init__(self, ranks: Ranks, held: ExitStack, *arguments: Any, **options: Any) -> None:
-        self.ranks, self.held, self.arguments, self.code = ranks, held, options["args"], 0
+        self.ranks, self.held, self.code = ranks, held, 0
+        self.typed: list[str] = options.pop("typed", options["args"])  # with what the parser does not see
         super().__init__(*arguments, **options)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
@@ -153,7 +154,7 @@ class RollforgeCLI(LightningCLI):
                 run(**options)
         except SystemExit:
             if stop.asked and folder.rank == 0:
-                again = " ".join(shlex.quote(each) for each in _going_on(self.arguments))
+                again = " ".join(shlex.quote(each) for each in _going_on(self.typed))
                 sys.stderr.write(f"Stopped by {stop.asked.name}; go on with:\n  rollforge {again} --resume\n")
             raise
         finally:
@@ -224,8 +225,7 @@ def run(name: str, arguments: list[str]) -> int:
     _quiet()
     ranks = Ranks()
     with ranks.together(), trust.guarded(*(taken := trust.take(arguments))), ExitStack() as held:
-        arguments = taken[1]
-        check_files(arguments)
+        check_files(taken[1])
         registry().load()
         try:
             return RollforgeCLI(
@@ -233,7 +233,8 @@ def run(name: str, arguments: list[str]) -> int:
                 held,
                 RolloutModule,
                 RolloutData,
-                args=[name, *arguments],
+                args=[name, *taken[1]],
+                typed=[name, *arguments],
                 parser_class=Parser,
                 save_config_callback=None,
                 auto_configure_optimizers=False,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from rollforge.cli import main
+from rollforge.policies import LongLive
+from rollforge.spec import Step
 from rollforge.video.reader import probe
 
 MODULE = '''
@@ -276,4 +282,27 @@ def test_a_video_begun_without_metrics_does_not_go_on_with_some(
     assert "measured" in mistake(stumble.run("test", "--trust", "stumble", "--resume"))
     assert "No snapshot" in mistake(stumble.run("test", "--trust", "stumble", "--resume", "--force"))
     assert stumble.run("predict", "--trust", "stumble", "--resume") == 0
+    finished(stumble.out)
+
+
+def test_the_command_that_goes_on_trusts_what_was_trusted(
+    stumble: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK", "none")
+    stumble.config["model"]["policy"] = {"class_path": "stumble.Policy"}
+    told = LongLive.on_commit
+
+    def interrupted(self: LongLive, step: Step) -> None:
+        if step.index == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        told(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LongLive, "on_commit", interrupted)
+        with pytest.raises(SystemExit) as stop:
+            stumble.run("predict", "--trust", "stumble")
+    assert stop.value.code == 143
+    again = shlex.split(capsys.readouterr().err.rstrip().splitlines()[-1])
+    assert again[:2] == ["rollforge", "predict"]
+    assert main(again[1:]) == 0
     finished(stumble.out)
