@@ -82,11 +82,12 @@ def test_a_config_builds_its_model_and_its_data(config: Path, monkeypatch: pytes
 
 
 def test_paths_of_earlier_stages_are_outputs_of_some_config() -> None:
-    """A stage that starts from ``runs/x/backbone.safetensors`` follows one that writes into ``runs/x``."""
+    """A stage that starts from weights in ``runs/x`` follows one that writes there."""
     read = [yaml.safe_load(config.read_text()) for config in CONFIGS]
     written = {os.path.normpath(config["output_dir"]) for config in read if "output_dir" in config}
     for config in read:
-        weights = str(config["model"]["backbone"].get("init_args", {}).get("weights", ""))
-        if weights.startswith("runs/"):
-            assert os.path.dirname(weights) in written
-            assert os.path.basename(weights) == "backbone.safetensors"
+        for part in ("backbone", "codec"):
+            weights = str(config["model"][part].get("init_args", {}).get("weights", ""))
+            if weights.startswith("runs/"):
+                assert os.path.dirname(weights) in written
+                assert os.path.basename(weights) == f"{part}.safetensors"

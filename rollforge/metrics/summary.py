@@ -22,6 +22,7 @@ WORST: Mapping[str, Worst] = {
     "colour_error": "highest",
     "background_error": "highest",
     "skyline": "highest",
+    "landscape": "highest",
     "jump": "highest",
     "repetition": "highest",
     "recurrence": "highest",

@@ -13,17 +13,18 @@ from rollforge.data.world import SHAPES, SIZE, Scene, background, render
 from rollforge.errors import UserError
 from rollforge.metrics.base import Blocks, Metric
 from rollforge.metrics.jumps import Jumps
+from rollforge.metrics.landscape import Landscape
 from rollforge.metrics.skyline import Skyline
 from rollforge.metrics.template import HALF, LEAST_SEEN, Strays, Template, misfits
 from rollforge.state import State
 
 STRIDE = 8  # frames over which motion is taken, so that positions to two pixels suffice
-SKY, GROUND = slice(0, 30), slice(54, SIZE)  # rows that are the same in every landscape of a caption
+SKY, GROUND = slice(0, 21), slice(54, SIZE)  # rows that are the same in every landscape of a caption, but for the sun
 OPENING = 21  # frames that repetition compares with
 
 
 class WorldTruth(Metric):
-    """Presence, colour, motion of the captioned things; background and its hills; sharpness; repetition.
+    """Presence, colour, motion of the captioned things; background and landscape; sharpness; repetition.
 
     Curves, one number for each frame:
         presence: share of the captioned things found: somewhere the thing's own rendering fits its visible part to
@@ -38,16 +39,19 @@ class WorldTruth(Metric):
         colour_error: mean absolute difference of a thing's mean colour from the truth, at the best place, in 0..1.
         background_error: mean absolute difference of sky and ground rows (median over columns) from the truth, in 0..1.
         skyline: pixels by which the line of the hills has moved from where it was in the opening; true hills stay.
+        landscape: 0 where hills, trees and sun are as in the opening, as true ones are, 1 where they are as unlike it
+            as another landscape of the same caption. Where things are found is left out.
         sharpness: variance of the Laplacian of luma, over that of true frames with the same caption; 1 is as crisp.
         motion: pixels per frame that the things travel, taken over eight frames (the truth: 0.4 to 0.9 less bounces).
         repetition: 1 where a frame copies one of the opening's, 0 where it is as unlike them as another true moment.
 
     Args:
         tolerance: largest root mean square difference, in 0..1, at which a thing counts as found.
+        trees: whether trees stand on the world's hills, as in what the model was trained on.
     """
 
-    def __init__(self, tolerance: float = 0.12) -> None:
-        self.tolerance = tolerance
+    def __init__(self, tolerance: float = 0.12, trees: bool = False) -> None:
+        self.tolerance, self.trees = tolerance, trees
 
     def start(self, prompt: str, fps: float, blocks: Blocks | None = None) -> None:
         scene = opening_scene(prompt)
@@ -57,12 +61,12 @@ class WorldTruth(Metric):
                 "it needs captions that say every colour, the ground and the time."
             )
         self.things = [({kind: Template.of(colour, kind) for kind in SHAPES}, shape) for colour, shape in scene.things]
-        self.landscape = torch.from_numpy(np.median(background(scene, np.random.default_rng(0)), axis=1)).T  # [3, H]
-        true = _floats(torch.from_numpy(np.concatenate([render(scene, seed, 2)[0] for seed in range(16)])))
+        self.landscape = torch.from_numpy(np.median(background(scene, np.random.default_rng(0)), axis=1)).T
+        true = _floats(torch.from_numpy(np.concatenate([render(scene, seed, 2, self.trees)[0] for seed in range(16)])))
         self.true_sharpness = _laplacian(true).mean()
-        moments = torch.from_numpy(render(scene, 0, 240)[0][::8])
+        moments = torch.from_numpy(render(scene, 0, 240, self.trees)[0][::8])
         self.true_distance = torch.pdist(_thumbnails(_floats(moments))).median()
-        self.skyline = Skyline(scene, OPENING)
+        self.skyline, self.land = Skyline(scene, OPENING), Landscape(scene, OPENING, self.trees)
         self.strays, self.jumps = Strays(), Jumps(len(self.things))
         self.opening = torch.zeros(0, 256)
         self.path = torch.zeros(0, len(self.things), 2)
@@ -70,7 +74,8 @@ class WorldTruth(Metric):
 
     def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
         video = _floats(frames)
-        found, colour_error, centres, strays = self._things(video)
+        small = functional.avg_pool2d(video, 2)
+        found, colour_error, centres, strays, free = self._things(small)
         count = found.sum(dim=1) + strays
         rows = video.median(dim=3).values - self.landscape
         thumbnails = _thumbnails(video)
@@ -85,25 +90,27 @@ class WorldTruth(Metric):
             "colour_error": colour_error,
             "background_error": torch.cat([rows[:, :, SKY], rows[:, :, GROUND]], dim=2).abs().mean(dim=(1, 2)),
             "skyline": self.skyline.moved(video),
+            "landscape": self.land.changed(small, free, found.all(dim=1)),
             "sharpness": _laplacian(video) / self.true_sharpness,
             "motion": _travel(path, len(frames)),
             "repetition": 1 - torch.cdist(thumbnails, self.opening).min(dim=1).values / self.true_distance,
         }
 
     def truth(self, prompt: str, seed: int, frames: int) -> Tensor:
-        return torch.from_numpy(render(opening_scene(prompt), seed, frames)[0])
+        return torch.from_numpy(render(opening_scene(prompt), seed, frames, self.trees)[0])
 
     def state_dict(self) -> State:
         carried = {"opening": self.opening, "path": self.path, "next": self.next}
-        return deepcopy(carried | {"skyline": self.skyline.state_dict(), "jumps": self.jumps.state_dict()})
+        parts = {"skyline": self.skyline, "land": self.land, "jumps": self.jumps}
+        return deepcopy(carried | {name: part.state_dict() for name, part in parts.items()})
 
-    def _things(self, video: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What was found ``[T, things]``, colour error ``[T]``, centres ``[T, things, 2]``, number of strays ``[T]``.
+    def _things(self, small: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Looks for things in frames ``[T, 3, h, w]`` at half resolution. Nearer ones hide farther ones.
 
-        Nearer things hide farther ones.
+        What was found ``[T, things]``, colour error ``[T]``, centres ``[T, things, 2]``, number of strays ``[T]``, and
+        what of the frames ``[T, 1, h, w]`` is free of things, also of those that fit nowhere well enough.
         """
-        small = functional.avg_pool2d(video, 2)
-        visible = torch.ones_like(small[:, :1])
+        visible, free = torch.ones_like(small[:, :1]), torch.ones_like(small[:, :1])
         found, errors, centres = [], [], []
         for shapes, named in self.things:
             fits = dict(zip(shapes, misfits(list(shapes.values()), small, visible, LEAST_SEEN).unbind(1), strict=True))
@@ -114,12 +121,13 @@ class WorldTruth(Metric):
             place = fits[named].flatten(1).argmin(dim=1)
             top, left = (place // columns).tolist(), (place % columns).tolist()
             errors.append(_colour_error(small, visible, shapes[named], top, left))
-            _hide(visible, shapes[named], top, left, here.tolist())
+            _hide(visible, shapes[named], top, left, here)
+            _hide(free, shapes[named], top, left, torch.ones_like(here))
             found.append(here)
             centres.append(torch.stack([place % columns, place // columns], dim=1) * 2.0 + HALF)
         known, places = torch.stack(found, 1), torch.stack(centres, 1)
         strays = self.strays.count(small, visible, self.tolerance, known, ((places - HALF) / 2).long())
-        return known, torch.stack(errors, 1).mean(1), places, strays
+        return known, torch.stack(errors, 1).mean(1), places, strays, free
 
 
 def opening_scene(prompt: str) -> Scene:
@@ -138,10 +146,10 @@ def _colour_error(video: Tensor, visible: Tensor, template: Template, top: list[
     return torch.stack(errors)
 
 
-def _hide(visible: Tensor, template: Template, top: list[int], left: list[int], found: list[bool]) -> None:
-    """Takes what a nearer thing covers out of what is visible."""
+def _hide(visible: Tensor, template: Template, top: list[int], left: list[int], found: Tensor) -> None:
+    """Takes what a thing covers, in the frames where it was ``found [T]``, out of what is visible."""
     high, wide = template.whole.shape
-    for t, (y, x, here) in enumerate(zip(top, left, found, strict=True)):
+    for t, (y, x, here) in enumerate(zip(top, left, found.tolist(), strict=True)):
         if here:
             visible[t, 0, y : y + high, x : x + wide] *= 1 - template.whole
 

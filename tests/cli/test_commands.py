@@ -11,7 +11,10 @@ import pytest
 
 from rollforge.cli import COMMANDS, main
 
-CURVES = ["presence", "colour_error", "background_error", "skyline", "sharpness", "motion", "repetition"]
+CURVES = [
+    *("presence", "colour_error", "background_error", "skyline", "landscape"),
+    *("sharpness", "motion", "repetition"),
+]
 QUIET = """
 import sys
 from rollforge.cli import main

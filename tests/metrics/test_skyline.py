@@ -26,10 +26,11 @@ def test_hills_that_sink_or_rise_are_measured_in_pixels(pixels: int) -> None:
     assert metric.moved(floats(moved[None])).item() == pytest.approx(abs(pixels), abs=0.35)
 
 
+@pytest.mark.parametrize("trees", [False, True])
 @pytest.mark.parametrize("time", ["day", "dusk", "night"])
-def test_true_hills_stay_though_things_pass_in_front_of_them(time: str) -> None:
+def test_true_hills_stay_though_things_pass_in_front_of_them(time: str, trees: bool) -> None:
     scene = Scene.parse(f"a purple box and a yellow cone over snow at {time}")
-    video = floats(render(scene, 4, 63)[0]) / 255
+    video = floats(render(scene, 4, 63, trees)[0]) / 255
     metric = Skyline(scene, opening=21)
     metric.moved(video[:21])
     assert metric.moved(video[21:]).max() < 0.5

@@ -52,6 +52,7 @@ def test_true_videos_score_as_true(prompt: str) -> None:
     assert scores["presence"] > 0.9
     assert scores["colour_error"] < 0.04
     assert scores["background_error"] < 0.04
+    assert scores["landscape"] < 0.1
     assert scores["sharpness"] == pytest.approx(1, abs=0.35)
     assert 0.25 < scores["motion"] < 1.1
     assert scores["repetition"] < 0.9
@@ -62,7 +63,7 @@ def test_the_blocks_it_comes_in_do_not_matter() -> None:
     for name, curve in whole.items():
         assert curve.shape == (FRAMES,)
         later = (
-            slice(21, None) if name in ("repetition", "skyline") else slice(None)
+            slice(21, None) if name in ("repetition", "skyline", "landscape") else slice(None)
         )  # the opening comes block by block
         torch.testing.assert_close(pieces[name][later], curve[later], rtol=1e-4, atol=1e-4)
 

@@ -1,6 +1,6 @@
-"""Draws scenes: a gradient sky with sun or moon, hills, ground, and shaded things that drift and bounce.
+"""Draws scenes: a gradient sky with sun or moon, hills, trees if asked for, and shaded things that drift and bounce.
 
-Everything the caption does not say (where the hills and the sun are, how the things move) comes from the seed. Things
+Everything the caption does not say (where hills, trees and sun are, how the things move) comes from the seed. Things
 keep their size, their colour and their lighting, and never leave the frame, so they are there for ever.
 """
 
@@ -35,6 +35,9 @@ SKY = {
 LIGHT = {"day": (1.0, 1.0, 1.0), "dusk": (0.86, 0.66, 0.62), "night": (0.34, 0.40, 0.56)}
 LAMP = {"day": (255, 250, 215), "dusk": (255, 215, 120), "night": (228, 232, 240)}
 FAR = 0.80  # brightness of the far hills, of that of the near ground
+CROWN = {"day": (34, 76, 44), "dusk": (52, 44, 52), "night": (86, 118, 108)}
+TRUNK = {"day": (84, 56, 40), "dusk": (52, 36, 34), "night": (54, 58, 62)}
+TREES = 4  # at most; one at least
 SOIL = {"grass": (142, 172, 84), "sand": (214, 182, 126), "snow": (236, 241, 247)}
 
 
@@ -47,10 +50,13 @@ class Truth:
     centres: Image
 
 
-def render(scene: Scene, seed: int, frames: int) -> tuple[NDArray[np.uint8], Truth]:
-    """Draws a clip, uint8 ``[T, H, W, 3]``, and says what is in it. The same seed draws the same clip."""
+def render(scene: Scene, seed: int, frames: int, trees: bool = False) -> tuple[NDArray[np.uint8], Truth]:
+    """Draws a clip, uint8 ``[T, H, W, 3]``, and says what is in it. The same seed draws the same clip.
+
+    With ``trees`` it is the same clip but for them.
+    """
     drawn = np.random.default_rng(seed)
-    ground = background(scene, drawn)
+    ground = background(scene, drawn, trees)
     centres = np.stack([_path(drawn, frames) for _ in scene.things], axis=1)
     video = np.repeat(ground[None], frames, axis=0)
     for n in reversed(range(len(scene.things))):
@@ -58,7 +64,7 @@ def render(scene: Scene, seed: int, frames: int) -> tuple[NDArray[np.uint8], Tru
     return (video * 255).round().astype(np.uint8), Truth(ground, centres)
 
 
-def background(scene: Scene, drawn: np.random.Generator) -> Image:
+def background(scene: Scene, drawn: np.random.Generator, trees: bool = False) -> Image:
     """The landscape, float32 ``[H, W, 3]`` in 0..1."""
     x, y = _grid()
     soil, sky = soil_and_sky(scene)
@@ -70,6 +76,10 @@ def background(scene: Scene, drawn: np.random.Generator) -> Image:
     far = 38 + height * np.sin(2 * np.pi * x / 58 + phase)
     near = 48 + 2.0 * np.sin(2 * np.pi * x / 90 + 2 * phase)
     image += _inside(y - far)[..., None] * (soil - image)
+    if trees:
+        (planted,) = drawn.spawn(1)  # of their own, so that everything else is the same with them
+        for column in planted.uniform(4, SIZE - 4, planted.integers(1, TREES + 1)):
+            _plant(image, scene.time, column, 38 + height * np.sin(2 * np.pi * column / 58 + phase))
     image += _inside(y - near)[..., None] * (soil / FAR - image)
     return image.astype(np.float32)
 
@@ -86,6 +96,15 @@ def sprite(colour: str, shape: str, centres: Image) -> tuple[Image, Image]:
     """A thing at centres ``[T, 2]``: colours ``[T, H, W, 3]`` and coverage ``[T, H, W]``, both in 0..1."""
     x, y = _grid()
     return _shaded(colour, shape, x - centres[:, 0, None, None], y - centres[:, 1, None, None])
+
+
+def _plant(image: Image, time: str, column: float, foot: float) -> None:
+    """Draws a tree into ``[H, W, 3]``, five pixels of trunk and a crown of nine."""
+    x, y = _grid()
+    trunk = _inside(np.minimum(1 - np.abs(x - column), 2.5 - np.abs(y - foot + 2)))
+    crown = _inside(4.2 - np.hypot(x - column, 0.9 * (y - foot + 7.5)))
+    for part, paint in ((trunk, TRUNK), (crown, CROWN)):
+        image += part[..., None] * (np.array(paint[time], np.float32) / 255 - image)
 
 
 def _paste(video: Image, colour: str, shape: str, centres: Image) -> None:

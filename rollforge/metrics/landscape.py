@@ -1,0 +1,46 @@
+"""How far the landscape of a video of the procedural world, which no caption fixes, has left its opening."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rollforge.data.world import Scene, background
+from rollforge.state import Stateful
+
+
+class Landscape(Stateful):
+    """Hills, trees and sun, wherever no thing is in the way, against the mean of the opening. All at half resolution.
+
+    Args:
+        scene: what the video shows.
+        opening: frames at the start that are the reference.
+        trees: whether the world has trees.
+    """
+
+    def __init__(self, scene: Scene, opening: int, trees: bool = False) -> None:
+        others = np.stack([background(scene, np.random.default_rng(seed), trees) for seed in range(16)])
+        small = functional.avg_pool2d(torch.from_numpy(others).permute(0, 3, 1, 2), 2)
+        self.unrelated = torch.pdist(small.flatten(1), p=1).median() / small[0].numel()
+        self.opening, self.seen = opening, 0
+        self.total, self.weight = torch.zeros_like(small[0]), torch.zeros_like(small[0, :1])
+
+    def changed(self, video: Tensor, visible: Tensor, sure: Tensor) -> Tensor:
+        """0 where a frame's landscape is the opening's, 1 where it is as unlike it as another one of the same caption.
+
+        Frames ``[T, 3, h, w]`` in 0..1, of which ``visible [T, 1, h, w]`` shows no thing; the opening is told by those
+        frames where that is ``sure [T]``. Returns ``[T]``.
+        """
+        clear = 1 - functional.max_pool2d(
+            1 - visible, 3, stride=1, padding=1
+        )  # a thing's soft edge is not the landscape
+        taken = max(0, min(self.opening - self.seen, len(video)))
+        told = (clear * sure[:, None, None, None])[:taken]
+        self.total += (video[:taken] * told).sum(dim=0)
+        self.weight += told.sum(dim=0)
+        self.seen += taken
+        both = clear * (self.weight > 0)
+        distance = (video - self.total / self.weight.clamp(min=1)).abs().mean(dim=1, keepdim=True) * both
+        return distance.sum(dim=(1, 2, 3)) / both.sum(dim=(1, 2, 3)).clamp(min=1) / self.unrelated
