@@ -61,12 +61,12 @@ class WorldTruth(Metric):
                 "it needs captions that say every colour, the ground and the time."
             )
         self.things = [({kind: Template.of(colour, kind) for kind in SHAPES}, shape) for colour, shape in scene.things]
-        self.landscape = torch.from_numpy(np.median(background(scene, np.random.default_rng(0)), axis=1)).T
+        self.rows = torch.from_numpy(np.median(background(scene, np.random.default_rng(0)), axis=1)).T  # [3, H]
         true = _floats(torch.from_numpy(np.concatenate([render(scene, seed, 2, self.trees)[0] for seed in range(16)])))
         self.true_sharpness = _laplacian(true).mean()
         moments = torch.from_numpy(render(scene, 0, 240, self.trees)[0][::8])
         self.true_distance = torch.pdist(_thumbnails(_floats(moments))).median()
-        self.skyline, self.land = Skyline(scene, OPENING), Landscape(scene, OPENING, self.trees)
+        self.skyline, self.landscape = Skyline(scene, OPENING), Landscape(scene, OPENING, self.trees)
         self.strays, self.jumps = Strays(), Jumps(len(self.things))
         self.opening = torch.zeros(0, 256)
         self.path = torch.zeros(0, len(self.things), 2)
@@ -77,7 +77,7 @@ class WorldTruth(Metric):
         small = functional.avg_pool2d(video, 2)
         found, colour_error, centres, strays, free = self._things(small)
         count = found.sum(dim=1) + strays
-        rows = video.median(dim=3).values - self.landscape
+        rows = video.median(dim=3).values - self.rows
         thumbnails = _thumbnails(video)
         self.opening = torch.cat([self.opening, thumbnails])[:OPENING] if len(self.opening) < OPENING else self.opening
         path = torch.cat([self.path if start == self.next else self.path[:0], centres])
@@ -90,7 +90,7 @@ class WorldTruth(Metric):
             "colour_error": colour_error,
             "background_error": torch.cat([rows[:, :, SKY], rows[:, :, GROUND]], dim=2).abs().mean(dim=(1, 2)),
             "skyline": self.skyline.moved(video),
-            "landscape": self.land.changed(small, free, found.all(dim=1)),
+            "landscape": self.landscape.changed(small, free, found.all(dim=1)),
             "sharpness": _laplacian(video) / self.true_sharpness,
             "motion": _travel(path, len(frames)),
             "repetition": 1 - torch.cdist(thumbnails, self.opening).min(dim=1).values / self.true_distance,
@@ -101,7 +101,7 @@ class WorldTruth(Metric):
 
     def state_dict(self) -> State:
         carried = {"opening": self.opening, "path": self.path, "next": self.next}
-        parts = {"skyline": self.skyline, "land": self.land, "jumps": self.jumps}
+        parts = {"skyline": self.skyline, "landscape": self.landscape, "jumps": self.jumps}
         return deepcopy(carried | {name: part.state_dict() for name, part in parts.items()})
 
     def _things(self, small: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -39,6 +39,10 @@ def test_another_landscape_of_the_caption_is_at_one() -> None:
     )
 
 
+def test_landscapes_with_trees_are_farther_from_each_other() -> None:
+    assert Landscape(DAY, 1, trees=True).unrelated > 1.2 * Landscape(DAY, 1).unrelated
+
+
 def test_felled_trees_show_and_lie_between() -> None:
     felled = opened(land(5, trees=True)).changed(land(5), ALL, SURE).item()
     assert 0.1 < felled < 0.9

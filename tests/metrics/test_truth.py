@@ -22,21 +22,21 @@ Damage = Callable[[Tensor], Tensor]
 
 
 @cache
-def video(prompt: str, seed: int = 3) -> Tensor:
-    return torch.from_numpy(render(Scene.parse(prompt), seed, FRAMES)[0])
+def video(prompt: str, seed: int = 3, trees: bool = False) -> Tensor:
+    return torch.from_numpy(render(Scene.parse(prompt), seed, FRAMES, trees)[0])
 
 
-def measured(prompt: str, shown: Tensor, block: int = 12) -> dict[str, Tensor]:
+def measured(prompt: str, shown: Tensor, block: int = 12, trees: bool = False) -> dict[str, Tensor]:
     """Every curve, measured block by block."""
-    metric = WorldTruth()
+    metric = WorldTruth(trees=trees)
     metric.start(prompt, 8.0)
     parts = [metric.update(shown[start : start + block], start) for start in range(0, len(shown), block)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def means(prompt: str, shown: Tensor) -> dict[str, float]:
+def means(prompt: str, shown: Tensor, trees: bool = False) -> dict[str, float]:
     """Means after the opening, which repetition compares with."""
-    return {name: float(curve[24:].mean()) for name, curve in measured(prompt, shown).items()}
+    return {name: float(curve[24:].mean()) for name, curve in measured(prompt, shown, trees=trees).items()}
 
 
 @cache
@@ -44,10 +44,11 @@ def true_means(prompt: str) -> dict[str, float]:
     return means(prompt, video(prompt))
 
 
+@pytest.mark.parametrize("trees", [False, True])
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_true_videos_score_as_true(prompt: str) -> None:
+def test_true_videos_score_as_true(prompt: str, trees: bool) -> None:
     """Over several videos: in one, a thing may be hidden behind the other for a while."""
-    seeds = [means(prompt, video(prompt, seed)) for seed in (2, 3, 4)]
+    seeds = [means(prompt, video(prompt, seed, trees), trees) for seed in (2, 3, 4)]
     scores = {name: float(np.mean([one[name] for one in seeds])) for name in seeds[0]}
     assert scores["presence"] > 0.9
     assert scores["colour_error"] < 0.04
@@ -79,6 +80,7 @@ def test_one_object_measures_one_video_after_another() -> None:
 
 def test_truth_is_the_rendered_scene() -> None:
     assert torch.equal(WorldTruth().truth(FAR, 3, FRAMES), video(FAR))
+    assert torch.equal(WorldTruth(trees=True).truth(FAR, 3, FRAMES), video(FAR, trees=True))
 
 
 def instead(prompt: str, other: str) -> dict[str, float]:
