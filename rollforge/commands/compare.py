@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> int:
         description="Measure a config under several values of its options. Other options go to `rollforge test`.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="append", default=[], help="the YAML to measure; later ones win")
+    parser.add_argument("-c", "--config", action="append", default=[], help="the YAML to measure; later ones win")
     parser.add_argument(
         "--vary",
         action="append",
@@ -39,22 +39,22 @@ def run(arguments: list[str]) -> int:
         raise UserError("compare needs --config FILE, or --vary config=FILE,FILE,....")
     stem = Path(chosen.config[-1]).stem if chosen.config else "compare"
     folder = Path(chosen.output_dir or Path("outputs") / stem)
-    shared = [*(f"--config={path}" for path in chosen.config), *rest]
-    return _compare(folder, made, shared, ["rollforge", "compare", *arguments], chosen.vary)
+    lines = [point.line(chosen.config, rest) for point in made]
+    return _compare(folder, made, lines, ["rollforge", "compare", *arguments], chosen.vary)
 
 
 def _compare(
-    folder: Path, made: Sequence[Point], shared: Sequence[str], command: Sequence[str], varied: Sequence[str]
+    folder: Path, made: Sequence[Point], lines: Sequence[list[str]], command: Sequence[str], varied: Sequence[str]
 ) -> int:
     from rollforge.comparison.identity import content_hash
     from rollforge.comparison.resolve import resolve, seconds
     from rollforge.comparison.runs import Run, check_apart
     from rollforge.comparison.work import Work
 
-    configs = resolve(made, shared)
+    configs = resolve(made, lines)
     runs = [
-        Run(point, config, content_hash(config), folder / "runs", [*shared, *point.arguments], seconds(config))
-        for point, config in zip(made, configs, strict=True)
+        Run(point, config, content_hash(config), folder / "runs", line, seconds(config))
+        for point, config, line in zip(made, configs, lines, strict=True)
     ]
     check_apart(runs)
     work = Work(runs)

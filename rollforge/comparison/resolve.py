@@ -22,18 +22,17 @@ CHEAP = ("policy", "sampler", "noise")
 """Parts of the model that are built to see whether they can be; no weights are read for them."""
 
 
-def resolve(points: Sequence[Point], arguments: Sequence[str]) -> list[Config]:
-    """The config of each point under options that all share.
+def resolve(points: Sequence[Point], lines: Sequence[Sequence[str]]) -> list[Config]:
+    """The config of each point, whose ``rollforge test`` has the arguments in ``lines``.
 
     Raises:
         UserError: for the first point that cannot be, named by its values.
     """
     _quiet()
-    modules, shared = trust.take(arguments)
     reader: ParsedCLI | None = None
     configs: list[Config] = []
-    for point in points:
-        given = [*shared, *point.arguments]
+    for point, line in zip(points, lines, strict=True):
+        modules, given = trust.take(line)
         try:
             with trust.guarded(modules, given):
                 check_files(given)

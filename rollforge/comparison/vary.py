@@ -64,6 +64,19 @@ class Point:
         """Its options for ``rollforge test``."""
         return [f"--{choice.option}={choice.value}" for choice in self.choices]
 
+    def line(self, configs: Sequence[str], options: Sequence[str]) -> list[str]:
+        """All arguments of its ``rollforge test``: an option wins over every file, what is varied over what is shared.
+
+        Args:
+            configs: files that all points share.
+            options: options that all points share.
+        """
+        files = [*configs, *(choice.value for choice in self.choices if choice.option == CONFIG)]
+        own = [
+            argument for argument, choice in zip(self.arguments, self.choices, strict=True) if choice.option != CONFIG
+        ]
+        return [*(f"--{CONFIG}={file}" for file in files), *options, *own]
+
 
 def points(varied: Sequence[str]) -> list[Point]:
     """Every combination of the values of ``OPTION=VALUE,...`` axes, the last axis moving fastest.

@@ -49,6 +49,17 @@ def test_axes_make_every_combination_the_last_one_fastest() -> None:
     assert point.slug == "Window-seconds=1"
 
 
+def test_an_option_wins_over_every_file_and_what_is_varied_over_what_is_shared(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("{}")
+    (point,) = points([f"config={tmp_path}/own.yaml", "data.seed=1"])
+    shared = ["--data.seconds", "3", "--data.seed=0"]
+    assert point.line(["base.yaml"], shared) == [
+        *("--config=base.yaml", f"--config={tmp_path}/own.yaml"),
+        *shared,
+        "--data.seed=1",
+    ]
+
+
 def test_files_and_parts_have_short_names(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
