@@ -91,7 +91,8 @@ def test_compare_goes_on_after_a_kill_and_reports_each_point_under_the_same_prom
     measured: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a snapshot belongs to a number of threads, and the first run has one
-    vary = ["--vary", "model.policy=Window,RollingSink", "--data.rollout_batch", "2"]
+    long = ["--data.seconds", "15"]  # so that the signal comes well before the end
+    vary = ["--vary", "model.policy=Window,RollingSink", "--data.rollout_batch", "2", *long]
     killed = measured.start("compare", *vary)
     while killed.poll() is None and not list(measured.out.glob("runs/RollingSink-*/manifest.json")):
         time.sleep(0.05)
@@ -103,7 +104,7 @@ def test_compare_goes_on_after_a_kill_and_reports_each_point_under_the_same_prom
 
     assert measured.run("compare", *vary) == 0
     printed = capsys.readouterr().out
-    assert re.match(r"Window: reused, 7.5 of 7.5 s \(\S+/runs/Window-[0-9a-f]{8}\)\nRollingSink: running, ", printed)
+    assert re.match(r"Window: reused, 30.0 of 30.0 s \(\S+/runs/Window-[0-9a-f]{8}\)\nRollingSink: running, ", printed)
     log = next(measured.out.glob("runs/RollingSink-*/test.log")).read_text()
     assert re.findall(r"^\$ rollforge test .*?( --resume)?$", log, re.MULTILINE) == ["", " --resume"]
     figures = {(row[0], row[1]): row[2:] for row in rows(printed)[1:]}
