@@ -15,8 +15,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from rollforge.average import AVERAGE, roll_average
 from rollforge.backbones.base import Backbone, Condition, Conditioner, VideoCodec
-from rollforge.backbones.weights import RANDOM
+from rollforge.backbones.weights import RANDOM, check_fit
 from rollforge.data.module import RolloutData
 from rollforge.data.opening import opening_frames
 from rollforge.data.requests import Request
@@ -240,6 +241,12 @@ class RolloutModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         torch.set_rng_state(checkpoint["torch_rng"])
+        if (weights := checkpoint.get("state_dict")) is None:
+            return  # sharded ones are in the network already
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            roll_average(weights)
+            weights |= {name: value for name, value in self.state_dict().items() if name.startswith(AVERAGE)}
+        check_fit(self.state_dict(), weights, type(self).__name__, self.trainer.ckpt_path or "the checkpoint")
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.trained.parameters())

@@ -111,6 +111,43 @@ def test_the_weights_that_fit_writes_can_be_rolled(training: Any) -> None:
     assert len(training.videos()) == 1
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("part", ["backbone", "codec"])
+def test_a_checkpoint_rolls_the_weights_that_fit_writes(training: Any, ema: float, part: str) -> None:
+    if part == "codec":
+        training.config["model"]["objective"] = {"class_path": "Reconstruction"}
+    assert training.run("fit", "--model.ema", str(ema)) == 0
+    written = training.folder / "written"
+    training.config["model"][part]["init_args"]["weights"] = str(training.out / f"{part}.safetensors")
+    assert training.run("predict", "--output_dir", str(written)) == 0
+    training.config["model"][part]["init_args"]["weights"] = "random"
+    for name, option in {"plain": "0", "averaging": str(ema)}.items():  # as configs to roll and to train with have it
+        rolled = training.folder / name
+        checkpoint = ("--ckpt_path", str(training.out / "last.ckpt"), "--model.ema", option)
+        assert training.run("predict", "--output_dir", str(rolled), *checkpoint) == 0
+        videos = [next(folder.glob("*.mp4")).read_bytes() for folder in (written, rolled)]
+        assert videos[0] == videos[1]
+
+
+def test_a_checkpoint_of_another_size_is_one_sentence(training: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert training.run("fit") == 0
+    capsys.readouterr()
+    options = ("--model.codec.init_args.width", "32", "--ckpt_path", str(training.out / "last.ckpt"))
+    assert training.run("predict", "--output_dir", str(training.folder / "next"), *options) == 2
+    said = capsys.readouterr().err
+    assert "do not fit this model: codec." in said
+    assert "Traceback" not in said
+
+
+def test_going_on_with_an_average_that_was_never_kept_is_one_sentence(
+    training: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert training.run("fit", "--model.ema", "0") == 0
+    options = ("--model.ema", "0.9", "--ckpt_path", str(training.out / "last.ckpt"))
+    assert training.run("fit", *options) == 2
+    assert "average.n_averaged is missing" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 def test_a_resumed_fit_equals_an_uninterrupted_one(training: Any, ema: float) -> None:
     training.config["model"]["ema"] = ema
