@@ -14,9 +14,11 @@ from rollforge.state import Stateful
 class Landscape(Stateful):
     """Hills, trees and sun, wherever no thing is in the way, against the mean of the opening. All at half resolution.
 
+    The opening is the first frames in which every thing was found, as one that was not would be taken for landscape.
+
     Args:
         scene: what the video shows.
-        opening: frames at the start that are the reference.
+        opening: how many such frames are the reference.
         trees: whether the world has trees.
     """
 
@@ -31,16 +33,16 @@ class Landscape(Stateful):
         """0 where a frame's landscape is the opening's, 1 where it is as unlike it as another one of the same caption.
 
         Frames ``[T, 3, h, w]`` in 0..1, of which ``visible [T, 1, h, w]`` shows no thing; the opening is told by those
-        frames where that is ``sure [T]``. Returns ``[T]``.
+        frames where that is ``sure [T]``. Returns ``[T]``, not a number where nothing can be compared.
         """
         clear = 1 - functional.max_pool2d(
             1 - visible, 3, stride=1, padding=1
         )  # a thing's soft edge is not the landscape
-        taken = max(0, min(self.opening - self.seen, len(video)))
-        told = (clear * sure[:, None, None, None])[:taken]
-        self.total += (video[:taken] * told).sum(dim=0)
+        taken = sure & (self.seen + sure.cumsum(dim=0) <= self.opening)
+        told = clear[taken]
+        self.total += (video[taken] * told).sum(dim=0)
         self.weight += told.sum(dim=0)
-        self.seen += taken
+        self.seen += len(told)
         both = clear * (self.weight > 0)
         distance = (video - self.total / self.weight.clamp(min=1)).abs().mean(dim=1, keepdim=True) * both
-        return distance.sum(dim=(1, 2, 3)) / both.sum(dim=(1, 2, 3)).clamp(min=1) / self.unrelated
+        return distance.sum(dim=(1, 2, 3)) / both.sum(dim=(1, 2, 3)) / self.unrelated

@@ -26,12 +26,15 @@ class Skyline(Stateful):
         self.opening, self.seen = opening, torch.zeros(0, 0)
 
     def moved(self, video: Tensor) -> Tensor:
-        """Mean distance in pixels over the columns that show no thing, ``[T]``, of frames ``[T, 3, H, W]`` in 0..1."""
+        """Mean distance in pixels over the columns that show no thing, ``[T]``, of frames ``[T, 3, H, W]`` in 0..1.
+
+        Not a number where things are all over it.
+        """
         heights = self.heights(video)
         missing = self.opening - len(self.seen)
         if missing > 0:
             self.seen = torch.cat([self.seen.reshape(-1, heights.shape[1]), heights[:missing]])
-        return (heights - self.seen.nanmedian(dim=0).values).abs().nanmean(dim=1).nan_to_num()
+        return (heights - self.seen.nanmedian(dim=0).values).abs().nanmean(dim=1)
 
     def heights(self, video: Tensor) -> Tensor:
         """Rows of soil in each column, ``[T, W]``; not a number where a thing is in the way."""

@@ -40,7 +40,8 @@ class WorldTruth(Metric):
         background_error: mean absolute difference of sky and ground rows (median over columns) from the truth, in 0..1.
         skyline: pixels by which the line of the hills has moved from where it was in the opening; true hills stay.
         landscape: 0 where hills, trees and sun are as in the opening, as true ones are, 1 where they are as unlike it
-            as another landscape of the same caption. Where things are found is left out.
+            as another landscape of the same caption. Where things are found is left out. The opening is here the first
+            frames that show them all; unknown before.
         sharpness: variance of the Laplacian of luma, over that of true frames with the same caption; 1 is as crisp.
         motion: pixels per frame that the things travel, taken over eight frames (the truth: 0.4 to 0.9 less bounces).
         repetition: 1 where a frame copies one of the opening's, 0 where it is as unlike them as another true moment.

@@ -56,8 +56,8 @@ def test_by_hand_where_half_of_the_opening_is_hidden() -> None:
     assert metric.changed(land(2), ALL, SURE).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_where_nothing_can_be_seen_nothing_has_changed() -> None:
-    assert opened(land(1)).changed(land(2), torch.zeros_like(ALL), SURE).item() == 0
+def test_where_nothing_can_be_seen_nothing_is_known() -> None:
+    assert opened(land(1)).changed(land(2), torch.zeros_like(ALL), SURE).isnan().all()
 
 
 def test_the_opening_may_end_inside_a_block() -> None:
@@ -69,7 +69,10 @@ def test_the_opening_may_end_inside_a_block() -> None:
     assert whole[2:].min() > 0.3
 
 
-def test_a_frame_whose_things_were_not_found_tells_nothing_of_the_opening() -> None:
+def test_the_opening_is_the_first_frames_whose_things_were_all_found() -> None:
     metric = Landscape(DAY, opening=2)
-    metric.changed(torch.cat([land(9), land(1)]), ALL.repeat(2, 1, 1, 1), torch.tensor([False, True]))
+    assert metric.changed(torch.cat([land(9)] * 3), ALL.repeat(3, 1, 1, 1), ~SURE.repeat(3)).isnan().all()
+    frames = torch.cat([land(9), land(1), land(9), land(1), land(7)])
+    metric.changed(frames, ALL.repeat(5, 1, 1, 1), torch.tensor([False, True, False, True, True]))
     assert metric.changed(land(1), ALL, SURE).item() == pytest.approx(0, abs=1e-5)
+    assert metric.changed(land(7), ALL, ~SURE).item() > 0.3
