@@ -104,7 +104,9 @@ def test_compare_goes_on_after_a_kill_and_reports_each_point_under_the_same_prom
 
     assert measured.run("compare", *vary) == 0
     printed = capsys.readouterr().out
-    assert re.match(r"Window: reused, 30.0 of 30.0 s \(\S+/runs/Window-[0-9a-f]{8}\)\nRollingSink: running, ", printed)
+    assert re.match(
+        r"Window: reused, 30.0 of 30.0 s \(\S+/runs/Window-[0-9a-f]{8}\)\nRollingSink: running, ", printed
+    ), printed
     log = next(measured.out.glob("runs/RollingSink-*/test.log")).read_text()
     assert re.findall(r"^\$ rollforge test .*?( --resume)?$", log, re.MULTILINE) == ["", " --resume"]
     figures = {(row[0], row[1]): row[2:] for row in rows(printed)[1:]}

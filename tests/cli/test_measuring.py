@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from small import MODEL
@@ -88,6 +89,10 @@ def test_test_measures_at_multiples_of_the_horizon_beside_the_truth(finished: Fi
     for row in body[1::2]:
         for x, cell in zip(("1", "5"), row[2:], strict=True):
             values = [video["marks"][x][row[0]] for video in written["videos"]]
+            if None in values:  # random weights show neither hills nor all of the things
+                assert row[0] in ("skyline", "landscape")
+                assert (values, cell) == ([None, None], "-")
+                continue
             mean, low, high = (float(number) for number in re.findall(r"-?[\d.]+(?:e-?\d+)?", cell))
             assert mean == pytest.approx(sum(values) / 2, rel=0.06, abs=1e-3)
             assert (low, high) == pytest.approx((min(values), max(values)), rel=0.06, abs=1e-3)
@@ -104,9 +109,14 @@ def test_the_figures_are_those_of_the_curves_beside_the_videos(finished: Finishe
         assert len(curves["frame"]) == 30
         assert video["latents"] is None  # WorldTruth looks at no latents
         for name in CURVES:
-            assert video["marks"]["1"][name] == pytest.approx(curves[name][:6].mean())
-            assert video["marks"]["5"][name] == pytest.approx(curves[name][24:30].mean())
-            assert video["summary"][name]["level"] == pytest.approx(curves[name].mean())
+            assert video["marks"]["1"][name] == figure(curves[name][:6])
+            assert video["marks"]["5"][name] == figure(curves[name][24:30])
+            assert video["summary"][name]["level"] == figure(curves[name])
+
+
+def figure(curve: Any) -> Any:
+    """What metrics.json must say of a curve."""
+    return None if np.isnan(curve).all() else pytest.approx(curve.mean())
 
 
 def test_the_figures_do_not_depend_on_what_is_rolled_together(measured: Any, finished: Finished) -> None:
