@@ -240,13 +240,12 @@ class RolloutModule(LightningModule):
         checkpoint["torch_rng"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if (weights := checkpoint.get("state_dict")) is not None:  # sharded ones are in the network already
+            if self.trainer.state.fn != TrainerFn.FITTING:
+                roll_average(weights)
+                weights |= {name: value for name, value in self.state_dict().items() if name.startswith(AVERAGE)}
+            check_fit(self.state_dict(), weights, type(self).__name__, self.trainer.ckpt_path or "the checkpoint")
         torch.set_rng_state(checkpoint["torch_rng"])
-        if (weights := checkpoint.get("state_dict")) is None:
-            return  # sharded ones are in the network already
-        if self.trainer.state.fn != TrainerFn.FITTING:
-            roll_average(weights)
-            weights |= {name: value for name, value in self.state_dict().items() if name.startswith(AVERAGE)}
-        check_fit(self.state_dict(), weights, type(self).__name__, self.trainer.ckpt_path or "the checkpoint")
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.trained.parameters())
