@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 rollforge=${1:-rollforge}
-for stage in 1-codec 2-pictures 3-clips 4-teacher; do
+for stage in 1-codec 2-pictures 3-clips 4-teacher 5-codec 6-clips 7-teacher; do
   folder=runs/pocket/$stage
   [ -e "$folder/done" ] && continue
   resume=()
@@ -12,4 +12,4 @@ for stage in 1-codec 2-pictures 3-clips 4-teacher; do
   "$rollforge" fit --config "configs/pocket/$stage.yaml" "${resume[@]}"
   touch "$folder/done"
 done
-echo "Trained: runs/pocket/1-codec/codec.safetensors and runs/pocket/4-teacher/backbone.safetensors."
+echo "Trained: runs/pocket/5-codec/codec.safetensors and runs/pocket/7-teacher/backbone.safetensors."

@@ -25,11 +25,11 @@ class WorldClips(Dataset[Clip]):
         seed: of the captions and the scenes.
         hushed: share of the clips whose captions leave things unsaid: each colour, the ground and the time by the
             toss of a coin. What no caption says, only the history can keep.
-        trees: whether trees stand on the hills, which no caption tells of either.
+        tinted: whether sky and soil have tints of their own, which no caption tells of either.
     """
 
     def __init__(
-        self, frames: int = 21, clips: int = 1_000_000, seed: int = 0, hushed: float = 0.0, trees: bool = False
+        self, frames: int = 21, clips: int = 1_000_000, seed: int = 0, hushed: float = 0.0, tinted: bool = True
     ) -> None:
         from rollforge.data.world import all_scenes, held_out
 
@@ -37,7 +37,7 @@ class WorldClips(Dataset[Clip]):
             raise UserError(f"WorldClips needs 1 frame and 1 clip or more, not {frames} and {clips}.")
         if not 0 <= hushed <= 1:
             raise UserError(f"WorldClips: hushed is a share of the clips, from 0 to 1, not {hushed}.")
-        self.frames, self.clips, self.seed, self.hushed, self.trees = frames, clips, seed, hushed, trees
+        self.frames, self.clips, self.seed, self.hushed, self.tinted = frames, clips, seed, hushed, tinted
         self.scenes = [scene for scene in all_scenes() if not held_out(scene)]
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class WorldClips(Dataset[Clip]):
 
         drawn = np.random.default_rng((self.seed, index))
         scene = self.scenes[drawn.integers(len(self.scenes))]
-        video, _ = render(scene, int(drawn.integers(2**31)), self.frames, self.trees)
+        video, _ = render(scene, int(drawn.integers(2**31)), self.frames, self.tinted)
         if self.hushed and drawn.random() < self.hushed:
             scene = scene.hushed(drawn)
         return {"video": torch.from_numpy(video), "caption": scene.caption}

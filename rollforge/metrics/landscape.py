@@ -8,22 +8,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from rollforge.data.world import Scene, background
+from rollforge.metrics.template import beside
 from rollforge.state import Stateful
 
 
 class Landscape(Stateful):
-    """Hills, trees and sun, wherever no thing is in the way, against the mean of the opening. All at half resolution.
+    """Hills, sun and tints, wherever no thing is in the way, against the mean of the opening. All at half resolution.
 
     The opening is the first frames in which every thing was found, as one that was not would be taken for landscape.
 
     Args:
         scene: what the video shows.
         opening: how many such frames are the reference.
-        trees: whether the world has trees.
     """
 
-    def __init__(self, scene: Scene, opening: int, trees: bool = False) -> None:
-        others = np.stack([background(scene, np.random.default_rng(seed), trees) for seed in range(16)])
+    def __init__(self, scene: Scene, opening: int) -> None:
+        others = np.stack([background(scene, np.random.default_rng(seed)) for seed in range(16)])
         small = functional.avg_pool2d(torch.from_numpy(others).permute(0, 3, 1, 2), 2)
         self.unrelated = torch.pdist(small.flatten(1), p=1).median() / small[0].numel()
         self.opening, self.seen = opening, 0
@@ -35,9 +35,7 @@ class Landscape(Stateful):
         Frames ``[T, 3, h, w]`` in 0..1, of which ``visible [T, 1, h, w]`` shows no thing; the opening is told by those
         frames where that is ``sure [T]``. Returns ``[T]``, not a number where nothing can be compared.
         """
-        clear = 1 - functional.max_pool2d(
-            1 - visible, 3, stride=1, padding=1
-        )  # a thing's soft edge is not the landscape
+        clear = beside(visible)
         taken = sure & (self.seen + sure.cumsum(dim=0) <= self.opening)
         told = clear[taken]
         self.total += (video[taken] * told).sum(dim=0)

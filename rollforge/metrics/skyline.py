@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rollforge.data.world import Scene, soil_and_sky
+from rollforge.metrics.palette import Colours
 from rollforge.state import Stateful
 
 ROWS = slice(31, 46)  # where the line of the far hills runs
@@ -16,29 +16,29 @@ class Skyline(Stateful):
     """The height of the far hills in each column, against the opening's.
 
     Args:
-        scene: what the video shows.
         opening: frames at the start whose median is the reference.
     """
 
-    def __init__(self, scene: Scene, opening: int) -> None:
-        soil, sky = (torch.from_numpy(colour) for colour in soil_and_sky(scene))
-        self.soil, self.sky = soil[:, None, None], sky[ROWS].T[:, :, None]  # [3, 1, 1] and [3, rows, 1]
+    def __init__(self, opening: int) -> None:
         self.opening, self.seen = opening, torch.zeros(0, 0)
 
-    def moved(self, video: Tensor) -> Tensor:
+    def moved(self, video: Tensor, colours: Colours) -> Tensor:
         """Mean distance in pixels over the columns that show no thing, ``[T]``, of frames ``[T, 3, H, W]`` in 0..1.
+
+        Sky and far hills have the ``colours`` ``[T, 3, H]`` and ``[T, 3, 1]``.
 
         Not a number where things are all over it.
         """
-        heights = self.heights(video)
+        heights = self.heights(video, colours)
         missing = self.opening - len(self.seen)
         if missing > 0:
             self.seen = torch.cat([self.seen.reshape(-1, heights.shape[1]), heights[:missing]])
         return (heights - self.seen.nanmedian(dim=0).values).abs().nanmean(dim=1)
 
-    def heights(self, video: Tensor) -> Tensor:
+    def heights(self, video: Tensor, colours: Colours) -> Tensor:
         """Rows of soil in each column, ``[T, W]``; not a number where a thing is in the way."""
         band = video[:, :, ROWS]
-        to_sky, to_soil = ((band - colour).abs().mean(dim=1) for colour in (self.sky, self.soil))  # [T, rows, W]
+        sky, soil = colours[0][:, :, ROWS, None], colours[1][..., None]  # [T, 3, rows, 1] and [T, 3, 1, 1]
+        to_sky, to_soil = ((band - colour).abs().mean(dim=1) for colour in (sky, soil))  # [T, rows, W]
         share = to_sky / (to_sky + to_soil).clamp(min=1e-6)
         return share.sum(dim=1).masked_fill((torch.minimum(to_sky, to_soil) > THING).any(dim=1), torch.nan)

@@ -21,6 +21,7 @@ WORST: Mapping[str, Worst] = {
     "count_error": "highest",
     "colour_error": "highest",
     "background_error": "highest",
+    "tint": "highest",
     "skyline": "highest",
     "landscape": "highest",
     "jump": "highest",

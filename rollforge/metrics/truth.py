@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rollforge.data.world import SHAPES, SIZE, Scene, background, render
+from rollforge.data.world import SHAPES, Scene, render
 from rollforge.errors import UserError
 from rollforge.metrics.base import Blocks, Metric
 from rollforge.metrics.jumps import Jumps
 from rollforge.metrics.landscape import Landscape
+from rollforge.metrics.palette import Palette, Tint, rows
 from rollforge.metrics.skyline import Skyline
 from rollforge.metrics.template import HALF, LEAST_SEEN, Strays, Template, misfits
 from rollforge.state import State
 
 STRIDE = 8  # frames over which motion is taken, so that positions to two pixels suffice
-SKY, GROUND = slice(0, 21), slice(54, SIZE)  # rows that are the same in every landscape of a caption, but for the sun
 OPENING = 21  # frames that repetition compares with
 
 
@@ -37,9 +37,12 @@ class WorldTruth(Metric):
         jump: share of the things that are found farther from where they were last found than the world's largest speed
             (0.9 pixels per frame) allows, and 4 pixels of slack; 0 for true videos, but for rare mistakes.
         colour_error: mean absolute difference of a thing's mean colour from the truth, at the best place, in 0..1.
-        background_error: mean absolute difference of sky and ground rows (median over columns) from the truth, in 0..1.
+        background_error: mean absolute difference of the rows of sky and ground (median over columns that show no
+            thing) from what the caption says, under the tints of the world that fit them best, in 0..1.
+        tint: mean absolute difference of these rows from the opening's, in 0..1: how far the colours of the scene,
+            which no caption fixes, have drifted. True ones stay.
         skyline: pixels by which the line of the hills has moved from where it was in the opening; true hills stay.
-        landscape: 0 where hills, trees and sun are as in the opening, as true ones are, 1 where they are as unlike it
+        landscape: 0 where hills, sun and tints are as in the opening, as true ones are, 1 where they are as unlike it
             as another landscape of the same caption. Where things are found is left out. The opening is here the first
             frames that show them all; unknown before.
         sharpness: variance of the Laplacian of luma, over that of true frames with the same caption; 1 is as crisp.
@@ -48,11 +51,10 @@ class WorldTruth(Metric):
 
     Args:
         tolerance: largest root mean square difference, in 0..1, at which a thing counts as found.
-        trees: whether trees stand on the world's hills, as in what the model was trained on.
     """
 
-    def __init__(self, tolerance: float = 0.12, trees: bool = False) -> None:
-        self.tolerance, self.trees = tolerance, trees
+    def __init__(self, tolerance: float = 0.12) -> None:
+        self.tolerance = tolerance
 
     def start(self, prompt: str, fps: float, blocks: Blocks | None = None) -> None:
         scene = opening_scene(prompt)
@@ -62,12 +64,12 @@ class WorldTruth(Metric):
                 "it needs captions that say every colour, the ground and the time."
             )
         self.things = [({kind: Template.of(colour, kind) for kind in SHAPES}, shape) for colour, shape in scene.things]
-        self.rows = torch.from_numpy(np.median(background(scene, np.random.default_rng(0)), axis=1)).T  # [3, H]
-        true = _floats(torch.from_numpy(np.concatenate([render(scene, seed, 2, self.trees)[0] for seed in range(16)])))
+        true = _floats(torch.from_numpy(np.concatenate([render(scene, seed, 2)[0] for seed in range(16)])))
         self.true_sharpness = _laplacian(true).mean()
-        moments = torch.from_numpy(render(scene, 0, 240, self.trees)[0][::8])
+        moments = torch.from_numpy(render(scene, 0, 240)[0][::8])
         self.true_distance = torch.pdist(_thumbnails(_floats(moments))).median()
-        self.skyline, self.landscape = Skyline(scene, OPENING), Landscape(scene, OPENING, self.trees)
+        self.palette, self.tint = Palette(scene), Tint(OPENING)
+        self.skyline, self.landscape = Skyline(OPENING), Landscape(scene, OPENING)
         self.strays, self.jumps = Strays(), Jumps(len(self.things))
         self.opening = torch.zeros(0, 256)
         self.path = torch.zeros(0, len(self.things), 2)
@@ -78,7 +80,7 @@ class WorldTruth(Metric):
         small = functional.avg_pool2d(video, 2)
         found, colour_error, centres, strays, free = self._things(small)
         count = found.sum(dim=1) + strays
-        rows = video.median(dim=3).values - self.rows
+        seen = rows(small, free)
         thumbnails = _thumbnails(video)
         self.opening = torch.cat([self.opening, thumbnails])[:OPENING] if len(self.opening) < OPENING else self.opening
         path = torch.cat([self.path if start == self.next else self.path[:0], centres])
@@ -89,8 +91,9 @@ class WorldTruth(Metric):
             "count_error": (count - len(self.things)).abs(),
             "jump": self.jumps.share(centres, found, start),
             "colour_error": colour_error,
-            "background_error": torch.cat([rows[:, :, SKY], rows[:, :, GROUND]], dim=2).abs().mean(dim=(1, 2)),
-            "skyline": self.skyline.moved(video),
+            "background_error": self.palette.error(seen),
+            "tint": self.tint.drifted(seen),
+            "skyline": self.skyline.moved(video, self.palette.fitted(seen)),
             "landscape": self.landscape.changed(small, free, found.all(dim=1)),
             "sharpness": _laplacian(video) / self.true_sharpness,
             "motion": _travel(path, len(frames)),
@@ -98,11 +101,11 @@ class WorldTruth(Metric):
         }
 
     def truth(self, prompt: str, seed: int, frames: int) -> Tensor:
-        return torch.from_numpy(render(opening_scene(prompt), seed, frames, self.trees)[0])
+        return torch.from_numpy(render(opening_scene(prompt), seed, frames)[0])
 
     def state_dict(self) -> State:
         carried = {"opening": self.opening, "path": self.path, "next": self.next}
-        parts = {"skyline": self.skyline, "landscape": self.landscape, "jumps": self.jumps}
+        parts = {"tint": self.tint, "skyline": self.skyline, "landscape": self.landscape, "jumps": self.jumps}
         return deepcopy(carried | {name: part.state_dict() for name, part in parts.items()})
 
     def _things(self, small: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

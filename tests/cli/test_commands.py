@@ -12,7 +12,7 @@ import pytest
 from rollforge.cli import COMMANDS, main
 
 CURVES = [
-    *("presence", "colour_error", "background_error", "skyline", "landscape"),
+    *("presence", "colour_error", "background_error", "tint", "skyline", "landscape"),
     *("sharpness", "motion", "repetition"),
 ]
 QUIET = """

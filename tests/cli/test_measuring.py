@@ -26,7 +26,7 @@ from rollforge.metrics.curves import read_curves
 from rollforge.metrics.suite import DriftSuite
 
 CURVES = [
-    *("presence", "count", "count_error", "jump", "colour_error", "background_error", "skyline", "landscape"),
+    *("presence", "count", "count_error", "jump", "colour_error", "background_error", "tint", "skyline", "landscape"),
     *("sharpness", "motion", "repetition"),
 ]
 DATA: dict[str, Any] = {"prompts": ["a red ball over snow at day", "a blue box over sand at night"], "seconds": 3.75}

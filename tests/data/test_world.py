@@ -12,7 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollforge.data.clips import WorldClips
-from rollforge.data.world import SHAPES, SIZE, WORDS, Scene, all_scenes, background, held_out, render, sprite
+from rollforge.data.world import (
+    FAR,
+    SHAPES,
+    SIZE,
+    SKY_TINT,
+    SOIL_TINT,
+    WORDS,
+    Scene,
+    all_scenes,
+    background,
+    held_out,
+    render,
+    sprite,
+)
 from rollforge.data.world.grammar import COLOURS
 from rollforge.data.world.render import PATCH, RADIUS, SPEED, _path
 from rollforge.errors import UserError
@@ -153,29 +166,32 @@ def test_the_same_seed_draws_the_same_clip_whatever_its_length(scene: Scene, see
 
 
 def test_another_seed_draws_another_clip_of_a_like_landscape() -> None:
-    (one, truth), (two, other) = render(TWO, 0, 2), render(TWO, 1, 2)
+    (one, truth), (two, other) = render(TWO, 0, 2, tinted=False), render(TWO, 1, 2, tinted=False)
     assert not np.array_equal(one, two)
     assert 0 < np.abs(truth.background - other.background).mean() < 0.05
 
 
 @pytest.mark.parametrize("time", WORDS["time"])
-def test_with_trees_all_else_is_the_same(time: str) -> None:
+def test_tints_change_sky_and_soil_and_nothing_else(time: str) -> None:
     scene = replace(TWO, time=time)
     for seed in range(8):
-        (_, bare), (_, wooded) = render(scene, seed, 2), render(scene, seed, 2, trees=True)
-        assert np.array_equal(bare.centres, wooded.centres)
-        changed = np.abs(bare.background - wooded.background).max(axis=2) > 0.02
-        rows, _ = np.nonzero(changed)
-        assert 20 < changed.sum() < 4 * 100  # pixels of one to four trees
-        assert rows.min() >= 21  # below the sky and above the ground that other measures look at
-        assert rows.max() < 50
+        (_, plain), (_, tinted) = render(scene, seed, 2, tinted=False), render(scene, seed, 2)
+        assert np.array_equal(plain.centres, tinted.centres)
+        added = tinted.background - plain.background
+        clear = (tinted.background > 0) & (tinted.background < 1)
+        for rows, most in ((slice(0, 1), SKY_TINT), (slice(60, SIZE), SOIL_TINT / FAR)):
+            there = added[rows][clear[rows].all(axis=2)]
+            if len(there):  # not clipped
+                assert np.ptp(there, axis=0).max() < 1e-5  # the same everywhere
+                assert np.linalg.norm(there[0]) < most + 1e-5
+                assert np.linalg.norm(there[0]) > 0.29 * most
+                assert abs(there[0].sum()) < 1e-5
 
 
-def test_clips_have_trees_where_they_are_asked_for() -> None:
-    bare, wooded = WorldClips()[3], WorldClips(trees=True)[3]
-    assert bare["caption"] == wooded["caption"]
-    changed = (bare["video"] != wooded["video"]).any(dim=3)
-    assert 0 < changed.float().mean() < 0.1
+def test_clips_are_tinted_unless_told_otherwise() -> None:
+    plain, tinted = WorldClips(tinted=False)[3], WorldClips()[3]
+    assert plain["caption"] == tinted["caption"]
+    assert (plain["video"] != tinted["video"]).any(dim=3).float().mean() > 0.5
 
 
 @settings(max_examples=20, deadline=None)
@@ -218,11 +234,14 @@ def test_a_thing_is_whole_at_the_walls_and_fits_its_patch(shape: str) -> None:
 @pytest.mark.parametrize("time", WORDS["time"])
 @pytest.mark.parametrize("ground", WORDS["ground"])
 def test_no_colour_vanishes_against_a_landscape(ground: str, time: str) -> None:
-    landscape = background(Scene((("red", "ball"),), ground, time), np.random.default_rng(0), trees=True)
+    scene = Scene((("red", "ball"),), ground, time)
+    plain, tinted = (
+        np.stack([background(scene, np.random.default_rng(seed), tint) for seed in range(16)]) for tint in (False, True)
+    )
     centre = np.array([[SIZE / 2, SIZE / 2]], np.float32)
     for colour in COLOURS:
         for shape in SHAPES:
             colours, cover = sprite(colour, shape, centre)
             mean = colours[0][cover[0] > 0.99].mean(axis=0)
-            for row in landscape[:, ::8].reshape(-1, 3):
-                assert np.abs(mean - row).max() > 0.12, (colour, shape, row)
+            assert np.abs(mean - plain).max(axis=3).min() > 0.12, (colour, shape)
+            assert (np.abs(mean - tinted).max(axis=3) < 0.12).mean() < 0.1, (colour, shape)  # some rows, in some scenes

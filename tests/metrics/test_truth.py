@@ -22,21 +22,21 @@ Damage = Callable[[Tensor], Tensor]
 
 
 @cache
-def video(prompt: str, seed: int = 3, trees: bool = False) -> Tensor:
-    return torch.from_numpy(render(Scene.parse(prompt), seed, FRAMES, trees)[0])
+def video(prompt: str, seed: int = 3) -> Tensor:
+    return torch.from_numpy(render(Scene.parse(prompt), seed, FRAMES)[0])
 
 
-def measured(prompt: str, shown: Tensor, block: int = 12, trees: bool = False) -> dict[str, Tensor]:
+def measured(prompt: str, shown: Tensor, block: int = 12) -> dict[str, Tensor]:
     """Every curve, measured block by block."""
-    metric = WorldTruth(trees=trees)
+    metric = WorldTruth()
     metric.start(prompt, 8.0)
     parts = [metric.update(shown[start : start + block], start) for start in range(0, len(shown), block)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def means(prompt: str, shown: Tensor, trees: bool = False) -> dict[str, float]:
+def means(prompt: str, shown: Tensor) -> dict[str, float]:
     """Means after the opening, which repetition compares with."""
-    return {name: float(curve[24:].mean()) for name, curve in measured(prompt, shown, trees=trees).items()}
+    return {name: float(curve[24:].mean()) for name, curve in measured(prompt, shown).items()}
 
 
 @cache
@@ -44,15 +44,15 @@ def true_means(prompt: str) -> dict[str, float]:
     return means(prompt, video(prompt))
 
 
-@pytest.mark.parametrize("trees", [False, True])
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_true_videos_score_as_true(prompt: str, trees: bool) -> None:
+def test_true_videos_score_as_true(prompt: str) -> None:
     """Over several videos: in one, a thing may be hidden behind the other for a while."""
-    seeds = [means(prompt, video(prompt, seed, trees), trees) for seed in (2, 3, 4)]
+    seeds = [means(prompt, video(prompt, seed)) for seed in (2, 3, 4)]
     scores = {name: float(np.mean([one[name] for one in seeds])) for name in seeds[0]}
     assert scores["presence"] > 0.9
     assert scores["colour_error"] < 0.04
     assert scores["background_error"] < 0.04
+    assert scores["tint"] < 0.02
     assert scores["landscape"] < 0.1
     assert scores["sharpness"] == pytest.approx(1, abs=0.35)
     assert 0.25 < scores["motion"] < 1.1
@@ -64,7 +64,7 @@ def test_the_blocks_it_comes_in_do_not_matter() -> None:
     for name, curve in whole.items():
         assert curve.shape == (FRAMES,)
         later = (
-            slice(21, None) if name in ("repetition", "skyline", "landscape") else slice(None)
+            slice(21, None) if name in ("repetition", "tint", "skyline", "landscape") else slice(None)
         )  # the opening comes block by block
         torch.testing.assert_close(pieces[name][later], curve[later], rtol=1e-4, atol=1e-4)
 
@@ -80,7 +80,6 @@ def test_one_object_measures_one_video_after_another() -> None:
 
 def test_truth_is_the_rendered_scene() -> None:
     assert torch.equal(WorldTruth().truth(FAR, 3, FRAMES), video(FAR))
-    assert torch.equal(WorldTruth(trees=True).truth(FAR, 3, FRAMES), video(FAR, trees=True))
 
 
 def instead(prompt: str, other: str) -> dict[str, float]:

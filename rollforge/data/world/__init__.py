@@ -1,11 +1,14 @@
 """The procedural world: shaded shapes that drift and bounce over a landscape, captioned."""
 
 from rollforge.data.world.grammar import SHAPES, WORDS, Scene, all_scenes, held_out
-from rollforge.data.world.render import SIZE, Truth, background, render, soil_and_sky, sprite
+from rollforge.data.world.render import FAR, SIZE, SKY_TINT, SOIL_TINT, Truth, background, render, soil_and_sky, sprite
 
 __all__ = [
+    "FAR",
     "SHAPES",
     "SIZE",
+    "SKY_TINT",
+    "SOIL_TINT",
     "WORDS",
     "Scene",
     "Truth",

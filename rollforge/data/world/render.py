@@ -1,6 +1,7 @@
-"""Draws scenes: a gradient sky with sun or moon, hills, trees if asked for, and shaded things that drift and bounce.
+"""Draws scenes: a gradient sky with sun or moon, hills, and shaded things that drift and bounce.
 
-Everything the caption does not say (where hills, trees and sun are, how the things move) comes from the seed. Things
+Everything the caption does not say (where hills and sun are, the tints of sky and soil, how the things move) comes from
+the seed. Things
 keep their size, their colour and their lighting, and never leave the frame, so they are there for ever.
 """
 
@@ -35,9 +36,7 @@ SKY = {
 LIGHT = {"day": (1.0, 1.0, 1.0), "dusk": (0.86, 0.66, 0.62), "night": (0.34, 0.40, 0.56)}
 LAMP = {"day": (255, 250, 215), "dusk": (255, 215, 120), "night": (228, 232, 240)}
 FAR = 0.80  # brightness of the far hills, of that of the near ground
-CROWN = {"day": (34, 76, 44), "dusk": (52, 44, 52), "night": (86, 118, 108)}
-TRUNK = {"day": (84, 56, 40), "dusk": (52, 36, 34), "night": (54, 58, 62)}
-TREES = 4  # at most; one at least
+SKY_TINT, SOIL_TINT = 0.20, 0.14  # length of the largest tint, in 0..1: colours of like brightness; 0.3 of it at least
 SOIL = {"grass": (142, 172, 84), "sand": (214, 182, 126), "snow": (236, 241, 247)}
 
 
@@ -50,13 +49,13 @@ class Truth:
     centres: Image
 
 
-def render(scene: Scene, seed: int, frames: int, trees: bool = False) -> tuple[NDArray[np.uint8], Truth]:
+def render(scene: Scene, seed: int, frames: int, tinted: bool = True) -> tuple[NDArray[np.uint8], Truth]:
     """Draws a clip, uint8 ``[T, H, W, 3]``, and says what is in it. The same seed draws the same clip.
 
-    With ``trees`` it is the same clip but for them.
+    Without its tints it is the same clip but for them.
     """
     drawn = np.random.default_rng(seed)
-    ground = background(scene, drawn, trees)
+    ground = background(scene, drawn, tinted)
     centres = np.stack([_path(drawn, frames) for _ in scene.things], axis=1)
     video = np.repeat(ground[None], frames, axis=0)
     for n in reversed(range(len(scene.things))):
@@ -64,10 +63,14 @@ def render(scene: Scene, seed: int, frames: int, trees: bool = False) -> tuple[N
     return (video * 255).round().astype(np.uint8), Truth(ground, centres)
 
 
-def background(scene: Scene, drawn: np.random.Generator, trees: bool = False) -> Image:
+def background(scene: Scene, drawn: np.random.Generator, tinted: bool = True) -> Image:
     """The landscape, float32 ``[H, W, 3]`` in 0..1."""
     x, y = _grid()
     soil, sky = soil_and_sky(scene)
+    if tinted:
+        (own,) = drawn.spawn(1)  # so that everything else is the same without them
+        sky = np.clip(sky + _tint(own, SKY_TINT), 0, 1)
+        soil = np.clip(soil + _tint(own, SOIL_TINT), 0, FAR)
     image = np.repeat(sky[:, None], SIZE, axis=1)
     sun = np.array([drawn.uniform(10, 54), drawn.uniform(8, 14)])
     disc = _inside(5.0 - np.hypot(x - sun[0], y - sun[1]))
@@ -76,16 +79,12 @@ def background(scene: Scene, drawn: np.random.Generator, trees: bool = False) ->
     far = 38 + height * np.sin(2 * np.pi * x / 58 + phase)
     near = 48 + 2.0 * np.sin(2 * np.pi * x / 90 + 2 * phase)
     image += _inside(y - far)[..., None] * (soil - image)
-    if trees:
-        (planted,) = drawn.spawn(1)  # of their own, so that everything else is the same with them
-        for column in planted.uniform(4, SIZE - 4, planted.integers(1, TREES + 1)):
-            _plant(image, scene.time, column, 38 + height * np.sin(2 * np.pi * column / 58 + phase))
     image += _inside(y - near)[..., None] * (soil / FAR - image)
     return image.astype(np.float32)
 
 
 def soil_and_sky(scene: Scene) -> tuple[Image, Image]:
-    """The colour of the far hills, ``[3]``, and of the sky in each row, ``[H, 3]``, in 0..1."""
+    """The colour of the far hills, ``[3]``, and of the sky in each row, ``[H, 3]``, in 0..1, before they are tinted."""
     y = _grid()[1][:, :1]
     high, low = (np.array(paint, np.float32) / 255 for paint in SKY[scene.time])
     soil = np.array(SOIL[scene.ground], np.float32) / 255 * np.array(LIGHT[scene.time], np.float32)
@@ -98,13 +97,11 @@ def sprite(colour: str, shape: str, centres: Image) -> tuple[Image, Image]:
     return _shaded(colour, shape, x - centres[:, 0, None, None], y - centres[:, 1, None, None])
 
 
-def _plant(image: Image, time: str, column: float, foot: float) -> None:
-    """Draws a tree into ``[H, W, 3]``, five pixels of trunk and a crown of nine."""
-    x, y = _grid()
-    trunk = _inside(np.minimum(1 - np.abs(x - column), 2.5 - np.abs(y - foot + 2)))
-    crown = _inside(4.2 - np.hypot(x - column, 0.9 * (y - foot + 7.5)))
-    for part, paint in ((trunk, TRUNK), (crown, CROWN)):
-        image += part[..., None] * (np.array(paint[time], np.float32) / 255 - image)
+def _tint(drawn: np.random.Generator, most: float) -> Image:
+    """What to add to red, green and blue, ``[3]``: their sum stays, the hue is any, the length 0.3 to 1 of ``most``."""
+    angle, length = drawn.uniform(0, 2 * np.pi), most * drawn.uniform(0.3, 1)
+    to_red, to_green = np.array([2, -1, -1]) / np.sqrt(6), np.array([0, 1, -1]) / np.sqrt(2)
+    return (length * (np.cos(angle) * to_red + np.sin(angle) * to_green)).astype(np.float32)
 
 
 def _paste(video: Image, colour: str, shape: str, centres: Image) -> None:
