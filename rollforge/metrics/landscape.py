@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from rollforge.data.world import Scene, background
-from rollforge.metrics.template import beside
 from rollforge.state import Stateful
 
 
@@ -35,12 +34,11 @@ class Landscape(Stateful):
         Frames ``[T, 3, h, w]`` in 0..1, of which ``visible [T, 1, h, w]`` shows no thing; the opening is told by those
         frames where that is ``sure [T]``. Returns ``[T]``, not a number where nothing can be compared.
         """
-        clear = beside(visible)
         taken = sure & (self.seen + sure.cumsum(dim=0) <= self.opening)
-        told = clear[taken]
+        told = visible[taken]
         self.total += (video[taken] * told).sum(dim=0)
         self.weight += told.sum(dim=0)
         self.seen += len(told)
-        both = clear * (self.weight > 0)
+        both = visible * (self.weight > 0)
         distance = (video - self.total / self.weight.clamp(min=1)).abs().mean(dim=1, keepdim=True) * both
         return distance.sum(dim=(1, 2, 3)) / both.sum(dim=(1, 2, 3)) / self.unrelated

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from rollforge.data.world import FAR, SKY_TINT, SOIL_TINT, Scene, soil_and_sky
-from rollforge.metrics.template import beside
 from rollforge.state import Stateful
 
 SKY, GROUND = slice(0, 10), slice(27, 32)  # rows, of two pixels, that show no hills
@@ -20,7 +19,7 @@ def rows(video: Tensor, visible: Tensor) -> Tensor:
 
     What shows none is told by ``visible [T, 1, h, w]``, 1 there. Not a number in a row that is hidden.
     """
-    return video.masked_fill(beside(visible) < 1, torch.nan).nanmedian(dim=3).values
+    return video.masked_fill(visible < 1, torch.nan).nanmedian(dim=3).values
 
 
 class Palette:
@@ -33,23 +32,18 @@ class Palette:
     def __init__(self, scene: Scene) -> None:
         soil, sky = (torch.from_numpy(colour).float() for colour in soil_and_sky(scene))
         self.sky, self.soil = sky.T, soil[:, None]  # [3, 64], [3, 1]
-        self.half = functional.avg_pool1d(self.sky, 2)  # [3, 32]
 
     def fitted(self, seen: Tensor) -> Colours:
         """The sky ``[T, 3, 64]`` and the far hills ``[T, 3, 1]`` under the tints that fit rows best."""
-        return _tinted(self.sky, self._of_sky(seen), 1.0), self._far(seen)
+        above = _fitted(seen[:, :, SKY], functional.avg_pool1d(self.sky, 2)[:, SKY], SKY_TINT, 1.0)
+        below = _fitted(seen[:, :, GROUND] * FAR, self.soil, SOIL_TINT, FAR)
+        return _tinted(self.sky, above, 1.0), _tinted(self.soil, below, FAR)
 
-    def error(self, seen: Tensor) -> Tensor:
-        """Mean absolute difference ``[T]`` of sky and ground from the nearest that the caption allows."""
-        sky = _tinted(self.half, self._of_sky(seen), 1.0)
-        apart = torch.cat([seen[:, :, SKY] - sky[:, :, SKY], seen[:, :, GROUND] - self._far(seen) / FAR], dim=2)
+    def error(self, seen: Tensor, colours: Colours) -> Tensor:
+        """Mean absolute difference ``[T]`` of sky and ground from ``colours``, those that fit best."""
+        sky, soil = functional.avg_pool1d(colours[0], 2), colours[1]
+        apart = torch.cat([seen[:, :, SKY] - sky[:, :, SKY], seen[:, :, GROUND] - soil / FAR], dim=2)
         return apart.abs().nanmean(dim=(1, 2))
-
-    def _of_sky(self, seen: Tensor) -> Tensor:
-        return _fitted(seen[:, :, SKY], self.half[:, SKY], SKY_TINT, 1.0)
-
-    def _far(self, seen: Tensor) -> Tensor:
-        return _tinted(self.soil, _fitted(seen[:, :, GROUND] * FAR, self.soil, SOIL_TINT, FAR), FAR)
 
 
 class Tint(Stateful):

@@ -51,7 +51,7 @@ def misfits(templates: list[Template], video: Tensor, visible: Tensor, least_see
     return misfit.masked_fill(seen < least_seen * solid.sum(dim=(2, 3))[..., None], 1.0)
 
 
-def beside(visible: Tensor) -> Tensor:
+def without_edges(visible: Tensor) -> Tensor:
     """``visible [T, 1, h, w]`` without the pixels next to a thing, whose soft edge is there."""
     return 1 - functional.max_pool2d(1 - visible, 3, stride=1, padding=1)
 

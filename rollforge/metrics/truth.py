@@ -16,7 +16,7 @@ from rollforge.metrics.jumps import Jumps
 from rollforge.metrics.landscape import Landscape
 from rollforge.metrics.palette import Palette, Tint, rows
 from rollforge.metrics.skyline import Skyline
-from rollforge.metrics.template import HALF, LEAST_SEEN, Strays, Template, misfits
+from rollforge.metrics.template import HALF, LEAST_SEEN, Strays, Template, misfits, without_edges
 from rollforge.state import State
 
 STRIDE = 8  # frames over which motion is taken, so that positions to two pixels suffice
@@ -81,6 +81,7 @@ class WorldTruth(Metric):
         found, colour_error, centres, strays, free = self._things(small)
         count = found.sum(dim=1) + strays
         seen = rows(small, free)
+        colours = self.palette.fitted(seen)
         thumbnails = _thumbnails(video)
         self.opening = torch.cat([self.opening, thumbnails])[:OPENING] if len(self.opening) < OPENING else self.opening
         path = torch.cat([self.path if start == self.next else self.path[:0], centres])
@@ -91,9 +92,9 @@ class WorldTruth(Metric):
             "count_error": (count - len(self.things)).abs(),
             "jump": self.jumps.share(centres, found, start),
             "colour_error": colour_error,
-            "background_error": self.palette.error(seen),
+            "background_error": self.palette.error(seen, colours),
             "tint": self.tint.drifted(seen),
-            "skyline": self.skyline.moved(video, self.palette.fitted(seen)),
+            "skyline": self.skyline.moved(video, colours),
             "landscape": self.landscape.changed(small, free, found.all(dim=1)),
             "sharpness": _laplacian(video) / self.true_sharpness,
             "motion": _travel(path, len(frames)),
@@ -112,7 +113,7 @@ class WorldTruth(Metric):
         """Looks for things in frames ``[T, 3, h, w]`` at half resolution. Nearer ones hide farther ones.
 
         What was found ``[T, things]``, colour error ``[T]``, centres ``[T, things, 2]``, number of strays ``[T]``, and
-        what of the frames ``[T, 1, h, w]`` is free of things, also of those that fit nowhere well enough.
+        what of the frames ``[T, 1, h, w]`` is free of things and their edges, also of those that fit nowhere well.
         """
         visible, free = torch.ones_like(small[:, :1]), torch.ones_like(small[:, :1])
         found, errors, centres = [], [], []
@@ -131,7 +132,7 @@ class WorldTruth(Metric):
             centres.append(torch.stack([place % columns, place // columns], dim=1) * 2.0 + HALF)
         known, places = torch.stack(found, 1), torch.stack(centres, 1)
         strays = self.strays.count(small, visible, self.tolerance, known, ((places - HALF) / 2).long())
-        return known, torch.stack(errors, 1).mean(1), places, strays, free
+        return known, torch.stack(errors, 1).mean(1), places, strays, without_edges(free)
 
 
 def opening_scene(prompt: str) -> Scene:

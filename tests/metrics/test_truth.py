@@ -136,6 +136,14 @@ def test_a_wrong_landscape_is_an_error_of_the_background_alone(other: str) -> No
     assert abs(change["motion"]) < 0.1
 
 
+def test_another_tint_has_drifted_and_is_no_error_of_the_background() -> None:
+    """From frame 24 on another scene of the same caption, all of it true but that it changed."""
+    change = changed(FAR, means(FAR, torch.cat([video(FAR)[:24], video(FAR, seed=5)[24:]])))
+    assert change["tint"] > 0.03
+    assert change["landscape"] > 0.5
+    assert abs(change["background_error"]) < 0.01
+
+
 def test_a_shuffled_background_is_an_error_of_the_background_and_the_thing_is_still_found() -> None:
     truth = render(Scene.parse(ONE), 3, 1)[1]
     ground = (torch.from_numpy(np.asarray(truth.background)) * 255).round().to(torch.uint8)

@@ -1,8 +1,7 @@
 """Draws scenes: a gradient sky with sun or moon, hills, and shaded things that drift and bounce.
 
 Everything the caption does not say (where hills and sun are, the tints of sky and soil, how the things move) comes from
-the seed. Things
-keep their size, their colour and their lighting, and never leave the frame, so they are there for ever.
+the seed. Things keep their size, their colour and their lighting, and never leave the frame: they are there for ever.
 """
 
 from __future__ import annotations
