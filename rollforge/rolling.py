@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rollforge.backbones.base import Condition
+from rollforge.devices import sent
 from rollforge.errors import UserError, blamed
 from rollforge.health import OTHER_SEED
 from rollforge.memory import RolloutMemory
@@ -219,7 +220,7 @@ class Run(Iterator[Block]):
         now = step.start if now is None else now
         memory, plan = self.memories[request.lane], request.plan or self._plan(step)
         self._begin(memory, step, plan)
-        timesteps = torch.as_tensor(request.timestep, dtype=torch.float32, device=self.device).expand(latents.shape[:2])
+        timesteps = self._timesteps(request)
         with blamed("backbone", self.backbone, f"at block {step.index} ({step.phase.value})"):
             flow: Tensor = self.backbone(latents.to(self.dtype), timesteps, self._condition(request.lane, now), memory)
         final = step.phase in (Phase.PREFILL, Phase.COMMIT)
@@ -230,6 +231,13 @@ class Run(Iterator[Block]):
             live, revisited = self.policy.live(reached, step.block), self.policy.revisited(reached, step.block)
         memory.end(live, revisited)
         return flow.to(latents.dtype)
+
+    def _timesteps(self, request: Pass) -> Tensor:
+        """The noise level of each frame, float32 ``[B, F]``, on the device."""
+        shape, level = request.latents.shape[:2], request.timestep
+        if isinstance(level, Tensor):
+            return sent(level.float(), self.device).expand(shape)
+        return torch.full(shape, float(level), device=self.device)
 
     def _plan(self, step: Step) -> ReadPlan:
         with self._asking("for its plan", step):
@@ -283,7 +291,7 @@ class Run(Iterator[Block]):
         seed = self.seed + OTHER_SEED * self.attempts.get(step.index, 0)
         with blamed("noise prior", self.noise, f"at block {step.index}, level {level}"):
             drawn = self.noise.batch(seed, self.samples, step.frames, level, self.spec.latent_shape)
-        return drawn.to(self.device)
+        return sent(drawn, self.device)
 
 
 def _given_steps(frames: int, block: int) -> Iterator[Step]:

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from rollforge.devices import sent
 from rollforge.spec import ModelSpec, Step
 
 
@@ -79,7 +80,7 @@ class Rope:
             ],
             dim=-1,
         ).flatten(0, 2)
-        return Rotation(angle.cos().float().to(device), angle.sin().float().to(device))
+        return Rotation(sent(angle.cos().float(), device), sent(angle.sin().float(), device))
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:

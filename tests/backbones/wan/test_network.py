@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rollforge.backbones.base import Condition
-from rollforge.backbones.wan.network import Wan
+from rollforge.backbones.wan.network import Wan, sinusoid
 from rollforge.errors import UserError
 from rollforge.memory import FullMemory
+from rollforge.policies import RollingSink
+from rollforge.rollout import Rollout
+from rollforge.samplers import FewStep
 
 SMALL = {
     "channels": 4,
@@ -194,3 +199,32 @@ def test_a_network_that_cannot_be_says_so_in_a_sentence(wrong: dict[str, int], s
     with pytest.raises(UserError) as error:
         Wan(**SMALL | wrong)  # type: ignore[arg-type]
     assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize("channels", [64, 256])
+def test_timestep_embedding_agrees_with_float64_without_using_it(channels: int) -> None:
+    timesteps = torch.cat([torch.arange(1001.0), torch.tensor([937.5, 833.3333, 4.98, 0.001])])
+    frequency = 10000.0 ** -(torch.arange(channels // 2, dtype=torch.float64) / (channels // 2))
+    angle = timesteps.double()[:, None] * frequency
+    expected = torch.cat([angle.cos(), angle.sin()], dim=-1)
+    assert (sinusoid(timesteps, channels) - expected).abs().max() < 3e-7
+
+
+def test_no_pass_of_a_rollout_uses_float64_on_the_device() -> None:
+    """The meta device stands for any that lacks it: every tensor that a rollout makes there is seen."""
+    seen: set[torch.dtype] = set()
+
+    class Dtypes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor) and result.device.type == "meta":
+                seen.add(result.dtype)
+            return result
+
+    backbone = Wan(**SMALL, window=9, horizon=9).to("meta").eval()
+    text = Condition("text", torch.zeros(1, 5, 24))
+    with Dtypes():
+        blocks = list(Rollout(backbone, RollingSink(2, 1), FewStep())(text, frames=15))
+    assert [block.index for block in blocks] == [0, 1, 2, 3, 4]
+    assert torch.float32 in seen
+    assert torch.float64 not in seen
