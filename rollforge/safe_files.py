@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from rollforge.errors import UserError
 
@@ -14,10 +18,31 @@ NARROW = 64  # the longer side over the shorter one
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # names of devices, on Windows
 
 
+def open_regular(file: Path | str) -> BinaryIO:
+    """Opens a regular file to read its bytes.
+
+    Raises:
+        OSError: for what cannot be read, and for a named pipe, device, socket or folder. Reading those may never end.
+    """
+    check_regular(file)
+    opened = open(file, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
+    try:
+        _only_regular(os.fstat(opened.fileno()), file)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def check_regular(file: Path | str) -> os.stat_result:
+    """The status of a regular file, links followed. Raises ``OSError`` for anything else."""
+    return _only_regular(os.stat(file), file)
+
+
 def read_text(file: Path, most: int, what: str) -> str:
     """The UTF-8 text of a file of at most ``most`` bytes. Raises ``UserError`` for any other."""
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             content = opened.read(most + 1)
         text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -28,8 +53,26 @@ def read_text(file: Path, most: int, what: str) -> str:
 
 
 def listed(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
-    """The files of a folder with one of these suffixes, in order. Raises ``UserError`` for one that lies elsewhere."""
-    return list(_inside(folder, suffixes, what))
+    """The files of a folder with one of these suffixes, in natural order. Hidden files are passed over.
+
+    Raises:
+        UserError: for a file that lies elsewhere, and a folder that cannot be read.
+    """
+    try:
+        return list(_inside(folder, suffixes, what))
+    except OSError as error:
+        raise UserError(f"The folder {folder} cannot be read ({error.strerror}).") from error
+
+
+def natural(file: Path) -> tuple[list[str | int], str]:
+    """Sorts by name as people do: ``2.mp4`` comes before ``10.mp4``, and capitals do not matter."""
+    pieces = re.split(r"(\d+)", file.name.casefold())
+    return [int(piece) if n % 2 else piece for n, piece in enumerate(pieces)], file.name
+
+
+def hidden(file: Path) -> bool:
+    """Whether a file is hidden by its name; macOS leaves such a ``._name`` next to every file on a foreign disk."""
+    return file.name.startswith(".")
 
 
 def bare_name(name: object, folder: Path) -> str:
@@ -64,9 +107,20 @@ def check_size(path: Path | str, width: int, height: int) -> None:
 
 
 def _inside(folder: Path, suffixes: tuple[str, ...], what: str) -> Iterator[Path]:
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() not in suffixes:
+    for file in sorted(folder.iterdir(), key=natural):
+        if file.suffix.lower() not in suffixes or hidden(file):
             continue
         if leads_out(file, folder):
             raise UserError(f"The {what} {file} is a link to {file.resolve()}, outside its folder; copy it there.")
         yield file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _only_regular(status: os.stat_result, file: Path | str) -> os.stat_result:
+    if stat.S_ISREG(status.st_mode):
+        return status
+    kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a named pipe, device or socket"
+    raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(file))
