@@ -1,14 +1,19 @@
-"""Files that are whole or absent: nothing has its final name before all of it is on the disk."""
+"""Files that are whole or absent: nothing has its final name before all of it is on the disk.
+
+A run folder may come from somebody else: nothing is written through a link that lies in it.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from safetensors import SafetensorError
 
@@ -33,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
-        partial.unlink(missing_ok=True)  # a link that someone else left there must not be followed
+        open_new(partial).close()
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
@@ -46,6 +51,45 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):  # the first error is the one to tell
             partial.unlink()
     _sync_folder(path.parent)
+
+
+def open_new(path: Path) -> BinaryIO:
+    """Opens an empty file to write, in place of what has the name: a link is removed, and what it leads to stays.
+
+    The file is unbuffered. Raises ``OSError`` where that cannot be.
+    """
+    path.unlink(missing_ok=True)
+    return path.open("xb", buffering=0)
+
+
+def open_own(path: Path, append: bool = False) -> BinaryIO:
+    """Opens a file of an earlier run to read and write on, or only to append to, unbuffered.
+
+    Raises ``OSError`` where there is none, and for a link: what is written must not end up in another file.
+    """
+    check_own(path)
+    flags = os.O_RDWR | (os.O_APPEND if append else 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags), "ab" if append else "r+b", buffering=0)
+
+
+def check_own(path: Path) -> None:
+    """Raises ``OSError`` for anything but a regular file of one name: for links of both kinds, pipes and devices."""
+    found = os.lstat(path)
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a link" if stat.S_ISLNK(found.st_mode) else "not a file"
+        raise OSError(errno.EINVAL, f"it is {kind}; remove it", str(path))
+    if found.st_nlink > 1:
+        raise OSError(errno.EINVAL, "it has a second name elsewhere (a hard link); copy it", str(path))
+
+
+def subfolder(root: Path, *names: str) -> Path:
+    """The folder ``root/name/...``, be it there or not. Raises ``UserError`` where a step below ``root`` is a link."""
+    folder = root
+    for name in names:
+        folder /= name
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link to {folder.resolve()}; remove it, or choose another --output_dir.")
+    return folder
 
 
 def make_folder(folder: Path) -> None:

@@ -1,20 +1,35 @@
-"""Files of strangers: how large they may be, and that they lie where they say."""
+"""Untrusted files: only regular ones are opened, no more is read than is sane, and they lie where they say."""
 
 from __future__ import annotations
 
+import codecs
 import errno
+import json
+import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from rollforge.errors import UserError
+
+log = logging.getLogger(__name__)
 
 SIDE = 16_384  # pixels
 PIXELS = 1 << 26  # of one picture, 67 million
 NARROW = 64  # the longer side over the shorter one
+DEPTH = 64  # objects and arrays inside each other, in JSON
+CAPTION = 1_000_000  # bytes
+BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # names of devices, on Windows
 
 
@@ -39,24 +54,64 @@ def check_regular(file: Path | str) -> os.stat_result:
     return _only_regular(os.stat(file), file)
 
 
-def read_text(file: Path, most: int, what: str) -> str:
-    """The UTF-8 text of a file of at most ``most`` bytes. Raises ``UserError`` for any other."""
+def read_bytes(file: Path, most: int, what: str) -> bytes:
+    """The content of a regular file of at most ``most`` bytes. Raises ``UserError`` for any other."""
     try:
         with open_regular(file) as opened:
             content = opened.read(most + 1)
-        text = content.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The {what} {file} cannot be read as UTF-8 text ({error}).") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"The {what} {file} cannot be read ({reason}).") from error
     if len(content) > most:
-        raise UserError(f"The {what} {file} is larger than {most // 1_000_000} MB; give a smaller file.")
-    return text
+        size = f"{most // 1_000_000} MB" if most >= 1_000_000 else f"{most:,} bytes"
+        raise UserError(f"The {what} {file} is larger than {size}; give a smaller file.")
+    return content
+
+
+def read_text(file: Path, most: int, what: str) -> str:
+    """The text of a regular file of at most ``most`` bytes: UTF-8, or UTF-16 with a byte order mark.
+
+    Raises:
+        UserError: for any other file.
+    """
+    content = read_bytes(file, most, what)
+    encoding = next((name for mark, name in BOMS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UserError(f"The {what} {file} cannot be read as UTF-8 text ({error}); save it as UTF-8.") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The content of a JSON text. Raises ``ValueError`` for what is none, and for what nests deeper than 64 levels."""
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"it nests deeper than {DEPTH} levels") from error
+    level = _nested([content])
+    for _ in range(DEPTH):
+        level = _nested(each for one in level for each in (one.values() if isinstance(one, dict) else one))
+    if level:
+        raise ValueError(f"it nests deeper than {DEPTH} levels")
+    return content
+
+
+def read_json(file: Path, most: int, what: str) -> Any:
+    """The content of a JSON file of at most ``most`` bytes. Raises ``UserError`` for any other."""
+    text = read_text(file, most, what)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise UserError(f"The {what} {file} is not readable JSON ({error}).") from error
 
 
 def listed(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
-    """The files of a folder with one of these suffixes, in natural order. Hidden files are passed over.
+    """The regular files of a folder with one of these suffixes, in natural order. Hidden ones are left out.
+
+    Pipes, devices, folders and broken links are named in a warning and left out too.
 
     Raises:
-        UserError: for a file that lies elsewhere, and a folder that cannot be read.
+        UserError: for a link to a file outside the folder, and a folder that cannot be read.
     """
     try:
         return list(_inside(folder, suffixes, what))
@@ -73,6 +128,18 @@ def natural(file: Path) -> tuple[list[str | int], str]:
 def hidden(file: Path) -> bool:
     """Whether a file is hidden by its name; macOS leaves such a ``._name`` next to every file on a foreign disk."""
     return file.name.startswith(".")
+
+
+def caption(video: Path, folder: Path) -> str:
+    """The text in the ``.txt`` file of a video's name; empty where there is none.
+
+    Raises:
+        UserError: for a link to a file outside ``folder``, and for a file that is no text.
+    """
+    text = video.with_suffix(".txt")
+    if not os.path.lexists(text):
+        return ""
+    return read_text(text, CAPTION, "caption").strip() if _usable(text, folder, "caption") else ""
 
 
 def bare_name(name: object, folder: Path) -> str:
@@ -93,7 +160,7 @@ def bare_name(name: object, folder: Path) -> str:
 
 def leads_out(file: Path, folder: Path) -> bool:
     """Whether a file is a link to somewhere outside the folder."""
-    return file.is_symlink() and not file.resolve().is_relative_to(folder.resolve())
+    return file.is_symlink() and not _real(file).is_relative_to(_real(folder))
 
 
 def check_size(path: Path | str, width: int, height: int) -> None:
@@ -108,11 +175,25 @@ def check_size(path: Path | str, width: int, height: int) -> None:
 
 def _inside(folder: Path, suffixes: tuple[str, ...], what: str) -> Iterator[Path]:
     for file in sorted(folder.iterdir(), key=natural):
-        if file.suffix.lower() not in suffixes or hidden(file):
-            continue
-        if leads_out(file, folder):
-            raise UserError(f"The {what} {file} is a link to {file.resolve()}, outside its folder; copy it there.")
-        yield file
+        if file.suffix.lower() in suffixes and not hidden(file) and _usable(file, folder, what):
+            yield file
+
+
+def _usable(file: Path, folder: Path, what: str) -> bool:
+    """Whether a file can be opened. Raises ``UserError`` for a link to a file outside ``folder``."""
+    if leads_out(file, folder):
+        raise UserError(f"The {what} {file} is a link to {_real(file)}, outside its folder; copy it there.")
+    try:
+        check_regular(file)
+    except OSError as error:
+        log.warning("The %s %s is left out (%s).", what, file, error.strerror)
+        return False
+    return True
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads; unlike ``Path.resolve`` it raises for no circle of links."""
+    return Path(os.path.realpath(path))
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -122,5 +203,9 @@ def _without_waiting(path: str, flags: int) -> int:
 def _only_regular(status: os.stat_result, file: Path | str) -> os.stat_result:
     if stat.S_ISREG(status.st_mode):
         return status
-    kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a named pipe, device or socket"
+    kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
     raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(file))
+
+
+def _nested(values: Iterable[Any]) -> list[dict[str, Any] | list[Any]]:
+    return [each for each in values if isinstance(each, dict | list)]

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 
 from rollforge.errors import UserError
-from rollforge.files import make_folder, replacing, write, write_json, write_tensors
+from rollforge.files import make_folder, open_new, open_own, replacing, subfolder, write, write_json, write_tensors
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     "text": lambda path: write(path, "é" * 50_000),
@@ -119,3 +119,31 @@ def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_end(
 def test_plain_files_need_no_torch() -> None:
     script = "import sys, rollforge.files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, kind: str) -> None:
+    precious, link = tmp_path / "precious", tmp_path / "run" / "a.partial"
+    link.parent.mkdir()
+    precious.write_bytes(b"precious")
+    link.symlink_to(precious) if kind == "symbolic link" else link.hardlink_to(precious)
+    for append in (False, True):
+        with pytest.raises(OSError, match="link"):
+            open_own(link, append)
+    write(link.with_suffix(""), "new")  # whose temporary file has the name of the link
+    assert link.with_suffix("").read_text() == "new"
+    link.unlink(missing_ok=True)
+    link.symlink_to(precious) if kind == "symbolic link" else link.hardlink_to(precious)
+    with open_new(link) as file:
+        file.write(b"new")
+    with open_own(link, append=True) as file:
+        file.write(b", newer")
+    assert (link.read_bytes(), precious.read_bytes()) == (b"new, newer", b"precious")
+
+
+def test_folders_of_a_run_are_no_links(tmp_path: Path) -> None:
+    (tmp_path / "run" / "snapshots").mkdir(parents=True)
+    assert subfolder(tmp_path / "run", "snapshots", "a") == tmp_path / "run" / "snapshots" / "a"
+    (tmp_path / "run" / "snapshots" / "a").symlink_to(tmp_path)
+    with pytest.raises(UserError, match=r"snapshots/a is a link to .*; remove it"):
+        subfolder(tmp_path / "run", "snapshots", "a")

@@ -1,29 +1,34 @@
-"""Files of strangers: only regular ones are opened, and folders are listed as people expect."""
+"""Untrusted files: what is opened, in which order, and what is said of the rest."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rollforge.errors import UserError
-from rollforge.safe_files import listed, open_regular, read_text
+from rollforge.safe_files import caption, listed, open_regular, parse_json, read_json, read_text
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-def test_a_named_pipe_and_a_device_are_refused_at_once(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.txt")
-    with pytest.raises(UserError, match="named pipe, device or socket, not a regular file"):
-        read_text(tmp_path / "a.txt", 10, "prompt file")
-    for file in (tmp_path / "a.txt", Path("/dev/null")):
-        with pytest.raises(OSError, match="not a regular file"):
-            open_regular(file)
+def _fifo(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
 
 
-def test_a_folder_where_a_file_is_expected_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="a folder, not a regular file"):
-        open_regular(tmp_path)
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(_fifo, "a named pipe"), (Path.mkdir, "a folder"), (lambda path: path.symlink_to("/dev/zero"), "a device")],
+    ids=["named pipe", "folder", "device"],
+)
+def test_only_regular_files_are_opened(tmp_path: Path, make: Callable[[Path], object], kind: str) -> None:
+    make(tmp_path / "a.txt")
+    with pytest.raises(OSError, match=f"it is {kind}, not a regular file"):
+        open_regular(tmp_path / "a.txt")
+    with pytest.raises(UserError, match=f"The caption .*a.txt cannot be read \\(it is {kind}, not a regular file\\)"):
+        read_text(tmp_path / "a.txt", 100, "caption")
 
 
 def test_a_folder_is_listed_in_natural_order_without_hidden_files(tmp_path: Path) -> None:
@@ -31,3 +36,52 @@ def test_a_folder_is_listed_in_natural_order_without_hidden_files(tmp_path: Path
     for name in [*reversed(names), "._1.txt", ".DS_Store.txt", "1.png"]:
         (tmp_path / name).write_text("x")
     assert [file.name for file in listed(tmp_path, (".txt",), "prompt file")] == names
+
+
+def test_a_folder_is_listed_without_hidden_files_and_pipes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("10.png", "9.PNG", "._9.PNG"):
+        (tmp_path / name).touch()
+    _fifo(tmp_path / "11.png")
+    (tmp_path / "12.png").mkdir()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    with caplog.at_level(logging.WARNING):
+        assert [file.name for file in listed(tmp_path, (".png",), "picture")] == ["9.PNG", "10.png"]
+    assert [message.split(tmp_path.name)[1] for message in caplog.messages] == [
+        "/11.png is left out (it is a named pipe, not a regular file).",
+        "/12.png is left out (it is a folder, not a regular file).",
+        "/gone.png is left out (No such file or directory).",
+        "/loop.png is left out (Too many levels of symbolic links).",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "utf-16-be-bom"])
+def test_text_is_read_as_editors_write_it(tmp_path: Path, encoding: str) -> None:
+    text = "eine Brücke, 雪\n"
+    mark = {"utf-16-le-bom": "\ufeff", "utf-16-be-bom": "\ufeff"}.get(encoding, "")
+    (tmp_path / "a.txt").write_bytes((mark + text).encode(encoding.removesuffix("-bom")))
+    assert read_text(tmp_path / "a.txt", 100, "caption") == text
+
+
+def test_a_caption_lies_beside_its_video(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a secret")
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "a.txt").write_text(" a red ball\n")
+    (videos / "b.txt").symlink_to(videos / "a.txt")
+    (videos / "c.txt").symlink_to(tmp_path / "secret")
+    _fifo(videos / "d.txt")
+    assert [caption(videos / f"{name}.mp4", videos) for name in "abde"] == ["a red ball", "a red ball", "", ""]
+    with pytest.raises(UserError, match=r"c.txt is a link to .*secret, outside its folder"):
+        caption(videos / "c.mp4", videos)
+
+
+@pytest.mark.parametrize("depth", [65, 900, 100_000])
+def test_json_that_nests_too_deep_is_an_error(tmp_path: Path, depth: int) -> None:
+    for text in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth):
+        with pytest.raises(ValueError, match="nests deeper than 64 levels"):
+            parse_json(text)
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(UserError, match=r"a.json is not readable JSON \(it nests deeper"):
+            read_json(tmp_path / "a.json", 10_000_000, "manifest")
+    assert parse_json("[" * 64 + "]" * 64)
