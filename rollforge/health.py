@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from rollforge.errors import UserError
+from rollforge.ranges import Count, Positive, checked
 from rollforge.spec import Step
 
 log = logging.getLogger(__name__)
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 OTHER_SEED = 1_000_003  # added to the seed for each new attempt at a block
 
 
+@checked
 @dataclass(frozen=True)
 class BlockCheck:
     """What happens to a block with numbers that are not finite, or too large to be latents.
@@ -28,14 +30,8 @@ class BlockCheck:
     """
 
     action: Literal["stop", "warn", "retry"] = "stop"
-    limit: float = 50.0
-    attempts: int = 3
-
-    def __post_init__(self) -> None:
-        if not self.limit > 0 or self.attempts < 1:
-            raise UserError(
-                f"BlockCheck: limit must be above 0 and attempts 1 or more, not {self.limit} and {self.attempts}."
-            )
+    limit: Positive = 50.0
+    attempts: Count = 3
 
     def sound(self, step: Step, latents: Tensor, attempt: int, seconds: float) -> bool:
         """Whether a block made at ``attempt`` (0, 1, ...) is used; ``seconds`` is where it starts in the video.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -30,11 +30,13 @@ from rollforge.noise import IndependentNoise, NoisePrior
 from rollforge.objectives.base import Clips, Objective
 from rollforge.parallel import data_parallel, draw_apart, shard
 from rollforge.policies.base import CachePolicy
+from rollforge.ranges import Range, checked
 from rollforge.report.predict import VideoOutput
 from rollforge.samplers.base import Sampler
 from rollforge.take import Take
 
 
+@checked
 class RolloutModule(LightningModule):
     """A backbone with everything it needs to roll and to be trained.
 
@@ -57,6 +59,8 @@ class RolloutModule(LightningModule):
         scheduler: its learning-rate schedule, stepped with every optimizer step.
     """
 
+    config_section = "model"
+
     def __init__(
         self,
         backbone: Backbone,
@@ -72,7 +76,7 @@ class RolloutModule(LightningModule):
         beside: CachePolicy | None = None,
         metrics: list[Metric] | None = None,
         objective: Objective | None = None,
-        ema: float = 0.0,
+        ema: Annotated[float, Range(0, below=1)] = 0.0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:

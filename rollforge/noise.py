@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rollforge.errors import UserError
+from rollforge.ranges import Checked, UserPath
 
 Shape = tuple[int, int, int]
 
@@ -25,7 +26,7 @@ def normal(seed: int, sample: int, frame: int, level: int, shape: Shape) -> Tens
     return torch.randn(shape, generator=generator)
 
 
-class NoisePrior(ABC):
+class NoisePrior(Checked, ABC):
     """Draws the noise of a block. Level 0 is the first noise; level n the fresh noise after denoising step n."""
 
     @abstractmethod
@@ -58,7 +59,7 @@ class FixedNoise(NoisePrior):
         file: holds ``noise`` ``[B, F, C, H, W]`` and ``renoise`` ``[blocks, levels, B, block, C, H, W]``.
     """
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: UserPath) -> None:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rollforge.memory.base import Memory
+from rollforge.ranges import Checked
 from rollforge.spec import ModelSpec
 from rollforge.state import State
 
@@ -27,7 +28,7 @@ class Condition:
         return replace(self, embeds=self.embeds.to(*args, **kwargs))
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(Checked, nn.Module, ABC):
     """Predicts the flow ``noise - clean`` of noisy latents."""
 
     spec: ModelSpec
@@ -37,7 +38,7 @@ class Backbone(nn.Module, ABC):
         """Latents ``[B, F, C, H, W]`` at timesteps ``[B, F]`` (0 clean, 1000 noise) to a flow of the same shape."""
 
 
-class Conditioner(nn.Module, ABC):
+class Conditioner(Checked, nn.Module, ABC):
     """Turns prompts into text features."""
 
     example: str | None = None
@@ -67,7 +68,7 @@ class DecodeStream(ABC):
         """Takes up, on a new stream, what ``state_dict`` told."""
 
 
-class VideoCodec(nn.Module, ABC):
+class VideoCodec(Checked, nn.Module, ABC):
     """Pixels to latents and back."""
 
     @abstractmethod

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
+from rollforge.commands.checks import check
 from rollforge.data.module import RolloutData
 from rollforge.errors import UserError, nearest
 from rollforge.module import RolloutModule
@@ -31,6 +32,12 @@ FILLED = ("model", "data", "trainer", "snapshots")
 
 class Parser(LightningArgumentParser):
     """A parser whose errors are for people."""
+
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        """The config, its numbers checked and ``~`` in its paths resolved."""
+        config = super().parse_args(*arguments, **options)
+        check(config)
+        return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises ``UserError``; never prints usage."""

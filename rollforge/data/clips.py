@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from rollforge.errors import UserError
+from rollforge.ranges import Checked, Count, CountFromZero, Range, Share, UserPath
 from rollforge.safe_files import read_text
 
 CAPTION = 1_000_000  # bytes
+Frames = Annotated[int, Range(1, 100_000)]  # a clip is held in memory
+Pixels = Annotated[int, Range(1, 16_384)]
 Clip = dict[str, Any]  # "video": uint8 [T, H, W, 3], "caption": str
 
 
-class WorldClips(Dataset[Clip]):
+class WorldClips(Checked, Dataset[Clip]):
     """Clips of the procedural world, rendered as they are asked for; captions held out for tests never occur.
 
     Args:
@@ -29,14 +32,15 @@ class WorldClips(Dataset[Clip]):
     """
 
     def __init__(
-        self, frames: int = 21, clips: int = 1_000_000, seed: int = 0, hushed: float = 0.0, tinted: bool = True
+        self,
+        frames: Frames = 21,
+        clips: Count = 1_000_000,
+        seed: CountFromZero = 0,
+        hushed: Share = 0.0,
+        tinted: bool = True,
     ) -> None:
         from rollforge.data.world import all_scenes, held_out
 
-        if frames < 1 or clips < 1:
-            raise UserError(f"WorldClips needs 1 frame and 1 clip or more, not {frames} and {clips}.")
-        if not 0 <= hushed <= 1:
-            raise UserError(f"WorldClips: hushed is a share of the clips, from 0 to 1, not {hushed}.")
         self.frames, self.clips, self.seed, self.hushed, self.tinted = frames, clips, seed, hushed, tinted
         self.scenes = [scene for scene in all_scenes() if not held_out(scene)]
 
@@ -54,7 +58,7 @@ class WorldClips(Dataset[Clip]):
         return {"video": torch.from_numpy(video), "caption": scene.caption}
 
 
-class VideoClips(Dataset[Clip]):
+class VideoClips(Checked, Dataset[Clip]):
     """Clips cut from a folder of videos; the caption of ``name.mp4`` is the text in ``name.txt``.
 
     Args:
@@ -66,7 +70,7 @@ class VideoClips(Dataset[Clip]):
 
     SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
-    def __init__(self, folder: str, frames: int, size: tuple[int, int], stride: int = 1) -> None:
+    def __init__(self, folder: UserPath, frames: Frames, size: tuple[Pixels, Pixels], stride: Count = 1) -> None:
         from rollforge.video.reader import probe
 
         root = Path(folder)

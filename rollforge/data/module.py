@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -13,8 +12,10 @@ from rollforge.data.opening import read_openings
 from rollforge.data.requests import Prompt, Request, Shot, read_prompts
 from rollforge.data.shares import Onwards, Share
 from rollforge.errors import UserError
+from rollforge.ranges import Count, Positive, Range, UserPath, checked
 
 
+@checked
 class RolloutData(LightningDataModule):
     """What to roll and what to train on.
 
@@ -32,33 +33,24 @@ class RolloutData(LightningDataModule):
         workers: processes that prepare training clips.
     """
 
+    config_section = "data"
+
     def __init__(
         self,
         prompts: list[Prompt] | str = (),  # type: ignore[assignment]
-        seconds: float = 10.0,
-        opening: str | None = None,
-        opening_seconds: float | None = None,
+        seconds: Positive = 10.0,
+        opening: UserPath | None = None,
+        opening_seconds: Positive | None = None,
         seed: int = 0,
-        rollout_batch: int = 1,
-        videos: str | None = None,
+        rollout_batch: Count = 1,
+        videos: UserPath | None = None,
         clips: Dataset | None = None,  # type: ignore[type-arg] # jsonargparse takes no subscripted base here
-        batch_size: int = 16,
-        workers: int = 0,
+        batch_size: Count = 16,
+        workers: Annotated[int, Range(0, 1024)] = 0,
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than prompts
-        if not seconds > 0 or not math.isfinite(seconds):
-            raise UserError(f"data.seconds must be above 0, not {seconds}.")
-        for name, value, least in (
-            ("rollout_batch", rollout_batch, 1),
-            ("batch_size", batch_size, 1),
-            ("workers", workers, 0),
-        ):
-            if value < least:
-                raise UserError(f"data.{name} must be {least} or more, not {value}.")
         self.prompts, self.seconds, self.seed, self.rollout_batch = prompts, seconds, seed, rollout_batch
-        if opening_seconds is not None and not opening_seconds > 0:
-            raise UserError(f"data.opening_seconds must be above 0, not {opening_seconds}.")
         self.opening, self.opening_seconds = opening, opening_seconds
         self.videos, self.clips, self.batch_size, self.workers = videos, clips, batch_size, workers
 

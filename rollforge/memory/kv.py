@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from rollforge.ranges import Checked
 
-class KVCodec(ABC):
+
+class KVCodec(Checked, ABC):
     """Encodes and decodes raw keys and values of one frame and layer, ``[B, tokens, heads, head_dim]`` each.
 
     What is kept is plain: tensors, numbers and strings in tuples, lists and dicts, so that a snapshot can hold it.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rollforge.devices import sent
+from rollforge.ranges import Checked, Positive
 from rollforge.spec import ModelSpec, Step
 
 
@@ -34,7 +35,7 @@ def axis_frequencies(pairs: int, theta: float) -> Tensor:
     return theta ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
 
 
-class Rope:
+class Rope(Checked):
     """Rotary embedding with Wan's temporal frequencies.
 
     Args:
@@ -45,10 +46,11 @@ class Rope:
     """Whether the temporal frequencies are the same at every step. A transform that overrides ``temporal`` is taken to
     change them, and makes the memory keep and turn every key, unless it says True."""
 
-    def __init__(self, theta: float = 10000.0) -> None:
+    def __init__(self, theta: Positive = 10000.0) -> None:
         self.theta = theta
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         if "temporal" in cls.__dict__ and "constant" not in cls.__dict__:
             cls.constant = False
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from rollforge.ranges import Checked
 from rollforge.state import Stateful
 
 
@@ -25,7 +26,7 @@ class Blocks:
         return cls(first, pixel_frames(2 * block) - first)
 
 
-class Metric(Stateful, ABC):
+class Metric(Checked, Stateful, ABC):
     """Sees a video block by block. One object measures one video after another.
 
     Between two updates its plain attributes, and those of its attributes that are ``Stateful`` themselves, are its

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from rollforge.metrics.frames import Frame, FrameMetric
+from rollforge.ranges import Positive
 
 BINS = 32
 DARK, BRIGHT = 4, 251  # grey levels, 0 to 255
@@ -62,7 +63,7 @@ class ColourHistogram(FrameMetric):
         clip_seconds: length of the first clip.
     """
 
-    def __init__(self, clip_seconds: float = 2.0) -> None:
+    def __init__(self, clip_seconds: Positive = 2.0) -> None:
         self.clip_seconds = clip_seconds
 
     def begin(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rollforge.metrics.frames import Frame, FrameMetric
+from rollforge.ranges import NonNegative
 
 NAN = float("nan")
 
@@ -42,7 +43,7 @@ class Stagnation(FrameMetric):
             world, small and slow as they are, change a frame by more.
     """
 
-    def __init__(self, below: float = 0.1) -> None:
+    def __init__(self, below: NonNegative = 0.1) -> None:
         self.below = below
 
     def begin(self) -> None:

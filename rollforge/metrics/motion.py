@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from rollforge.metrics.frames import Frame, FrameMetric, Image
+from rollforge.ranges import Positive
 
 NAN = float("nan")
 SAMPLED = 8  # pairs a second, as in VBench
@@ -35,7 +36,7 @@ class Motion(FrameMetric):
         clip_seconds: length of a clip.
     """
 
-    def __init__(self, clip_seconds: float = 2.0) -> None:
+    def __init__(self, clip_seconds: Positive = 2.0) -> None:
         self.clip_seconds = clip_seconds
 
     def begin(self) -> None:

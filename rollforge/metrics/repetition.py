@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,12 +11,14 @@ from numpy.typing import NDArray
 from rollforge.metrics.frames import THUMBNAIL, Frame, FrameMetric
 from rollforge.metrics.sink import SinkReturn
 from rollforge.metrics.thinned import Thinned
+from rollforge.ranges import Range
 
 NAN = float("nan")
 FLOOR = 1.0  # grey levels; what is nearer is the same picture
 LOOPS = 0.5  # strength from which a video is said to loop
 NEAR = 0.1  # a shorter period that is weaker by no more is the period
 SINK = 9  # frames, where the first block is not known: Wan's first block
+Frames = Annotated[int, Range(1, 100_000)]  # each is kept as a thumbnail
 Curve = NDArray[np.float64]
 
 
@@ -49,7 +53,7 @@ class Repetition(FrameMetric):
         sink: pixel frames at the start that count as the sink; the first block where that is known, else 9.
     """
 
-    def __init__(self, window: int = 1024, whole: int = 512, sink: int | None = None) -> None:
+    def __init__(self, window: Frames = 1024, whole: Frames = 512, sink: Frames | None = None) -> None:
         self.window, self.whole, self.sink = window, whole, sink
 
     def begin(self) -> None:

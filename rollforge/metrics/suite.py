@@ -10,9 +10,10 @@ from rollforge.metrics.flicker import Flicker, Stagnation
 from rollforge.metrics.frames import Frame, FrameMetric
 from rollforge.metrics.latents import LatentStatistics
 from rollforge.metrics.motion import Motion
-from rollforge.metrics.repetition import Repetition
+from rollforge.metrics.repetition import Frames, Repetition
 from rollforge.metrics.seams import Seams
 from rollforge.metrics.sharpness import Sharpness
+from rollforge.ranges import NonNegative, Positive
 
 
 class DriftSuite(FrameMetric):
@@ -30,7 +31,11 @@ class DriftSuite(FrameMetric):
     """
 
     def __init__(
-        self, clip_seconds: float = 2.0, still_below: float = 0.1, window: int = 1024, sink: int | None = None
+        self,
+        clip_seconds: Positive = 2.0,
+        still_below: NonNegative = 0.1,
+        window: Frames = 1024,
+        sink: Frames | None = None,
     ) -> None:
         self.flicker = Flicker()
         self.exposure = Exposure()

@@ -17,6 +17,7 @@ from rollforge.metrics.landscape import Landscape
 from rollforge.metrics.palette import Palette, Tint, rows
 from rollforge.metrics.skyline import Skyline
 from rollforge.metrics.template import HALF, LEAST_SEEN, Strays, Template, misfits, without_edges
+from rollforge.ranges import Share
 from rollforge.state import State
 
 STRIDE = 8  # frames over which motion is taken, so that positions to two pixels suffice
@@ -53,7 +54,7 @@ class WorldTruth(Metric):
         tolerance: largest root mean square difference, in 0..1, at which a thing counts as found.
     """
 
-    def __init__(self, tolerance: float = 0.12) -> None:
+    def __init__(self, tolerance: Share = 0.12) -> None:
         self.tolerance = tolerance
 
     def start(self, prompt: str, fps: float, blocks: Blocks | None = None) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 from torch import Tensor
 
+from rollforge.ranges import Checked
+
 if TYPE_CHECKING:
     from rollforge.module import RolloutModule
 
@@ -18,7 +20,7 @@ class Clips(TypedDict):
     caption: list[str]
 
 
-class Objective(ABC):
+class Objective(Checked, ABC):
     """A training loss."""
 
     trains = "backbone"

@@ -12,6 +12,7 @@ from rollforge.backbones.base import Condition
 from rollforge.errors import UserError
 from rollforge.memory import MaskedMemory
 from rollforge.objectives.base import Clips, Objective
+from rollforge.ranges import Count, CountFromZero, Positive, Share
 from rollforge.samplers.base import TIMESTEPS, add_noise, shifted
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ class FlowMatching(Objective):
 
     def __init__(
         self,
-        shift: float = 1.0,
-        drop_text: float = 0.1,
-        curriculum: dict[int, int] | None = None,
-        single_blocks: float = 0.0,
+        shift: Positive = 1.0,
+        drop_text: Share = 0.1,
+        curriculum: dict[CountFromZero, Count] | None = None,
+        single_blocks: Share = 0.0,
     ) -> None:
         if curriculum is not None and 0 not in curriculum:
             raise UserError(

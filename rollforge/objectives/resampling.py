@@ -10,6 +10,7 @@ from torch import Tensor
 from rollforge.backbones.base import Condition
 from rollforge.objectives.flow import TeacherForcing
 from rollforge.policies import Window
+from rollforge.ranges import Count, CountFromZero, Positive, Share
 from rollforge.rollout import Rollout
 from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Passes, Sampler, add_noise, shifted
 
@@ -33,11 +34,11 @@ class ResamplingForcing(TeacherForcing):
 
     def __init__(
         self,
-        shift: float = 1.0,
-        drop_text: float = 0.1,
-        curriculum: dict[int, int] | None = None,
-        single_blocks: float = 0.0,
-        history_shift: float = 0.6,
+        shift: Positive = 1.0,
+        drop_text: Share = 0.1,
+        curriculum: dict[CountFromZero, Count] | None = None,
+        single_blocks: Share = 0.0,
+        history_shift: Positive = 0.6,
     ) -> None:
         super().__init__(shift, drop_text, curriculum, single_blocks)
         self.history_shift = history_shift

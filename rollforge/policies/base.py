@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from rollforge.ranges import Checked
 from rollforge.spec import PromptSwitch, ReadPlan, Step
 from rollforge.state import Stateful
 
 
-class CachePolicy(Stateful, ABC):
+class CachePolicy(Checked, Stateful, ABC):
     """A pure function from a step to a table of ``(content frame, time index)`` pairs.
 
     ``plan`` may be called in any order and any number of times. ``live`` tells the memory what to keep: everything

@@ -7,6 +7,7 @@ from typing import Literal
 
 from rollforge.errors import UserError
 from rollforge.policies.attention_sink import AttentionSink
+from rollforge.ranges import Count, CountFromZero
 from rollforge.spec import Phase, PromptSwitch, ReadPlan, Segment, Step
 
 
@@ -31,9 +32,9 @@ class LongLive(AttentionSink):
 
     def __init__(
         self,
-        context_blocks: int = 3,
-        sink_blocks: int = 1,
-        recache_blocks: int = 4,
+        context_blocks: Count = 3,
+        sink_blocks: CountFromZero = 1,
+        recache_blocks: Count = 4,
         recache: Literal["block", "full"] = "block",
         global_sink: bool = False,
     ) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rollforge.policies.base import CachePolicy
-from rollforge.policies.checks import check_blocks
+from rollforge.policies.checks import check_sinks
+from rollforge.ranges import Count, CountFromZero
 from rollforge.spec import ReadPlan, Segment, Step
 
 
@@ -24,8 +25,8 @@ class SlidingIndices(CachePolicy):
         UserError: a count is not a whole number, K < 1, S < 0 or S > K.
     """
 
-    def __init__(self, context_blocks: int = 6, sink_blocks: int = 5) -> None:
-        check_blocks(self, context_blocks, sink_blocks)
+    def __init__(self, context_blocks: Count = 6, sink_blocks: CountFromZero = 5) -> None:
+        check_sinks(self, context_blocks, sink_blocks)
         self.context_blocks, self.sink_blocks = context_blocks, sink_blocks
 
     def plan(self, step: Step) -> ReadPlan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rollforge.policies.base import CachePolicy
-from rollforge.policies.checks import check_blocks
+from rollforge.ranges import Count
 from rollforge.spec import ReadPlan, Segment, Step
 
 
@@ -20,8 +20,7 @@ class Window(CachePolicy):
         UserError: ``context_blocks`` is not a whole number of at least 1.
     """
 
-    def __init__(self, context_blocks: int = 6) -> None:
-        check_blocks(self, context_blocks)
+    def __init__(self, context_blocks: Count = 6) -> None:
         self.context_blocks = context_blocks
 
     def plan(self, step: Step) -> ReadPlan:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from torch import Tensor
 
+from rollforge.ranges import Checked, Range
 from rollforge.spec import Phase, ReadPlan, Step
 from rollforge.state import Stateful
 
 TIMESTEPS = 1000.0  # the timestep of pure noise
+Timestep = Annotated[float, Range(0, TIMESTEPS)]
 Level = TypeVar("Level", float, Tensor)
 
 
@@ -51,7 +53,7 @@ class Job:
     noise: Noise
 
 
-class Sampler(Stateful, ABC):
+class Sampler(Checked, Stateful, ABC):
     """Denoises blocks by asking for forward passes.
 
     A rollout may be cut off after any finished block. It then goes on with ``commit`` of that block and a new ``run``

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
-from rollforge.errors import UserError
-from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Passes, Sampler, shifted
+from rollforge.ranges import Count, Finite, Positive, Range
+from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Passes, Sampler, Timestep, shifted
 
 
 class Euler(Sampler):
@@ -22,15 +23,12 @@ class Euler(Sampler):
 
     def __init__(
         self,
-        steps: int = 32,
-        shift: float = 5.0,
-        guidance: float = 1.0,
-        context_noise: float = 0.0,
-        guided_blocks: int | None = None,
+        steps: Annotated[int, Range(1, 10_000)] = 32,
+        shift: Positive = 5.0,
+        guidance: Finite = 1.0,
+        context_noise: Timestep = 0.0,
+        guided_blocks: Count | None = None,
     ) -> None:
-        for name, value in (("steps", steps), ("guided_blocks", guided_blocks)):
-            if value is not None and value < 1:
-                raise UserError(f"Euler: {name} must be 1 or more, not {value}.")
         levels = [TIMESTEPS * (1 - n / steps) for n in range(steps)]
         self.timesteps = [*(shifted(t, shift) for t in levels), 0.0]
         self.guidance, self.context_noise, self.guided_blocks = guidance, context_noise, guided_blocks

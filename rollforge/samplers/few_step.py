@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
 from rollforge.errors import UserError
-from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Passes, Sampler, add_noise, shifted
+from rollforge.ranges import Positive, Range
+from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Passes, Sampler, Timestep, add_noise, shifted
 
 
 class FewStep(Sampler):
@@ -19,10 +21,13 @@ class FewStep(Sampler):
     """
 
     def __init__(
-        self, timesteps: Sequence[float] = (1000, 750, 500, 250), shift: float = 5.0, context_noise: float = 0.0
+        self,
+        timesteps: Sequence[Annotated[float, Range(above=0, most=TIMESTEPS)]] = (1000, 750, 500, 250),
+        shift: Positive = 5.0,
+        context_noise: Timestep = 0.0,
     ) -> None:
         levels = [float(t) for t in timesteps]
-        if not levels or levels != sorted(set(levels), reverse=True) or levels[0] > TIMESTEPS or levels[-1] <= 0:
+        if not levels or levels != sorted(set(levels), reverse=True):
             raise UserError(f"FewStep: timesteps must fall from at most 1000 to above 0, not {list(timesteps)}.")
         self.timesteps = [shifted(t, shift) for t in levels]
         self.context_noise = context_noise

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from rollforge.errors import UserError
+from rollforge.ranges import Count, Positive, checked
 
 
+@checked
 @dataclass(frozen=True)
 class Snapshots:
     """Snapshots of videos in the making, from which ``--resume`` goes on.
@@ -24,18 +24,13 @@ class Snapshots:
         latents: keep the latents of finished videos, for ``rollforge decode``.
     """
 
-    every_seconds: float | None = 120.0
-    every_blocks: int | None = None
-    keep: int = 2
+    config_section: ClassVar[str] = "snapshots"
+
+    every_seconds: Positive | None = 120.0
+    every_blocks: Count | None = None
+    keep: Count = 2
     kv: Literal["save", "replay"] = "save"
     latents: bool = False
-
-    def __post_init__(self) -> None:
-        if self.every_seconds is not None and not (self.every_seconds > 0 and math.isfinite(self.every_seconds)):
-            raise UserError(f"snapshots.every_seconds must be above 0, not {self.every_seconds}.")
-        for name, value in (("every_blocks", self.every_blocks), ("keep", self.keep)):
-            if value is not None and value < 1:
-                raise UserError(f"snapshots.{name} must be 1 or more, not {value}.")
 
 
 class Clock:

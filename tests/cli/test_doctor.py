@@ -116,7 +116,7 @@ def test_videos_of_another_config_are_a_problem(tiny: Any, examine: Any) -> None
     [
         (["--data.secnods", "3"], "Did you mean"),
         (["--model.policy.init_args.sink_blocks", "7"], "lower sink_blocks to 2"),
-        (["--data.seconds", "0"], "data.seconds must be above 0"),
+        (["--data.seconds", "0"], "data.seconds must be a number above 0"),
     ],
 )
 def test_a_mistake_in_the_config_is_one_sentence(

@@ -66,7 +66,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         ("model.policy", {"class_path": "RollingSink", "init_args": {"context_blocks": 2, "sink_blocks": 3}},
          ["sink_blocks=3", "context_blocks=2", "lower sink_blocks to 2"]),
         ("model.policy.init_args.sink_blocks", "many", ["sink_blocks", "'many'", "int"]),
-        ("model.backbone.init_args.horizon", 0, ["horizon is 0", "1 or more"]),
+        ("model.backbone.init_args.horizon", 0, ["Pocket.horizon", "from 1 to 1,000,000", "not 0"]),
         ("model.backbone.init_args.horizon", 7, ["horizon is 7", "multiple of its block, 3"]),
         ("model.backbone.init_args.weights", "nowhere.safetensors", ["Pocket", "no weights file nowhere.safetensors"]),
         ("model.codec.init_args.weights", "nowhere.safetensors", ["PocketCodec", "nowhere.safetensors"]),

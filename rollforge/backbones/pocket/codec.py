@@ -6,13 +6,20 @@ errors of the rollout back to crisp pictures.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rollforge.backbones.base import DecodeStream, VideoCodec
 from rollforge.backbones.weights import load_weights, named, shipped
+from rollforge.ranges import NonNegative, Range, UserPath
 from rollforge.state import State
+
+GROUPS = 8  # of every norm, at half the width too
+Channels = Annotated[int, Range(1, 4_096)]
+Width = Annotated[int, Range(2 * GROUPS, 4_096, step=2 * GROUPS)]
 
 
 class Residual(nn.Module):
@@ -21,8 +28,8 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,21 +48,23 @@ class PocketCodec(VideoCodec):
             for random ones, to be trained.
     """
 
-    def __init__(self, channels: int = 8, width: int = 96, noise: float = 0.3, weights: str | None = None) -> None:
+    def __init__(
+        self, channels: Channels = 8, width: Width = 96, noise: NonNegative = 0.3, weights: UserPath | None = None
+    ) -> None:
         super().__init__()
         half = width // 2
         self.noise, self.weights = noise, weights
         self.encoder = nn.Sequential(
             nn.Conv2d(3, half, 6, stride=4, padding=1), Residual(half),
             nn.Conv2d(half, width, 4, stride=2, padding=1), Residual(width), Residual(width),
-            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1),
+            nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1),
         )  # fmt: skip
         self.normalise = nn.BatchNorm2d(channels, affine=False, momentum=0.01)
         self.decoder = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1), Residual(width), Residual(width), Residual(width),
             nn.Conv2d(width, half * 4, 3, padding=1), nn.PixelShuffle(2), Residual(half), Residual(half),
             nn.Conv2d(half, 32 * 4, 3, padding=1), nn.PixelShuffle(2), Residual(32),
-            nn.GroupNorm(8, 32), nn.SiLU(), nn.Conv2d(32, 3 * 4, 3, padding=1), nn.PixelShuffle(2),
+            nn.GroupNorm(GROUPS, 32), nn.SiLU(), nn.Conv2d(32, 3 * 4, 3, padding=1), nn.PixelShuffle(2),
         )  # fmt: skip
         if (file := named(weights)) is not None:
             load_weights(self, shipped("codec") if file == "pocket" else file)

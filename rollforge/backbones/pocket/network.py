@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from rollforge.backbones.wan.network import Wan
+from rollforge.backbones.wan.sizes import EvenWidth, Frames, Grid, Layers, Rate, Width
 from rollforge.backbones.weights import load_weights, named, shipped
+from rollforge.ranges import Count, UserPath
 
 
 class Pocket(Wan):
@@ -30,21 +32,21 @@ class Pocket(Wan):
 
     def __init__(
         self,
-        channels: int = 8,
-        height: int = 8,
-        width: int = 8,
-        dim: int = 192,
-        layers: int = 6,
-        heads: int = 6,
-        ffn_dim: int = 768,
-        freq_dim: int = 64,
-        text_dim: int = 64,
-        text_len: int = 4,
-        block: int = 3,
-        window: int = 21,
-        horizon: int = 21,
-        fps: float = 8.0,
-        weights: str | None = None,
+        channels: Width = 8,
+        height: Grid = 8,
+        width: Grid = 8,
+        dim: Width = 192,
+        layers: Layers = 6,
+        heads: Count = 6,
+        ffn_dim: Width = 768,
+        freq_dim: EvenWidth = 64,
+        text_dim: Width = 64,
+        text_len: Width = 4,
+        block: Frames = 3,
+        window: Frames = 21,
+        horizon: Frames = 21,
+        fps: Rate = 8.0,
+        weights: UserPath | None = None,
     ) -> None:
         super().__init__(
             channels=channels,

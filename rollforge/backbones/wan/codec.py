@@ -8,17 +8,20 @@ technical report (arXiv 2503.20314), section 4.1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from rollforge.backbones.base import DecodeStream
 from rollforge.backbones.wan import codec_weights
-from rollforge.backbones.wan.placement import DType, PlacedCodec, PlacedStream
+from rollforge.backbones.wan.placement import Channels, DType, PlacedCodec, PlacedStream
 from rollforge.backbones.wan.tiles import Tiles
 from rollforge.backbones.weights import named
 from rollforge.errors import UserError
+from rollforge.ranges import Count, CountFromZero, Finite, Positive, Range, UserPath
+
+Few = Annotated[int, Range(1, 64)]
 
 
 class WanVAE(PlacedCodec):
@@ -45,22 +48,22 @@ class WanVAE(PlacedCodec):
 
     def __init__(
         self,
-        weights: str | None = None,
-        base_dim: int = 96,
-        z_dim: int = 16,
-        dim_mult: Sequence[int] = (1, 2, 4, 4),
-        num_res_blocks: int = 2,
+        weights: UserPath | None = None,
+        base_dim: Channels = 96,
+        z_dim: Channels = 16,
+        dim_mult: Sequence[Few] = (1, 2, 4, 4),
+        num_res_blocks: Few = 2,
         temporal_downsample: Sequence[bool] = (False, True, True),
-        latents_mean: Sequence[float] | None = None,
-        latents_std: Sequence[float] | None = None,
-        tile: int | None = None,
-        overlap: int = 8,
+        latents_mean: Sequence[Finite] | None = None,
+        latents_std: Sequence[Positive] | None = None,
+        tile: Count | None = None,
+        overlap: CountFromZero = 8,
         device: str = "auto",
         dtype: DType = "auto",
         own_stream: bool = False,
     ) -> None:
         super().__init__(device, dtype, own_stream)
-        if tile is not None and not 0 <= 2 * overlap <= tile != 0:
+        if tile is not None and 2 * overlap > tile:
             raise UserError(
                 f"WanVAE: tiles of {tile} cells cannot overlap by {overlap}; overlap is at most half of tile."
             )

@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from rollforge.backbones.base import Backbone, Condition
 from rollforge.backbones.wan.generator import DType, Generator, LoRAMode
-from rollforge.backbones.wan.sizes import Sizes
+from rollforge.backbones.wan.sizes import EvenWidth, Frames, Grid, Layers, Rate, Sizes, Width
 from rollforge.devices import sent
 from rollforge.memory.attention import attention
 from rollforge.memory.base import Memory
+from rollforge.ranges import Count, NonNegative, Positive, UserPath
 from rollforge.spec import ModelSpec
 
 
@@ -144,25 +145,25 @@ class Wan(Backbone):
 
     def __init__(
         self,
-        channels: int | None = None,
-        height: int = 60,
-        width: int = 104,
-        dim: int | None = None,
-        layers: int | None = None,
-        heads: int | None = None,
-        ffn_dim: int | None = None,
-        freq_dim: int | None = None,
-        text_dim: int | None = None,
-        text_len: int = 512,
-        eps: float = 1e-6,
-        block: int = 3,
-        window: int = 21,
-        horizon: int = 21,
-        fps: float = 4.0,
-        weights: str | None = None,
+        channels: Width | None = None,
+        height: Grid = 60,
+        width: Grid = 104,
+        dim: Width | None = None,
+        layers: Layers | None = None,
+        heads: Count | None = None,
+        ffn_dim: Width | None = None,
+        freq_dim: EvenWidth | None = None,
+        text_dim: Width | None = None,
+        text_len: Width = 512,
+        eps: NonNegative = 1e-6,
+        block: Frames = 3,
+        window: Frames = 21,
+        horizon: Frames = 21,
+        fps: Rate = 4.0,
+        weights: UserPath | None = None,
         ema: bool | None = None,
-        lora: str | None = None,
-        lora_alpha: float | None = None,
+        lora: UserPath | None = None,
+        lora_alpha: Positive | None = None,
         lora_mode: LoRAMode = "merge",
         dtype: DType = "auto",
     ) -> None:

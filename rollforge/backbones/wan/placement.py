@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from rollforge.backbones.base import DecodeStream, VideoCodec
 from rollforge.errors import UserError
+from rollforge.ranges import Range
 from rollforge.state import State, moved
 
 DType = Literal["auto", "bf16", "fp32"]
+Channels = Annotated[int, Range(1, 4_096)]
 
 
 class PlacedCodec(VideoCodec):

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 from rollforge.backbones.tensors import Tensors
 from rollforge.errors import UserError
+from rollforge.ranges import Range
+
+Width = Annotated[int, Range(1, 65_536)]  # more is a slip of the pen: no network is as wide
+EvenWidth = Annotated[int, Range(2, 65_536, step=2)]
+Layers = Annotated[int, Range(1, 1_000)]
+Grid = Annotated[int, Range(1, 4_096)]  # latent rows or columns
+Frames = Annotated[int, Range(1, 1_000_000)]  # latent frames
+Rate = Annotated[float, Range(0.01, 1_000)]  # latent frames per second
 
 HEAD_DIM = 128  # of every published size; shapes do not show it
 PUBLISHED = {"channels": 16, "dim": 1536, "layers": 30, "ffn_dim": 8960, "freq_dim": 256, "text_dim": 4096}

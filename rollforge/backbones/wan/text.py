@@ -9,7 +9,7 @@ import html
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from rollforge.backbones.wan.text_cache import TextCache, digest, key
 from rollforge.backbones.wan.text_encoder import TextEncoder, release
 from rollforge.backbones.wan.text_files import TextFiles, locate
 from rollforge.errors import UserError
+from rollforge.ranges import Range, UserPath
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +51,14 @@ class UMT5(Conditioner):
 
     def __init__(
         self,
-        weights: str = RELEASE,
-        tokenizer: str | None = None,
-        length: int = 512,
+        weights: UserPath = RELEASE,
+        tokenizer: UserPath | None = None,
+        length: Annotated[int, Range(1, 65_536)] = 512,
         device: str = "auto",
         dtype: Literal["auto", "bf16", "fp32"] = "auto",
-        cache: str | None = None,
+        cache: UserPath | None = None,
     ) -> None:
         super().__init__()
-        if length < 1:
-            raise UserError(f"UMT5: length is {length}, expected at least one text token; Wan uses 512.")
         if dtype not in ("auto", *DTYPES):
             raise UserError(f"UMT5: dtype is {dtype!r}, expected auto, bf16 or fp32.")
         if device != "auto":

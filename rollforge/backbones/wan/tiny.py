@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from rollforge.backbones.base import DecodeStream
 from rollforge.backbones.wan import codec_weights
-from rollforge.backbones.wan.placement import DType, PlacedCodec, PlacedStream
+from rollforge.backbones.wan.placement import Channels, DType, PlacedCodec, PlacedStream
 from rollforge.backbones.weights import named
 from rollforge.errors import UserError
+from rollforge.ranges import UserPath
 
 FILE = "taew2_1.pth"
 AT_ONCE = 4  # latent frames; bounds the working memory of a long block
@@ -84,9 +85,9 @@ class TinyWanDecoder(PlacedCodec):
 
     def __init__(
         self,
-        weights: str | None = None,
-        z_dim: int = 16,
-        channels: Sequence[int] = (256, 128, 64, 64),
+        weights: UserPath | None = None,
+        z_dim: Channels = 16,
+        channels: Sequence[Channels] = (256, 128, 64, 64),
         device: str = "auto",
         dtype: DType = "auto",
         own_stream: bool = False,

@@ -187,9 +187,9 @@ def test_any_grid_keeps_patches_where_they_were(height: int, width: int) -> None
     ("wrong", "sentence"),
     [
         ({"dim": 65}, "Wan: dim 65 cannot be shared out to 2 heads."),
-        ({"heads": 0}, "Wan: dim 64 cannot be shared out to 0 heads."),
-        ({"horizon": 0}, "The backbone's horizon is 0; it must be 1 or more."),
-        ({"layers": 0}, "The backbone's layers is 0; it must be 1 or more."),
+        ({"heads": 0}, "Wan.heads must be a whole number of 1 or more, not 0."),
+        ({"horizon": 0}, "Wan.horizon must be a whole number from 1 to 1,000,000, not 0."),
+        ({"layers": 0}, "Wan.layers must be a whole number from 1 to 1,000, not 0."),
         ({"window": 20}, "The backbone's window is 20 latent frames; it must be a multiple of its block, 3."),
         ({"width": 7}, "The backbone's latent size 4x7 cannot be cut into patches of 2x2."),
         ({"dim": 62}, "The backbone's head_dim is 31; rotary embeddings need an even number."),

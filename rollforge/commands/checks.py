@@ -1,0 +1,109 @@
+"""Checks a parsed config against the types of the parts that it names, before any of them is built."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from importlib import import_module
+from inspect import Parameter, signature
+from types import NoneType
+from typing import Annotated, Any, get_args
+
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+
+from rollforge.data.module import RolloutData
+from rollforge.errors import UserError
+from rollforge.module import RolloutModule
+from rollforge.ranges import Count, CountFromZero, NonNegative, Range, Share, fitted, hints, label
+from rollforge.snapshots.settings import Snapshots
+
+SECTIONS: dict[str, type] = {"model": RolloutModule, "data": RolloutData, "snapshots": Snapshots, "trainer": Trainer}
+Batches = CountFromZero | Share  # or a share of them
+Forever = Annotated[int, Range(-1)]  # -1: no limit
+TRAINER: Mapping[str, Any] = {  # Lightning checks some of them, late, and others not at all
+    "num_nodes": Count,
+    "max_epochs": Forever | None,
+    "min_epochs": CountFromZero | None,
+    "max_steps": Forever,
+    "min_steps": CountFromZero | None,
+    "limit_train_batches": Batches | None,
+    "limit_test_batches": Batches | None,
+    "limit_predict_batches": Batches | None,
+    "overfit_batches": Batches,
+    "log_every_n_steps": CountFromZero | None,
+    "accumulate_grad_batches": Count,
+    "gradient_clip_val": NonNegative | None,
+    "reload_dataloaders_every_n_epochs": CountFromZero,
+}
+OPTIONS: Mapping[str, Any] = {
+    "report_every": Count,
+    "seed_everything": Annotated[int, Range(0, 2**32 - 1)] | bool | None,
+}
+
+
+def check(config: Namespace) -> None:
+    """Resolves ``~`` in the paths of a config. Raises ``UserError`` for a number out of its range and a misplaced null.
+
+    ``config`` is that of one subcommand, or holds it.
+    """
+    chosen = config[config.subcommand] if config.get("subcommand") else config
+    _resolve_home(chosen)
+    fitted("", OPTIONS, vars(chosen))
+    fitted("trainer", TRAINER, vars(chosen.get("trainer") or Namespace()))
+    for section, target in SECTIONS.items():
+        if isinstance(arguments := chosen.get(section), Namespace):
+            _check(target, arguments)
+
+
+def _check(target: type, arguments: Namespace) -> None:
+    """Checks the arguments of one class, and of the classes that they name."""
+    types, values = hints(target.__init__), vars(arguments)  # type: ignore[misc] # reads a class, builds nothing
+    for name, parameter in _parameters(target).items():
+        if values.get(name, ...) is None and parameter.default is not None and not _optional(types.get(name)):
+            raise UserError(f"{label(target)}.{name} must not be null{_instead(parameter)}.")
+    fitted(label(target), types, values)
+    for name, value in values.items():
+        for part, given in _parts(value, types.get(name)):
+            _check(part, given)
+
+
+def _parameters(target: type) -> Mapping[str, Parameter]:
+    try:
+        return signature(target).parameters
+    except ValueError:  # of a class that is not written in Python
+        return {}
+
+
+def _optional(kind: Any) -> bool:
+    return kind in (None, Any, object, NoneType) or NoneType in get_args(kind)
+
+
+def _instead(parameter: Parameter) -> str:
+    return "" if parameter.default is Parameter.empty else f"; leave it out for its default, {parameter.default!r:.60}"
+
+
+def _parts(value: Any, kind: Any) -> Iterator[tuple[type, Namespace]]:
+    """The classes that a value names, with their arguments."""
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, Namespace) and "class_path" in each:
+            module, _, name = each.class_path.rpartition(".")
+            yield getattr(import_module(module), name), each.get("init_args") or Namespace()
+        elif isinstance(each, Namespace):  # of a dataclass, which the type names
+            yield from (
+                (part, each) for part in (kind, *get_args(kind)) if isinstance(part, type) and is_dataclass(part)
+            )
+
+
+def _resolve_home(value: Any) -> Any:
+    """The value with every text that begins with ``~/`` resolved, in place where it holds others."""
+    if isinstance(value, str):
+        return os.path.expanduser(value) if value.startswith("~/") else value
+    if isinstance(value, Namespace | dict):
+        entries = vars(value) if isinstance(value, Namespace) else value
+        for name in entries:
+            entries[name] = _resolve_home(entries[name])
+    elif isinstance(value, list):
+        value[:] = map(_resolve_home, value)
+    return value
