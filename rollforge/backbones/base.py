@@ -57,7 +57,10 @@ class DecodeStream(ABC):
 
     @abstractmethod
     def __call__(self, latents: Tensor) -> Tensor:
-        """The next latents ``[B, F, C, H, W]`` to the pixel frames they complete, ``[B, T, 3, H, W]`` in 0..1."""
+        """The next latents ``[B, F, C, H, W]`` to the pixel frames they complete, ``[B, T, 3, H, W]`` in 0..1.
+
+        Runs without gradients, so that no block keeps the graph of the blocks before it.
+        """
 
     @abstractmethod
     def state_dict(self) -> State:
@@ -73,7 +76,7 @@ class VideoCodec(Checked, nn.Module, ABC):
 
     @abstractmethod
     def encode(self, video: Tensor) -> Tensor:
-        """Pixel frames ``[B, T, 3, H, W]`` in 0..1 to normalised latents ``[B, F, C, h, w]``."""
+        """Pixel frames ``[B, T, 3, H, W]`` in 0..1 to normalised latents ``[B, F, C, h, w]``, without gradients."""
 
     @abstractmethod
     def stream(self) -> DecodeStream:

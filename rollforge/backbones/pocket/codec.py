@@ -69,9 +69,9 @@ class PocketCodec(VideoCodec):
         if (file := named(weights)) is not None:
             load_weights(self, shipped("codec") if file == "pocket" else file)
 
+    @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
-        latents: Tensor = self.normalise(self.encoder(video.flatten(0, 1) * 2 - 1))
-        return latents.unflatten(0, video.shape[:2])
+        return self.latents(video)
 
     def stream(self) -> DecodeStream:
         return _Frames(self)
@@ -84,12 +84,17 @@ class PocketCodec(VideoCodec):
 
     def loss(self, video: Tensor) -> dict[str, Tensor]:
         """Reconstruction of pixel frames ``[B, T, 3, H, W]`` in 0..1 from noisy latents, with attention to edges."""
-        latents = self.encode(video)
+        latents = self.latents(video)
         sigma = self.noise * torch.rand(len(latents), 1, 1, 1, 1, device=video.device)
         rebuilt = self.pixels(latents + sigma * torch.randn_like(latents))
         l1, l2 = functional.l1_loss(rebuilt, video), functional.mse_loss(rebuilt, video)
         edges = sum(functional.l1_loss(rebuilt.diff(dim=axis), video.diff(dim=axis)) for axis in (-1, -2))
         return {"loss": l1 + 4 * l2 + edges, "l1": l1, "psnr": -10 * l2.log10()}
+
+    def latents(self, video: Tensor) -> Tensor:
+        """Pixel frames ``[B, T, 3, H, W]`` in 0..1 to latents ``[B, T, C, h, w]``, with gradients."""
+        latents: Tensor = self.normalise(self.encoder(video.flatten(0, 1) * 2 - 1))
+        return latents.unflatten(0, video.shape[:2])
 
     def pixels(self, latents: Tensor) -> Tensor:
         """Latents ``[B, F, C, h, w]`` to unclamped pixel frames ``[B, F, 3, H, W]``."""
@@ -103,6 +108,7 @@ class _Frames(DecodeStream):
     def __init__(self, codec: PocketCodec) -> None:
         self.codec = codec
 
+    @torch.no_grad()
     def __call__(self, latents: Tensor) -> Tensor:
         return self.codec.pixels(latents).clamp(0, 1)
 

@@ -84,6 +84,7 @@ class WanVAE(PlacedCodec):
     def latent_channels(self) -> int:
         return len(self.mean)
 
+    @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
         """Pixel frames ``[B, 4n - 3, 3, H, W]`` in 0..1 to normalised latents ``[B, n, C, h, w]``, float32.
 

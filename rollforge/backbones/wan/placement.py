@@ -91,6 +91,7 @@ class PlacedStream(DecodeStream):
     def load_state_dict(self, state: State) -> None:
         self.state, self.shape = moved(state["carried"], self.codec.where), state["shape"]
 
+    @torch.no_grad()
     def submit(self, latents: Tensor) -> Callable[[], Tensor]:
         """Starts on the next latents; what it returns gives their frames.
 
