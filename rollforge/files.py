@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,6 +25,23 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 """How the name of an unfinished file ends."""
+READ_WHOLE = 64_000_000  # bytes; of larger files size and date stand for the content
+
+
+def content_id(path: Path) -> str:
+    """What stands for the content of a file: its hash, or its size and date where it is large.
+
+    Raises:
+        UserError: for a file that cannot be read.
+    """
+    try:
+        stat = path.stat()
+        if stat.st_size > READ_WHOLE:
+            return f"{stat.st_size} bytes of {stat.st_mtime_ns}"
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 
 
 @contextmanager

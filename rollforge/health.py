@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,14 +34,24 @@ class BlockCheck:
     limit: Positive = 50.0
     attempts: Count = 3
 
-    def sound(self, step: Step, latents: Tensor, attempt: int, seconds: float) -> bool:
-        """Whether a block made at ``attempt`` (0, 1, ...) is used; ``seconds`` is where it starts in the video.
+    def bad_rows(self, step: Step, latents: Tensor, attempts: Sequence[int], seconds: float) -> list[int]:
+        """Rows of a batch whose block must be made again.
 
-        Raises ``UserError``, with the statistics of the block, where the rollout must stop.
+        Args:
+            step: the block's.
+            latents: the block, ``[B, F, C, H, W]``.
+            attempts: how often each row has been made again so far.
+            seconds: where the block starts in the video.
+
+        Raises:
+            UserError: with the statistics of the block, where the rollout must stop.
         """
-        largest = latents.detach().float().abs().amax().item()  # not a number where one is in there
-        if largest <= self.limit:
-            return True
+        largest = latents.detach().float().abs().flatten(1).amax(1).tolist()  # nan where a row has one
+        rows = [row for row, value in enumerate(largest) if not value <= self.limit]
+        return [row for row in rows if not self._accepts(step, latents[row], attempts[row], seconds)]
+
+    def _accepts(self, step: Step, latents: Tensor, attempt: int, seconds: float) -> bool:
+        """Whether a block beyond the limit, ``[F, C, H, W]``, is used all the same."""
         told = f"Block {step.index} (at {seconds:.1f} s) {_wrong(latents, self.limit)}"
         if self.action == "warn":
             log.warning("%s; the rollout goes on, as model.check says.", told)

@@ -114,15 +114,17 @@ class RolloutModule(LightningModule):
             return self.codec.encode(video.permute(0, 1, 4, 2, 3).float() / 255)
 
     def roll(self, requests: Sequence[Request], policy: CachePolicy | None = None) -> Take:
-        """Rolls requests of one length and seed together; yields their pixel frames uint8 ``[B, T, H, W, 3]``, on the
-        CPU, block by block."""
+        """Rolls requests together; yields their pixel frames uint8 ``[B, T, H, W, 3]``, on the CPU, block by block.
+
+        Raises ``UserError`` for requests that would change each other: other lengths, seeds or times of prompts.
+        """
         return Take(self, requests, policy)
 
     def given(self, requests: Sequence[Request]) -> Tensor | None:
         """Latents ``[B, F, C, H, W]`` of the openings, if there are any."""
         openings = [self._opening(request, request.opening) for request in requests if request.opening]
-        if len({latents.shape[1] for latents in openings}) > 1:
-            raise UserError("The openings are of different lengths; set data.rollout_batch to 1.")
+        if len({latents.shape[1] for latents in openings}) > 1 or len(openings) not in (0, len(requests)):
+            raise UserError("Requests that are rolled together need openings of one length; roll them one by one.")
         return torch.cat(openings) if openings else None
 
     def _opening(self, request: Request, path: Path) -> Tensor:

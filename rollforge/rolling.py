@@ -63,7 +63,7 @@ class Run(Iterator[Block]):
         self.frames, self.seed, self.samples = frames, seed, samples
         self.index, self.start = 0, 0  # of the next block
         self.pending: tuple[Step, Tensor] | None = None  # a block that is shown and not yet committed
-        self.attempts: dict[int, int] = {}  # blocks that were made again, and how often
+        self.attempts: dict[int, list[int]] = {}  # blocks that were made again, and how often for each sample
         self._blocks: Iterator[Block] = iter(())
 
     def __next__(self) -> Block:
@@ -162,12 +162,17 @@ class Run(Iterator[Block]):
                 return None
 
     def _sound(self, made: Finished) -> bool:
-        step, latents = made.step, made.latents
-        attempt = self.attempts.get(step.index, 0)
-        if self.check is None or self.check.sound(step, latents, attempt, step.start / self.spec.fps):
+        if self.check is None:
             return True
-        self.attempts[step.index] = attempt + 1
-        return False
+        step, attempts = made.step, self._attempts(made.step)
+        bad = self.check.bad_rows(step, made.latents, attempts, step.start / self.spec.fps)
+        if bad:
+            self.attempts[step.index] = [count + (row in bad) for row, count in enumerate(attempts)]
+        return not bad
+
+    def _attempts(self, step: Step) -> list[int]:
+        """How often the block at ``step`` was made again for each sample."""
+        return self.attempts.get(step.index, [0] * len(self.samples))
 
     def _finish(self, step: Step, latents: Tensor) -> None:
         """A block is done: from here on a snapshot can go on."""
@@ -288,10 +293,14 @@ class Run(Iterator[Block]):
         self.finished = {frame: kept for frame, kept in self.finished.items() if frame in live}
 
     def _draw(self, step: Step, level: int) -> Tensor:
-        seed = self.seed + OTHER_SEED * self.attempts.get(step.index, 0)
+        seeds = [self.seed + OTHER_SEED * attempt for attempt in self._attempts(step)]
+        shape = self.spec.latent_shape
         with blamed("noise prior", self.noise, f"at block {step.index}, level {level}"):
-            drawn = self.noise.batch(seed, self.samples, step.frames, level, self.spec.latent_shape)
-        return sent(drawn, self.device)
+            if len(set(seeds)) == 1:
+                return sent(self.noise.batch(seeds[0], self.samples, step.frames, level, shape), self.device)
+            rows = zip(seeds, self.samples, strict=True)  # some samples are made again, the others stay as they are
+            drawn = [self.noise.batch(seed, (sample,), step.frames, level, shape) for seed, sample in rows]
+        return sent(torch.cat(drawn), self.device)
 
 
 def _given_steps(frames: int, block: int) -> Iterator[Step]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rollforge.data.requests import Request
-from rollforge.errors import blamed
+from rollforge.errors import UserError, blamed
 from rollforge.policies.base import CachePolicy
 from rollforge.rollout import Rollout
 from rollforge.state import State
@@ -23,7 +23,7 @@ class Take(Iterator[Tensor]):
 
     Args:
         module: the model.
-        requests: of one length and seed.
+        requests: of one length and seed, with prompts that start at the same times.
         policy: in place of the module's own.
         state: go on from there: what ``state_dict`` told after a block of the same take.
         finished: with a state told without its keys and values, the latents of all blocks until then, in order.
@@ -38,11 +38,12 @@ class Take(Iterator[Tensor]):
         finished: Iterable[Tensor] = (),
     ) -> None:
         self.codec, self.sampler = module.codec, module.sampler
+        _check(requests)
         rollout = Rollout(
             module.backbone, policy or module.policy, module.sampler, module.noise, module.rope, module.kv_codec,
             module.check,
         )  # fmt: skip
-        starts = sorted({start for request in requests for start in request.prompts})
+        starts = sorted(requests[0].prompts)
         prompts = {start: module.condition([request.prompt_at(start) for request in requests]) for start in starts}
         self.condition_ids = [condition.id for condition in prompts.values()]
         guided = "negative" in module.sampler.lanes
@@ -84,6 +85,18 @@ class Take(Iterator[Tensor]):
         with blamed("codec", self.codec, "telling its state"):
             decoder = self.decoder.state_dict()
         return {"blocks": self.blocks.state_dict(kv), "decoder": decoder, "left": self.left}
+
+
+def _check(requests: Sequence[Request]) -> None:
+    """Raises ``UserError`` for requests that would change each other's videos."""
+    if not requests:
+        raise UserError("There is nothing to roll: give one request or more.")
+    for request in requests[1:]:
+        if request.schedule != requests[0].schedule:
+            raise UserError(
+                f"Requests {requests[0].sample} and {request.sample} differ in length, seed or the frames at which "
+                f"their prompts start ({requests[0].schedule} and {request.schedule}); roll them one after the other."
+            )
 
 
 def to_bytes(video: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from rollforge.backbones.wan.network import Wan
 from rollforge.errors import UserError
 from rollforge.health import BlockCheck
 from rollforge.policies import AttentionSink, CachePolicy, LongLive, RollingSink, SlidingIndices, Window
-from rollforge.rollout import Rollout
+from rollforge.rollout import Rollout, Run
 from rollforge.samplers import Euler, FewStep, Finished, Job, Passes, Sampler
 from rollforge.snapshots.packing import pack, unpack
 from rollforge.spec import ReadPlan, Step
@@ -213,11 +213,36 @@ def test_a_block_that_is_no_video_can_be_made_again(model: Wan, caplog: pytest.L
     run = rollout(text(), FRAMES)
     made = list(run)
     plain = list(Rollout(model, Window(2), Broken(1e6, tries=0))(text(), FRAMES))
-    assert run.attempts == {3: 2}
+    assert run.attempts == {3: [2]}
     assert [block.index for block in made] == list(range(12))
     same = [torch.equal(one.latents, other.latents) for one, other in zip(made, plain, strict=True)]
     assert same == [n != 3 for n in range(12)]  # other noise for that block alone
     assert "1 of 3" in caplog.text
+
+
+def test_only_the_sample_that_is_no_video_is_made_again(model: Wan, caplog: pytest.LogCaptureFixture) -> None:
+    class BreaksRow(Broken):
+        def run(self, job: Job) -> Passes:
+            for step in job.steps:
+                x = job.noise(step, 0).clone()
+                self.drawn += step.index == 3
+                if step.index == 3 and self.drawn <= self.tries:
+                    x[1] = self.worth
+                yield Finished(step, x)
+                yield from self.commit(step, x, job.noise)
+
+    both = Condition("both", torch.cat([text(0).embeds, text(1).embeds]))
+
+    def rolled(tries: int) -> tuple[Run, list[Tensor]]:
+        run = Rollout(model, Window(2), BreaksRow(1e6, tries), check=BlockCheck("retry"))(both, FRAMES)
+        return run, [block.latents for block in run]
+
+    (run, made), (_, plain) = rolled(2), rolled(0)
+    assert run.attempts == {3: [0, 2]}
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(made, plain, strict=True))
+    assert [torch.equal(one[1], other[1]) for one, other in zip(made, plain, strict=True)] == [
+        n != 3 for n in range(12)
+    ]
 
 
 def test_trying_again_ends(model: Wan) -> None:

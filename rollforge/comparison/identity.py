@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from rollforge import __version__
 from rollforge.backbones.weights import shipped
+from rollforge.files import content_id
 
-READ_WHOLE = 64_000_000  # bytes; of larger files size and date stand for the content
 IRRELEVANT = ("rollout_batch", "batch_size", "workers", "clips")
 SHIPPED = "pocket"
 """As ``weights``, the files that come with the package."""
@@ -50,20 +50,13 @@ def _file(name: str) -> Any:
     if len(name) > 1000 or "\n" in name or "\0" in name:
         return None
     if name == SHIPPED:
-        return [_digest(shipped("pocket")), _digest(shipped("codec"))]
-    path = Path(name)
+        return [content_id(shipped("pocket")), content_id(shipped("codec"))]
+    path = Path(os.path.expanduser(name))
     if os.path.isfile(path):
-        return _digest(path)
+        return content_id(path)
     if name.strip("./") and os.path.isdir(path):
         return {str(each.relative_to(path)): _dated(each) for each in sorted(path.rglob("*")) if each.is_file()}
     return None
-
-
-def _digest(path: Path) -> Any:
-    if path.stat().st_size > READ_WHOLE:
-        return _dated(path)
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _dated(path: Path) -> list[int]:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rollforge.data.opening import read_openings
 from rollforge.data.requests import Prompt, Request, Shot, read_prompts
-from rollforge.data.shares import Onwards, Share
+from rollforge.data.shares import Onwards, Share, batches
 from rollforge.errors import UserError
 from rollforge.ranges import Count, Positive, Range, UserPath, checked
 
@@ -26,7 +26,8 @@ class RolloutData(LightningDataModule):
         opening: an image or a video that every video starts with, or a folder with one for each prompt, by name.
         opening_seconds: how much of an opening video's end is taken; unset, as much as one block leaves of the horizon.
         seed: of the noise; with a prompt's place in the list it decides the video.
-        rollout_batch: videos that are rolled together; what they show does not depend on it.
+        rollout_batch: videos that are rolled together, at most; what they show does not depend on it, since only
+            those with prompts that start at the same times, and with openings of the same length, are.
         videos: a folder of videos, of any tool, that ``test`` measures; nothing is rolled then.
         clips: what to train on.
         batch_size: clips in a training step.
@@ -75,8 +76,10 @@ class RolloutData(LightningDataModule):
     def predict_dataloader(self) -> Any:
         module: Any = self.trainer.lightning_module if self.trainer else None
         requests = module.requests(self) if module else []
-        share = Share(len(requests), **self._place())
-        return DataLoader(requests, batch_size=self.rollout_batch, sampler=share, collate_fn=list)  # type: ignore[arg-type]
+        mine = [requests[n] for n in Share(len(requests), **self._place())]
+        groups = batches(mine, self.rollout_batch)
+        own: Any = groups  # a list is dataset enough
+        return DataLoader(own, batch_size=1, sampler=Share(len(groups)), collate_fn=_only)
 
     def test_dataloader(self) -> Any:
         return self.predict_dataloader()
@@ -102,6 +105,11 @@ class RolloutData(LightningDataModule):
 
     def _batches_done(self) -> int:
         return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
+
+
+def _only(batch: list[list[Request]]) -> list[Request]:
+    """The one batch in a batch of batches."""
+    return batch[0]
 
 
 def _timed(shots: list[Shot], frames: int, fps: float) -> tuple[tuple[int, str], ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rollforge.errors import UserError
+from rollforge.files import content_id
 from rollforge.safe_files import listed, read_text
 
 Prompt = str | list[dict[str, Any]]
@@ -18,6 +19,10 @@ Prompt = str | list[dict[str, Any]]
 
 FILE_SIZE, MOST = 10_000_000, 100_000  # bytes of a prompt file; prompts in all
 SHAPE = "expected `- at: 30s` and `prompt: ...` for each prompt after the first"
+
+
+CONTENT = ("prompt", "prompts", "opening", "seed", "latent_frames")
+"""Keys of ``Request.content``; it leaves out what a request does not have."""
 
 
 class Shot(NamedTuple):
@@ -57,6 +62,21 @@ class Request(NamedTuple):
     def prompt_at(self, frame: int) -> str:
         """The prompt in force at a latent frame."""
         return self.prompts[max(start for start in self.prompts if start <= frame)]
+
+    @property
+    def schedule(self) -> tuple[int, int, tuple[int, ...]]:
+        """Length, seed and the frames at which prompts start: equal among requests that are rolled together."""
+        return self.frames, self.seed, tuple(sorted(self.prompts))
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All that tells this video from others of the same model, under ``CONTENT``, as plain data."""
+        told: dict[str, Any] = {"prompt": self.prompt, "seed": self.seed, "latent_frames": self.frames}
+        if self.shots:
+            told["prompts"] = [[start, prompt] for start, prompt in self.shots]
+        if self.opening:
+            told["opening"] = [content_id(self.opening), self.opening_frames]
+        return told
 
 
 def read_prompts(prompts: Sequence[Prompt] | str | Path) -> list[list[Shot]]:

@@ -148,10 +148,7 @@ class VideoOutput:
         """What the pixels of videos depend on."""
         if not self.weights:
             self.weights = {"backbone": fingerprint(module.backbone), "codec": fingerprint(module.codec)}
-        videos = {
-            each.file.name: {"prompt": each.request.prompt, "seed": each.request.seed, "frames": each.request.frames}
-            for each in recordings
-        }
+        videos = {each.file.name: each.request.content for each in recordings}
         return {
             "videos": videos,
             "policy": recordings[0].label,
@@ -169,11 +166,9 @@ def _entry(recording: Recording) -> Entry:
     module, request = recording.module, recording.request
     return {
         "file": recording.file.name,
-        "prompt": request.prompt,
-        "seed": request.seed,
+        **request.content,
         "sample": request.sample,
         "policy": type(recording.policy).__name__,
-        "latent_frames": request.frames,
         "fps": module.fps,
         "size": [edge * recording.scale for edge in module.size],
         "complete": False,

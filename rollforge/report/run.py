@@ -14,7 +14,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from rollforge import __version__, safe_yaml
-from rollforge.data.requests import Request
+from rollforge.data.requests import CONTENT, Request
 from rollforge.errors import UserError
 from rollforge.files import write
 from rollforge.safe_files import bare_name
@@ -100,11 +100,11 @@ class RunFolder:
         if self.overwrite or not (self.path / file).exists():
             return False
         entry = (self._read(self._manifest(0)) if self.rank else self.entries | self.begun).get(file, {})
-        asked = {"prompt": request.prompt, "seed": request.seed, "latent_frames": request.frames}
-        if not entry or any(entry.get(key) != value for key, value in asked.items()):
+        asked = request.content
+        if not entry or any(entry.get(key) != asked.get(key) for key in CONTENT):
             raise UserError(
-                f"{self.path / file} exists and is not the video asked for now (same prompt, seed and length); choose "
-                "another --output_dir, or --overwrite true to replace it."
+                f"{self.path / file} exists and is not the video asked for now (same prompts and times, opening, seed "
+                "and length); choose another --output_dir, or --overwrite true to replace it."
             )
         return bool(entry["complete"])  # not if a run was killed in its last moment, or while it overwrote this file
 

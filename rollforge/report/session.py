@@ -52,8 +52,8 @@ class Session:
             pace = self._roll(take, stop, rank)
             for recording in self.recordings:
                 recording.finish()
-        again = {str(block): count for block, count in take.blocks.attempts.items()}
-        for recording in self.recordings:
+        for row, recording in enumerate(self.recordings):
+            again = {str(block): counts[row] for block, counts in take.blocks.attempts.items() if counts[row]}
             recording.figures |= pace.figures(self.spent, len(self.recordings))
             recording.figures |= {"blocks_made_again": again} if again else {}
 

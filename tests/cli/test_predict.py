@@ -187,6 +187,44 @@ def test_a_video_does_not_depend_on_the_batch_it_was_in(tiny: Any) -> None:
         assert np.abs(decoded(tiny.out / name).astype(int) - pictures).mean() < 0.5  # sums are rounded otherwise
 
 
+def test_prompts_that_switch_at_other_times_do_not_change_the_videos_beside_them(tiny: Any) -> None:
+    tiny.config["model"]["policy"] = {"class_path": "LongLive", "init_args": {"context_blocks": 2, "sink_blocks": 1}}
+    timed = [[{"prompt": RED}, {"at": at, "prompt": TWO}] for at in ("1s", "2s")]
+    tiny.config["data"] = {"prompts": [*timed, RED, timed[0]], "seconds": 3}
+    tiny.run("predict")
+    alone = [decoded(tiny.out / name) for name in tiny.videos()]
+    assert tiny.run("predict", "--data.rollout_batch", "4", "--overwrite", "true") == 0
+    for name, pictures in zip(tiny.videos(), alone, strict=True):
+        assert np.abs(decoded(tiny.out / name).astype(int) - pictures).mean() < 0.5
+    together = [video["rolled_together"] for video in json.loads((tiny.out / "manifest.json").read_text())["videos"]]
+    assert together == [2, 1, 1, 2]
+
+
+def test_a_finished_video_is_not_taken_for_one_with_other_times_or_another_opening(
+    tiny: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(code: int) -> None:
+        assert code == 2
+        assert "is not the video asked for now" in capsys.readouterr().err
+
+    timed = [{"prompt": RED}, {"at": "1s", "prompt": TWO}]
+    tiny.config["data"] = {"prompts": [timed], "seconds": 2}
+    assert tiny.run("predict") == 0
+    assert tiny.run("predict") == 0
+    timed[1]["at"] = "1.5s"
+    refused(tiny.run("predict"))
+    assert tiny.run("predict", "--overwrite", "true") == 0
+
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(tiny.folder / "start.png")
+    opened = ["--data.opening", str(tiny.folder / "start.png")]
+    refused(tiny.run("predict", *opened))
+    assert tiny.run("predict", *opened, "--overwrite", "true") == 0
+    refused(tiny.run("predict"))
+    assert tiny.run("predict", *opened) == 0
+    Image.new("RGB", (64, 64), (30, 200, 30)).save(tiny.folder / "start.png")
+    refused(tiny.run("predict", *opened))
+
+
 def test_the_same_seed_starts_a_longer_video_the_same_way(tiny: Any) -> None:
     tiny.run("predict", "--data.seconds", "1.5")
     short = decoded(tiny.out / tiny.videos()[0])
