@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""All but the line feed, between the lines of a table; and what turns the direction of writing."""
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""All but the line feed, between the lines of a table; what turns the direction of writing; and what UTF-8 cannot hold.
+"""
 
 NO_MEMORY = (  # what torch says in a RuntimeError, on whatever device
     "not enough memory",
@@ -26,7 +27,12 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """The text with control characters written out, which a file's name may hold and which steer terminals."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

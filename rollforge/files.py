@@ -63,7 +63,7 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path} cannot be written ({_reason(error)}); make room there, or choose another --output_dir."
+            f"{path} cannot be written ({_reason(error)}); make room there, or choose another folder."
         ) from error
     finally:
         with suppress(OSError):  # the first error is the one to tell
@@ -71,23 +71,23 @@ def replacing(path: Path) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
-def open_new(path: Path) -> BinaryIO:
+def open_new(path: Path, buffering: int = -1) -> BinaryIO:
     """Opens an empty file to write, in place of what has the name: a link is removed, and what it leads to stays.
 
-    The file is unbuffered. Raises ``OSError`` where that cannot be.
+    Raises ``OSError`` where that cannot be.
     """
     path.unlink(missing_ok=True)
-    return path.open("xb", buffering=0)
+    return open(path, "xb", buffering)
 
 
-def open_own(path: Path, append: bool = False) -> BinaryIO:
-    """Opens a file of an earlier run to read and write on, or only to append to, unbuffered.
+def open_own(path: Path, append: bool = False, buffering: int = -1) -> BinaryIO:
+    """Opens a file of an earlier run to read and write on, or only to append to.
 
     Raises ``OSError`` where there is none, and for a link: what is written must not end up in another file.
     """
     check_own(path)
     flags = os.O_RDWR | (os.O_APPEND if append else 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags), "ab" if append else "r+b", buffering=0)
+    return os.fdopen(os.open(path, flags), "ab" if append else "r+b", buffering)
 
 
 def check_own(path: Path) -> None:
@@ -106,7 +106,7 @@ def subfolder(root: Path, *names: str) -> Path:
     for name in names:
         folder /= name
         if folder.is_symlink():
-            raise UserError(f"{folder} is a link to {folder.resolve()}; remove it, or choose another --output_dir.")
+            raise UserError(f"{folder} is a link to {folder.resolve()}; remove it, or choose another folder.")
     return folder
 
 
@@ -115,9 +115,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"The folder {folder} cannot be made ({error.strerror}); choose another --output_dir."
-        ) from error
+        raise UserError(f"The folder {folder} cannot be made ({error.strerror}); choose another folder.") from error
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -10,8 +10,9 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rollforge.errors import UserError
 
@@ -21,7 +22,7 @@ SIDE = 16_384  # pixels
 PIXELS = 1 << 26  # of one picture, 67 million
 NARROW = 64  # the longer side over the shorter one
 DEPTH = 64  # objects and arrays inside each other, in JSON
-CAPTION = 1_000_000  # bytes
+CAPTION, CONFIG, MANIFEST = 1_000_000, 10_000_000, 200_000_000  # bytes
 BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -33,7 +34,7 @@ KINDS = {
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # names of devices, on Windows
 
 
-def open_regular(file: Path | str) -> BinaryIO:
+def open_regular(file: Path | str) -> BufferedReader:
     """Opens a regular file to read its bytes.
 
     Raises:

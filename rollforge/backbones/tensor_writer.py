@@ -7,7 +7,6 @@ format, shape and place), then the numbers.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rollforge.backbones.tensors import FORMATS, Tensors, numbers
-from rollforge.errors import UserError
+from rollforge.files import make_folder, replacing
 
 NAMES = {dtype: name for name, dtype in FORMATS.items()}
 
@@ -39,24 +38,12 @@ def write_safetensors(
         dtype: of every tensor; its own unless given.
         written: is told the bytes of each tensor as it is done.
     """
-    partial = destination.with_name(destination.name + ".partial")
     ordered = dict(sorted(tensors.items(), key=lambda item: -(dtype or item[1].dtype).itemsize))  # keeps all aligned
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            _header(file, ordered, metadata, dtype)
-            for stored in ordered.values():
-                written(file.write(_bytes(numbers(stored, what, dtype))))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(destination)
-    except OSError as error:
-        raise UserError(
-            f"{what}: {destination} cannot be written ({error.strerror}); make room there, or choose another place."
-        ) from error
-    finally:
-        if partial.is_file():
-            partial.unlink()
+    make_folder(destination.parent)
+    with replacing(destination) as partial, partial.open("wb") as file:
+        _header(file, ordered, metadata, dtype)
+        for stored in ordered.values():
+            written(file.write(_bytes(numbers(stored, what, dtype))))
 
 
 def _header(file: BinaryIO, tensors: Tensors, metadata: dict[str, str], dtype: torch.dtype | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from rollforge.errors import UserError, blamed
 from rollforge.registry import registry
 from rollforge.report.progress import progress
 from rollforge.report.recording import SMALL
+from rollforge.safe_files import MANIFEST, read_json
 from rollforge.snapshots.latents import LatentStore
 from rollforge.take import to_bytes
 from rollforge.video.writer import VideoWriter
@@ -81,10 +81,10 @@ def _fps(folder: Path) -> float:
     """Pixel frames per second, as the manifest of the run says."""
     manifest = folder.parent.parent / "manifest.json"
     try:
-        videos = json.loads(manifest.read_text())["videos"]
+        videos = read_json(manifest, MANIFEST, "manifest")["videos"]
         fps = float(next(each["fps"] for each in videos if Path(each["file"]).stem == folder.name))
         if not 0 < fps < math.inf:
             raise ValueError(fps)
         return fps
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError) as error:
+    except (UserError, ValueError, KeyError, TypeError, OverflowError, StopIteration) as error:
         raise UserError(f"{manifest} does not say how fast {folder.name} is; give --fps.") from error

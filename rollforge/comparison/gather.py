@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +15,7 @@ from rollforge.errors import UserError
 from rollforge.evaluation.prompts import marks
 from rollforge.metrics.interval import NAN, Interval
 from rollforge.metrics.summary import mean
-from rollforge.safe_files import bare_name
+from rollforge.safe_files import MANIFEST, bare_name, parse_json, read_text
 
 Key = tuple[int, str]
 """A video within a point: its sample and its prompt."""
@@ -38,14 +37,14 @@ class Measured:
         """Reads a run folder. Raises ``UserError`` where its files are not what ``test`` writes."""
         file = run.folder / "metrics.json"
         try:
-            metrics = json.loads(file.read_text())
+            metrics = parse_json(read_text(file, MANIFEST, "file"))
             made = {bare_name(each["file"], run.folder): each for each in run.manifest["videos"]}
             videos = {
                 (int(each["sample"]), str(each["prompt"])): {**made.get(each["file"], {}), **each}
                 for each in metrics["videos"]
                 if metrics.get("policy") in (None, each.get("policy"))  # a second one may stand beside it
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{file} cannot be read ({error!r}); remove the folder {run.folder}, and it is made again."
             ) from error

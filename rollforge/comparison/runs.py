@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,10 +11,11 @@ from typing import Any
 
 from rollforge.comparison.vary import Point
 from rollforge.errors import UserError
-from rollforge.files import make_folder, write_json
+from rollforge.files import make_folder, subfolder, write_json
+from rollforge.safe_files import MANIFEST, open_regular, read_json
 
 RECORD, LOG = "point.json", "test.log"
-LAST_BYTES = 4096
+LAST_BYTES = 65_536
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Run:
 
     def note(self, **more: Any) -> None:
         """Adds to the record."""
-        make_folder(self.folder)
+        make_folder(subfolder(self.runs.parent, self.runs.name, self.folder.name))
         known = {"hash": self.hash, "label": self.point.label, "options": list(self.point.arguments)}
         kept = self.record if self.record.get("hash") == self.hash else {}
         write_json(self.folder / RECORD, kept | known | {"command": shlex.join(["rollforge", *self.command])} | more)
@@ -96,7 +97,9 @@ class Run:
     def sentence(self) -> str:
         """The last thing that ``test`` said."""
         try:
-            lines = (self.folder / LOG).read_text(errors="replace").replace("\r", "\n").splitlines()
+            with open_regular(self.folder / LOG) as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_BYTES))
+                lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
         except OSError:
             lines = []
         said = [line.strip() for line in lines if line.strip()]
@@ -118,8 +121,8 @@ def check_apart(runs: Sequence[Run]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON file, nothing where there is none that can be read."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        found = read_json(path, MANIFEST, "file")
+    except UserError:
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -127,8 +130,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _last_second(path: Path) -> float:
     """The time in the last whole line of a file of curves."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - LAST_BYTES))
+        with open_regular(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_BYTES))
             lines = file.read().split(b"\n")[:-1]
         return float(lines[-1].split(b",")[1])
     except (OSError, ValueError, IndexError):

@@ -10,10 +10,12 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 from rollforge.comparison.progress import Progress
 from rollforge.comparison.runs import LOG, Run
+from rollforge.errors import UserError
+from rollforge.files import open_new, open_own
 from rollforge.snapshots.identity import versions
 
 PAUSE = 0.2  # seconds between two looks at the process
@@ -57,7 +59,7 @@ class Work:
         progress.start(run)
         began = time.perf_counter()
         going_on = ["--resume"] if run.begun else []
-        with (run.folder / LOG).open("ab") as log:
+        with _log(run) as log:
             log.write(f"\n$ rollforge {' '.join([*run.command, *going_on])}\n".encode())
             log.flush()
             self.process = subprocess.Popen(
@@ -99,6 +101,15 @@ class Work:
             raise SystemExit(128 + number)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
+
+
+def _log(run: Run) -> BinaryIO:
+    """The log of a run, to append to. Raises ``UserError`` where it cannot be written, and for a link."""
+    path = run.folder / LOG
+    try:
+        return open_own(path, append=True) if os.path.lexists(path) else open_new(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another --output_dir.") from error
 
 
 def _why(run: Run, code: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from rollforge.doctor.finding import Findings
 from rollforge.errors import UserError
 from rollforge.registry import registry
 from rollforge.report.run import RunFolder
+from rollforge.safe_files import MANIFEST, parse_json, read_text
 from rollforge.video.reader import frames
 from rollforge.video.writer import VideoWriter
 
@@ -105,6 +105,6 @@ def disk(findings: Findings, folder: Path, size: int, measured: bool) -> None:
 
 def _hash(manifest: Path) -> str:
     try:
-        return str(json.loads(manifest.read_text())["config_hash"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return str(parse_json(read_text(manifest, MANIFEST, "manifest"))["config_hash"])
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{manifest} is damaged ({error}); move it away, or choose another --output_dir.") from error

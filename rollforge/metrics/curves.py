@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rollforge.errors import UserError
+from rollforge.files import open_new, open_own
+from rollforge.safe_files import open_regular
 
 
 class CurveFile:
@@ -27,7 +29,7 @@ class CurveFile:
     def __init__(self, path: Path, fps: float, frames: int = 0) -> None:
         self.path, self.fps, self.names, self.frames = path, fps, list[str](), frames
         try:
-            with path.open("r+b" if frames else "wb") as file:
+            with open_own(path) if frames else open_new(path) as file:
                 lines = file.read().splitlines(keepends=True) if frames else []
                 if frames and len(lines) <= frames:
                     there = max(0, len(lines) - 1)
@@ -51,8 +53,8 @@ class CurveFile:
             for n, values in enumerate(zip(*columns, strict=True))
         )
         try:
-            with self.path.open("a") as file:
-                file.write(head + "".join(rows))
+            with open_own(self.path, append=True) as file:
+                file.write((head + "".join(rows)).encode())
         except OSError as error:
             raise self._unwritable(error) from error
         self.frames += count
@@ -65,7 +67,7 @@ class CurveFile:
 
 def read_curves(path: Path) -> dict[str, NDArray[np.float64]]:
     """Every column of a file that ``CurveFile`` wrote, by name, ``frame`` and ``seconds`` among them."""
-    with path.open() as file:
-        names = file.readline().strip().split(",")
+    with open_regular(path) as file:
+        names = file.readline().decode().strip().split(",")
         table = np.loadtxt(file, delimiter=",", ndmin=2)
     return {name: table[:, n] for n, name in enumerate(names)} if len(table) else {}

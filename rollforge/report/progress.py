@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from torch import Tensor
 from tqdm import tqdm
 
+from rollforge.errors import printable
+
 
 def progress(
     blocks: Iterator[Tensor], total: int, fps: float, label: str, rank: int = 0, done: int = 0
@@ -19,7 +21,12 @@ def progress(
     form = "{desc} {bar} {n:.1f} of {total:.1f} s of video{postfix} · {remaining} left"
     started, made = time.perf_counter(), 0
     with tqdm(
-        desc=f"{label:14}", total=total / fps, bar_format=form, leave=True, disable=rank > 0, initial=done / fps
+        desc=f"{printable(label):14}",
+        total=total / fps,
+        bar_format=form,
+        leave=True,
+        disable=rank > 0,
+        initial=done / fps,
     ) as bar:
         for block in blocks:
             yield block

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rollforge.data.requests import Request
 from rollforge.errors import UserError
-from rollforge.files import PARTIAL
+from rollforge.files import PARTIAL, subfolder
 from rollforge.metrics.base import Blocks
 from rollforge.policies.base import CachePolicy
 from rollforge.report.measures import Curves, Measures
@@ -59,8 +59,8 @@ class Recording:
     def __post_init__(self) -> None:
         codec = self.module.codec
         self.sheet = ContactSheet(self.label, codec.pixel_frames(self.request.frames), self.module.fps)
-        self.folder = self.file.parent / "snapshots" / self.file.stem
-        self.latents = LatentStore(self.file.parent / "latents" / self.file.stem)
+        self.folder = subfolder(self.file.parent, "snapshots", self.file.stem)
+        self.latents = LatentStore(subfolder(self.file.parent, "latents", self.file.stem))
         self.measures = Measures(self.module.metrics)
         self.blocks = Blocks.of(codec.pixel_frames, self.module.backbone.spec.block)
         self.curves: Curves | None = None

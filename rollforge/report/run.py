@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from filelock import FileLock, Timeout
 from rollforge import __version__, safe_yaml
 from rollforge.data.requests import CONTENT, Request
 from rollforge.errors import UserError
-from rollforge.files import write
-from rollforge.safe_files import bare_name
+from rollforge.files import check_own, write
+from rollforge.safe_files import MANIFEST, bare_name, leads_out, parse_json, read_text
 from rollforge.snapshots.identity import changes
 
 Entry = dict[str, Any]
@@ -50,7 +51,7 @@ class RunFolder:
         return sha256(text.encode()).hexdigest()[:16]
 
     def create(self) -> None:
-        """Creates the folder and puts the resolved config into it."""
+        """Makes the folder and puts the resolved config into it."""
         self._make()
         write(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
 
@@ -59,6 +60,8 @@ class RunFolder:
         self._make()
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
+            if os.path.lexists(lock.lock_file):
+                check_own(Path(lock.lock_file))  # the lock empties the file
             lock.acquire()
         except Timeout as error:
             raise UserError(
@@ -116,12 +119,20 @@ class RunFolder:
     def _make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            links = [entry.path for entry in os.scandir(self.path) if entry.is_symlink()]
         except OSError as error:
             raise self._unusable(error) from error
+        for link in links:
+            if leads_out(Path(link), self.path):
+                there = os.path.realpath(link)
+                raise UserError(
+                    f"{link} is a link to {there}, outside the run folder; remove it, or choose another --output_dir."
+                )
 
     def _unusable(self, error: OSError) -> UserError:
+        where = f"{Path(error.filename).name}: " if error.filename not in (None, str(self.path)) else ""
         return UserError(
-            f"The output folder {self.path} cannot be made ({error.strerror}); choose another --output_dir."
+            f"The output folder {self.path} cannot be used ({where}{error.strerror}); choose another --output_dir."
         )
 
     def _manifest(self, rank: int) -> Path:
@@ -155,11 +166,11 @@ class RunFolder:
     def _read(self, manifest: Path) -> dict[str, Entry]:
         """The entries of a manifest by file. Raises ``UserError`` for a damaged one, and for one of another config."""
         try:
-            kept = json.loads(manifest.read_text())
+            kept = parse_json(read_text(manifest, MANIFEST, "manifest"))
             found = kept["config_hash"]
             entries = {bare_name(entry["file"], self.path): entry for entry in kept["videos"]}
             _ = [entry["complete"] for entry in entries.values()]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{manifest} is damaged ({error}); move it away, or choose another --output_dir."
             ) from error

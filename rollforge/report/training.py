@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +11,20 @@ import matplotlib
 import numpy as np
 from lightning.pytorch import Callback, Trainer
 from matplotlib import pyplot
-from safetensors.torch import save_file
 from torch import Tensor
 
 from rollforge.data.module import RolloutData
+from rollforge.files import replacing, write, write_tensors
 from rollforge.parallel import is_sharded, whole_weights
+from rollforge.safe_files import read_text
 from rollforge.video.sheet import ContactSheet, draw, save
 
 if TYPE_CHECKING:
     from rollforge.module import RolloutModule
 
 matplotlib.use("Agg")
+
+CURVE = 1_000_000_000  # bytes of losses.csv
 
 
 class TrainingReport(Callback):
@@ -43,8 +47,8 @@ class TrainingReport(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "losses.csv"
         if trainer.global_step and file.exists():
-            with file.open(newline="") as lines:
-                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+            lines = read_text(file, CURVE, "loss curve").splitlines()
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
             self.rows = [row for row in rows if row["step"] <= trainer.global_step]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -75,14 +79,14 @@ class TrainingReport(Callback):
 
     def _figures(self, module: RolloutModule, weights: dict[str, Tensor]) -> None:
         assert module.objective is not None
-        with (self.folder / "losses.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(self.rows[-1]))
-            writer.writeheader()
-            writer.writerows(self.rows)
+        text = StringIO(newline="")
+        writer = csv.DictWriter(text, list(self.rows[-1]))
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write(self.folder / "losses.csv", text.getvalue())
         _plot(self.rows, self.folder / "loss.png")
-        partial = self.folder / "weights.partial"
-        save_file({name: value.contiguous() for name, value in weights.items()}, partial)
-        partial.replace(self.folder / f"{module.objective.trains}.safetensors")
+        tensors = {name: value.contiguous() for name, value in weights.items()}
+        write_tensors(self.folder / f"{module.objective.trains}.safetensors", tensors)
 
     def _samples(self, trainer: Trainer, module: RolloutModule) -> None:
         data = getattr(trainer, "datamodule", None)
@@ -119,5 +123,6 @@ def _plot(rows: list[dict[str, float]], path: Path) -> None:
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)
     pyplot.close(figure)

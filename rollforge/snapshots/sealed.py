@@ -24,6 +24,7 @@ from torch import Tensor
 from rollforge.backbones.tensors import FORMATS as WEIGHTS
 from rollforge.errors import UserError
 from rollforge.files import make_folder, replacing
+from rollforge.safe_files import open_regular
 
 VERSION = "1"
 LIMIT = 100_000_000
@@ -105,7 +106,7 @@ def write_sealed(path: Path, kind: str, words: Mapping[str, str], tensors: Mappi
 def read_header(path: Path, kind: str) -> Header:
     """What a file says of itself, held against its size but not against its checksum. Raises ``Damaged``."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return _read_header(file, kind)
     except OSError as error:
         raise Damaged(f"cannot be read: {error.strerror}") from error
@@ -114,7 +115,7 @@ def read_header(path: Path, kind: str) -> Header:
 def read_sealed(path: Path, kind: str) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Words and tensors of a file whose checksum is right. Raises ``Damaged`` for any other."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header = _read_header(file, kind)
             place = slice(8 + len(OPENING), 8 + len(OPENING) + len(ZEROS))
             checksum = sha256(header.raw[: place.start] + ZEROS + header.raw[place.stop :])

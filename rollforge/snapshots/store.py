@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.errors import UserError
+from rollforge.safe_files import parse_json
 from rollforge.snapshots.folder import clear, file_name, numbered, remove, sweep
 from rollforge.snapshots.packing import pack, unpack
 from rollforge.snapshots.sealed import Damaged, read_sealed, write_sealed
@@ -106,7 +107,7 @@ class SnapshotStore:
 def _read(number: int, path: Path) -> Snapshot:
     words, tensors = read_sealed(path, STEM)
     try:
-        identity = json.loads(words["identity"])
+        identity = parse_json(words["identity"])
         state = unpack(json.loads(words["tree"]), tensors)
         told = int(words["number"])
     except (ValueError, KeyError, RecursionError) as error:

@@ -6,6 +6,8 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
+from rollforge.files import open_new, open_own
+
 CHUNK = 1 << 20  # bytes
 
 
@@ -27,7 +29,7 @@ class AppendOnly:
 
     def __init__(self, path: Path, keep: int = 0) -> None:
         self._path = path
-        self._raw = path.open("r+b" if keep else "wb", buffering=0)
+        self._raw = open_own(path, buffering=0) if keep else open_new(path, buffering=0)
         self._error: OSError | None = None
         self._digest, self.size, self.repeats = sha256(), 0, True
         self._compared: int | None = 0 if keep else None

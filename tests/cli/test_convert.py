@@ -182,8 +182,8 @@ def test_what_goes_wrong_on_the_way_leaves_nothing_behind(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     told = capsys.readouterr().err.splitlines()[-1]
-    expected = {"not finite": "not finite", "full disk": "File too large", "no folder": "cannot be written"}
-    assert told.startswith("rollforge: rollforge convert: ")
+    expected = {"not finite": "not finite", "full disk": "File too large", "no folder": "cannot be made"}
+    assert told.startswith("rollforge: ")
     assert expected[trouble] in told
     assert not list(source.parent.glob("out/*"))
 

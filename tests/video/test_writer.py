@@ -132,8 +132,9 @@ def test_a_file_that_is_replaced_before_the_end_gets_no_final_name(tmp_path: Pat
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
 @pytest.mark.parametrize("count", [2, 60], ids=["at the end", "on the way"])
-def test_a_full_disk_is_final(tmp_path: Path, count: int) -> None:
+def test_a_full_disk_is_final(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.partial.mp4").symlink_to("/dev/full")
+    monkeypatch.setattr("rollforge.video.file.open_new", lambda path, buffering: path.open("wb", buffering))
     writer = VideoWriter(tmp_path / "a.mp4", (96, 64), 16)
     with pytest.raises(UserError, match=r"No space left on device\); free space"):  # noqa: PT012 - either line
         writer.write(smooth(count))

@@ -6,7 +6,6 @@ The folder's own preprocessor resizes, crops and normalises.
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ import torch
 from torch import Tensor
 
 from rollforge.errors import UserError
+from rollforge.safe_files import CONFIG as SIZE
+from rollforge.safe_files import read_json
 from rollforge_features.base import Features
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -65,8 +66,8 @@ class _Folder(Features):
         if absent:
             raise UserError(f"{part}: {folder} lacks {' and '.join(absent)}; copy the whole folder of the model.")
         try:
-            kind = json.loads((folder / CONFIG).read_text()).get("model_type")
-        except (OSError, ValueError, AttributeError) as error:
+            kind = read_json(folder / CONFIG, SIZE, "config").get("model_type")
+        except AttributeError as error:
             raise UserError(f"{part}: {folder / CONFIG} cannot be read ({error}); copy it again.") from error
         if kind not in self.kinds:
             raise UserError(f"{part}: {folder} holds a {kind} model; it takes {', '.join(self.kinds)}.")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.errors import UserError
+from rollforge.files import open_new
 from rollforge_vbench.job import Job
 from rollforge_vbench.prepare import LENGTHS, VIDEOS
 
@@ -82,7 +83,7 @@ class Interpreter:
         environment = {name: value for name, value in os.environ.items() if name not in OURS}
         if self.repo:
             environment["PYTHONPATH"] = str(self.repo.resolve())
-        with log.open("wb") as file:
+        with open_new(log) as file:
             try:
                 process = subprocess.Popen(
                     line, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,

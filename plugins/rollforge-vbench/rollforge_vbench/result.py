@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.errors import UserError
+from rollforge.safe_files import MANIFEST, read_json
 from rollforge_vbench.dimensions import dimension
 
 MEND = {
@@ -82,12 +82,7 @@ def read_raw(files: Iterable[Path]) -> dict[str, float]:
 
 
 def _entries(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise UserError(f"{file} is no JSON ({error}); name a result file of VBench or of score.") from error
+    content = read_json(file, MANIFEST, "result file")
     if isinstance(content, dict) and isinstance(content.get("scores"), dict):
         if not content.get("complete"):
             raise UserError(f"{file} is what a failed scoring has left; score again, or name another file.")

@@ -99,6 +99,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     """Whole or absent."""
     new = path.with_name(f".{path.name}.new")
     try:
+        new.unlink(missing_ok=True)
         new.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
         new.replace(path)
     except ValueError as error:

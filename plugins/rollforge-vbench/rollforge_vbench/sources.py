@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,6 +11,7 @@ from typing import Any
 import av
 
 from rollforge.errors import UserError, nearest
+from rollforge.safe_files import MANIFEST, bare_name, listed, read_json
 from rollforge.video.reader import VideoInfo, probe
 
 SUFFIXES = (".mp4", ".avi", ".mov")  # what VBench-Long looks at
@@ -72,19 +72,14 @@ def find(folders: Iterable[Path], policy: str | None = None, prompts: Path | Non
 
 
 def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); mend it or name another file.") from error
+    return read_json(path, MANIFEST, "file")
 
 
 def _finished(manifest: Path) -> list[dict[str, Any]]:
     """The entries of a manifest, all of them complete."""
     content = _read(manifest)
     try:
-        entries = [dict(entry) for entry in content["videos"]]
+        entries = [{**entry, "file": bare_name(entry["file"], manifest.parent)} for entry in content["videos"]]
         open_ = [str(entry["file"]) for entry in entries if not entry["complete"]]
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"{manifest} is no manifest of a rollforge run; name a run folder.") from error
@@ -96,7 +91,7 @@ def _finished(manifest: Path) -> list[dict[str, Any]]:
 def _files(folder: Path) -> list[dict[str, Any]]:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; name a run folder or a folder of videos.")
-    files = [f for f in sorted(folder.iterdir()) if f.suffix in SUFFIXES and ".partial" not in f.suffixes]
+    files = [file for file in listed(folder, SUFFIXES, "video") if ".partial" not in file.suffixes]
     return [{"file": file.name} for file in files]
 
 

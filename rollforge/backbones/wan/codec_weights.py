@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rollforge.backbones.tensors import numbers, open_file
 from rollforge.backbones.weights import check_fit
 from rollforge.errors import UserError
+from rollforge.safe_files import CONFIG, read_json
 
 ORIGINAL = "Wan2.1_VAE.pth"
 DIFFUSERS = "diffusion_pytorch_model.safetensors"
@@ -36,16 +37,12 @@ def locate(weights: str) -> Path:
 
 def config_of(file: Path) -> dict[str, Any]:
     """What the ``config.json`` beside a weights file says of the VAE; empty where there is none for it."""
-    try:
-        config = json.loads((file.parent / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    config = file.parent / "config.json"
+    if not os.path.lexists(config):
         return {}
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"WanVAE: {file.parent / 'config.json'} cannot be read ({error}); download it again."
-        ) from error
-    ours = isinstance(config, dict) and config.get("_class_name") == "AutoencoderKLWan"
-    return config if ours else {}
+    content = read_json(config, CONFIG, "VAE's config")
+    ours = isinstance(content, dict) and content.get("_class_name") == "AutoencoderKLWan"
+    return content if ours else {}
 
 
 def read(file: Path, what: str) -> dict[str, Tensor]:

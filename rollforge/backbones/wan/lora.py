@@ -6,7 +6,6 @@ file, with rank and alpha both 256.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from rollforge.backbones.tensors import (
 from rollforge.backbones.wan.checkpoint import renamed
 from rollforge.backbones.wan.names import layout_of, to_original, unwrapped
 from rollforge.errors import UserError
+from rollforge.safe_files import CONFIG, read_json
 
 NESTED = ("generator_lora", "generator_ema", "generator", "state_dict", "model")
 PARTS = {"lora_A": "down", "lora_down": "down", "lora_B": "up", "lora_up": "up"}
@@ -175,9 +175,9 @@ def _configured(file: Path, what: str) -> float | None:
     if not config.is_file():
         return None
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
+        content = read_json(config, CONFIG, "LoRA's config")
         alpha, other = float(content["lora_alpha"]), [name for name in SCHEMES if content.get(name)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{what}: {config} is no config of a LoRA ({error}); fetch it again.") from error
     if other:
         raise UserError(f"{what}: {config} asks for {other[0]}, which is not known here; merge it with PEFT first.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from rollforge.errors import UserError
+from rollforge.safe_files import MANIFEST, read_json
 
 ORIGINAL = "models_t5_umt5-xxl-enc-bf16.pth"
 TOKENIZER = "google/umt5-xxl"
@@ -70,7 +70,7 @@ def _shards(folder: Path) -> tuple[Path, ...]:
         index = folder / f"{name}.index.json"
         if index.is_file():
             try:
-                named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+                named = sorted(set(read_json(index, MANIFEST, "index")["weight_map"].values()))
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UserError(f"UMT5: {index} is no index of weights files ({error}); fetch it again.") from error
             missing = [file for file in named if not (folder / file).is_file()]

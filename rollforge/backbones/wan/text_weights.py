@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from rollforge.backbones.tensors import open_file
 from rollforge.backbones.wan.text_files import TextFiles, first_line
 from rollforge.backbones.weights import check_fit
 from rollforge.errors import UserError
+from rollforge.safe_files import CONFIG, read_json
 
 WHO = "UMT5"
 EMBEDDING, EMBEDDING_TOO = "shared.weight", "encoder.embed_tokens.weight"  # one tensor under two names
@@ -64,7 +64,7 @@ def _config(file: Path) -> Any:
     from transformers import UMT5Config
 
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file, CONFIG, "encoder's config")
         kind = content["model_type"]
         if kind == "umt5":
             return UMT5Config.from_dict(content)
