@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -84,9 +85,13 @@ def read_text(file: Path, most: int, what: str) -> str:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The content of a JSON text. Raises ``ValueError`` for what is none, and for what nests deeper than 64 levels."""
+    """The content of a JSON text.
+
+    Raises:
+        ValueError: for what is none, what nests deeper than 64 levels, and an object with one name twice.
+    """
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_distinct)
     except RecursionError as error:
         raise ValueError(f"it nests deeper than {DEPTH} levels") from error
     level = _nested([content])
@@ -94,6 +99,13 @@ def parse_json(text: str | bytes) -> Any:
         level = _nested(each for one in level for each in (one.values() if isinstance(one, dict) else one))
     if level:
         raise ValueError(f"it nests deeper than {DEPTH} levels")
+    return content
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError(f"it holds {Counter(name for name, _ in pairs).most_common(1)[0][0]:.60} twice")
     return content
 
 

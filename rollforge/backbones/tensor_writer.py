@@ -51,7 +51,7 @@ def _header(file: BinaryIO, tensors: Tensors, metadata: dict[str, str], dtype: t
     start = 0
     for name, stored in tensors.items():
         number = dtype or stored.dtype
-        end = start + stored.size // stored.dtype.itemsize * number.itemsize
+        end = start + stored.count * number.itemsize
         header[name] = {"dtype": NAMES[number], "shape": list(stored.shape), "data_offsets": [start, end]}
         start = end
     text = json.dumps(header).encode()

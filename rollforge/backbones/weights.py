@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rollforge.backbones.tensors import Tensors, numbers, open_safetensors
+from rollforge.backbones.tensors import TORCH, Tensors, check_kind, numbers, open_file, open_torch, tensors_of
+from rollforge.backbones.training_checkpoint import is_training_checkpoint, weights_of
 from rollforge.errors import UserError
 
 RANDOM = "random"
@@ -26,12 +27,25 @@ def shipped(name: str) -> Path:
     return Path(str(files("rollforge.backbones.pocket") / "weights" / f"{name}.safetensors"))
 
 
-def load_weights(module: nn.Module, file: str | Path) -> None:
-    """Fills ``module``, in its own dtype, from a safetensors file; every name and shape must fit."""
-    what = type(module).__name__
-    found = open_safetensors(Path(file), what)
+def load_weights(module: nn.Module, file: str | Path, part: str = "backbone") -> None:
+    """Fills ``module``, in its own dtype, from a file of weights; every name and shape must fit.
+
+    Of a checkpoint of ``fit`` the weights of ``part`` are taken.
+    """
+    what, path = type(module).__name__, Path(file).expanduser()
+    found = _opened(path, part, what)
     check_fit(module.state_dict(), found, what, file)
     module.load_state_dict({name: numbers(stored, what) for name, stored in found.items()})
+
+
+def _opened(file: Path, part: str, what: str) -> Tensors:
+    if file.suffix not in TORCH:
+        return open_file(file, what)
+    check_kind(file, what)
+    content = open_torch(file, what)
+    if is_training_checkpoint(content):
+        content = weights_of(content, part, file, what)
+    return tensors_of(content, file, what)
 
 
 def assign_weights(module: nn.Module, found: Tensors, where: str | Path, dtype: torch.dtype) -> None:

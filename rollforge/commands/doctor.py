@@ -45,6 +45,8 @@ def _verdict(findings: Findings) -> str:
     warnings = sum(finding.verdict == "warning" for finding in findings)
     if findings.problems:
         return f"This will not work: {findings.problems} problem{'s' if findings.problems > 1 else ''}."
+    if any(finding.verdict == "unknown" for finding in findings):
+        return "This will run, but whether the video will be any good cannot be told: see above."
     return f"This will work{f', with {warnings} warnings' if warnings > 1 else ', with 1 warning' if warnings else ''}."
 
 

@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
+from rollforge.backbones.wan.sizes import shown
 from rollforge.budget import Budget, Guard, readable
 from rollforge.budget.free import free_memory
 from rollforge.budget.work import size_of
@@ -123,7 +124,11 @@ class Examination:
         """Opens the weights of the network without reading them; a network without weights stands in for it."""
         config, sizes = self.config.model.backbone, None
         with self.findings.problem_at("backbone"):
-            sizes = parts.sizes_in_file(config)
+            checkpoint = parts.opened(config)
+            sizes = shown(checkpoint.tensors) if checkpoint else {}
+            if checkpoint:
+                verdict, told = parts.attention(checkpoint)
+                self.findings.add(verdict, "backbone", told)
         before = self.findings.problems
         with self.findings.problem_at("backbone"):
             self.shapes["backbone"] = parts.blueprint("backbone", config, sizes)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from rollforge.errors import UserError
 
-Verdict = Literal["ok", "warning", "problem"]
+Verdict = Literal["ok", "warning", "unknown", "problem"]
 Tell = Callable[[str], object]
 
 

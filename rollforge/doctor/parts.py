@@ -9,7 +9,7 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from rollforge.backbones.base import Backbone
-from rollforge.backbones.wan.checkpoint import open_checkpoint
+from rollforge.backbones.wan.checkpoint import Checkpoint, open_checkpoint
 from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.wan.sizes import shown
 from rollforge.backbones.weights import RANDOM
@@ -61,13 +61,35 @@ def blueprint(name: str, config: Any, sizes: dict[str, int] | None = None) -> An
     return part
 
 
-def sizes_in_file(config: Any) -> dict[str, int]:
-    """What the weights of a Wan network show of its sizes, opened and not read; empty for other networks."""
+def opened(config: Any) -> Checkpoint | None:
+    """The weights of a Wan network, opened and not read; None for other networks and for random weights."""
     module, _, name = config.class_path.rpartition(".")
     weights = weights_named(config)
     if getattr(import_module(module), name) is not Wan or weights in (None, RANDOM):
-        return {}
-    return shown(open_checkpoint(str(weights), "Wan", config.init_args.ema).tensors)
+        return None
+    return open_checkpoint(str(weights), "Wan", config.init_args.ema)
+
+
+def sizes_in_file(config: Any) -> dict[str, int]:
+    """What the weights of a Wan network show of its sizes; empty for other networks."""
+    checkpoint = opened(config)
+    return shown(checkpoint.tensors) if checkpoint else {}
+
+
+def attention(checkpoint: Checkpoint) -> tuple[Verdict, str]:
+    """Whether a network attends to the past only, as a rollout needs, by what names and keys say of its weights."""
+    kind, evidence = checkpoint.origin.attention, checkpoint.origin.evidence
+    if kind == "causal":
+        return "ok", f"The weights are causal, by {evidence}."
+    if kind == "bidirectional":
+        return "problem", (
+            f"The weights are those of a bidirectional model, by {evidence}; a rollout needs causal ones such as "
+            "gdhe17/Self-Forcing:checkpoints/self_forcing_dmd.pt, or `rollforge fit` makes them causal."
+        )
+    return "unknown", (
+        f"Whether {checkpoint.file.name} is causal cannot be told: {evidence} say so. A bidirectional model runs, and "
+        "its video is of no use."
+    )
 
 
 def standing(config: Any, checkpoint: str | None) -> tuple[Verdict, str]:

@@ -67,7 +67,7 @@ class PocketCodec(VideoCodec):
             nn.GroupNorm(GROUPS, 32), nn.SiLU(), nn.Conv2d(32, 3 * 4, 3, padding=1), nn.PixelShuffle(2),
         )  # fmt: skip
         if (file := named(weights)) is not None:
-            load_weights(self, shipped("codec") if file == "pocket" else file)
+            load_weights(self, shipped("codec") if file == "pocket" else file, "codec")
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:

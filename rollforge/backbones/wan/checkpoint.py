@@ -10,17 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rollforge.backbones.safetensors_file import read_header
+from rollforge.backbones.scaled import scaled
+from rollforge.backbones.stored import check_filled
 from rollforge.backbones.tensors import (
     INDEX,
+    SUFFIXES,
     TORCH,
     Stored,
     Tensors,
+    check_kind,
+    index_of,
     odd_format,
-    open_safetensors,
-    open_sharded,
+    open_file,
     open_torch,
     tensors_of,
 )
+from rollforge.backbones.training_checkpoint import is_training_checkpoint, weights_of
+from rollforge.backbones.wan.kind import Origin, check_task, origin
 from rollforge.backbones.wan.locate import locate
 from rollforge.backbones.wan.names import Layout, layout_of, to_original, unwrapped
 from rollforge.errors import UserError
@@ -34,14 +41,15 @@ NESTED = ("model", "state_dict")  # where others put their only set of weights
 class Checkpoint:
     """Opened weights under the original names.
 
-    ``file`` is the file or index that was found, ``layout`` the one its names are in, and ``taken`` the key that the
-    weights stood under, empty where the file holds nothing else.
+    ``file`` is the file or index that was found, ``layout`` the one its names are in, ``taken`` the key that the
+    weights were under, empty where the file holds nothing else, and ``origin`` says whether they are causal.
     """
 
     file: Path
     layout: Layout
     taken: str
     tensors: Tensors
+    origin: Origin
 
     @property
     def files(self) -> list[Path]:
@@ -58,16 +66,22 @@ def open_checkpoint(weights: str, what: str, ema: bool | None = None) -> Checkpo
         ema: of a file with both, true for the averaged weights and false for the trained ones. Unset takes the
             averaged ones where there are any.
     """
-    file = locate(weights, what)
+    named = locate(weights, what)
+    file = index_of(named, what) or named
     taken, tensors = _opened(file, what, ema)
+    tensors = scaled(tensors, what)
     for name, stored in tensors.items():
+        check_filled(stored, what)
         if not stored.dtype.is_floating_point:
             raise odd_format(str(stored.dtype).removeprefix("torch."), name, stored.file, what)
     names = {name: unwrapped(name) for name in tensors}
     layout = layout_of(names.values())
     if layout == "diffusers":
         names = {name: to_original(bare) for name, bare in names.items()}
-    return Checkpoint(file, layout, taken, renamed(tensors, names, what))
+    tensors = renamed(tensors, names, what)
+    check_task(tensors, file, what)
+    metadata = read_header(file, what).metadata if file.suffix == ".safetensors" else {}
+    return Checkpoint(file, layout, taken, tensors, origin(weights, file, taken, metadata))
 
 
 def renamed(tensors: Tensors, names: dict[str, str], what: str) -> Tensors:
@@ -84,22 +98,21 @@ def renamed(tensors: Tensors, names: dict[str, str], what: str) -> Tensors:
 
 
 def _opened(file: Path, what: str, ema: bool | None) -> tuple[str, Tensors]:
+    check_kind(file, what)
     if file.suffix in TORCH:
         taken, content = _chosen(open_torch(file, what), file, what, ema)
         return taken, tensors_of(content, file, what)
-    if file.name.endswith(INDEX):
-        tensors = open_sharded(file, what)
-    elif file.suffix == ".safetensors":
-        tensors = open_safetensors(file, what)
-    else:
-        raise UserError(f"{what}: {file} is no file of weights; expected .safetensors, *{INDEX}, .pt or .pth.")
+    if not file.name.endswith((*SUFFIXES, INDEX)):
+        raise UserError(f"{what}: {file} is not a file of weights; expected {', '.join(SUFFIXES)} or *{INDEX}.")
     if ema is not None:
         raise _one_set(file, what, ema)
-    return "", tensors
+    return "", open_file(file, what)
 
 
 def _chosen(content: dict[str, Any], file: Path, what: str, ema: bool | None) -> tuple[str, dict[str, Any]]:
     """The key and the weights to take from a ``.pt``."""
+    if is_training_checkpoint(content):
+        return "", weights_of(content, "backbone", file, what, ema)
     sets = [key for key in (AVERAGED, TRAINED) if isinstance(content.get(key), dict)]
     for key in CHOICES[ema]:
         if key in sets:

@@ -130,7 +130,7 @@ def entry(name: str, start: int, end: int, shape: list[int], dtype: str = "F32")
         ([entry("a", 0, 8, [2**62, 2**62])], "not a readable safetensors file"),
         ([entry("a", 0, 0, [0, 2**62]), entry("b", 0, 16, [4])], "no numbers in a"),
         ([entry("a", 0, 16, [2], "I64")], "a as int64"),
-        ([entry("a", 0, 16, [16], "U8")], "a as U8"),
+        ([entry("a", 0, 16, [16], "U8")], "a as uint8"),
         ([], "not a readable safetensors file"),
         (["nonsense"], "not a readable safetensors file"),
     ],
@@ -173,7 +173,7 @@ def test_two_names_for_one_weight(tmp_path: Path, weights: State) -> None:
     ("change", "given", "said"),
     [
         ({Q: None}, {}, [f"{Q} is missing"]),
-        ({"img_emb.proj.0.weight": (4,)}, {}, ["img_emb.proj.0.weight is unexpected"]),
+        ({"img_emb_.weight": (4,)}, {}, ["img_emb_.weight is unexpected"]),
         ({Q: (24, 8)}, {}, [f"{Q} is [24, 8], expected [24, 24]"]),
         ({Q: None, "more.weight": (2,), "head.head.bias": (3,)}, {},
          [f"{Q} is missing", "more.weight is unexpected", "head.head.bias is [3], expected [16]"]),
@@ -197,9 +197,42 @@ def test_weights_that_do_not_fit(
     assert all(words in str(error.value) for words in said), str(error.value)
 
 
-def test_weights_of_something_else_altogether(tmp_path: Path) -> None:
-    save_file({"decoder.conv1.weight": torch.ones(3)}, tmp_path / "vae.safetensors")
-    refused(tmp_path / "vae.safetensors", "patch_embedding.weight is missing", "decoder.conv1.weight is unexpected")
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["img_emb.proj.0.weight"], "an image-to-video model"),
+        (["blocks.0.cross_attn.k_img.weight"], "an image-to-video model"),
+        (["condition_embedder.image_embedder.norm1.weight"], "an image-to-video model"),
+        (["vace_blocks.0.before_proj.weight", "vace_patch_embedding.weight"], "a VACE model"),
+        (["control_adapter.conv.weight"], "a control model"),
+        (["blocks.0.self_attn.q.lora_A.weight"], "a LoRA"),
+    ],
+)
+def test_weights_of_another_task_are_named(tmp_path: Path, weights: State, names: list[str], said: str) -> None:
+    save_file(weights | {name: torch.ones(4) for name in names}, tmp_path / "w.safetensors")
+    refused(tmp_path / "w.safetensors", f"is {said}", "take weights of a Wan text-to-video transformer")
+
+
+def test_weights_with_more_channels_in_than_out_are_conditioned(tmp_path: Path, weights: State) -> None:
+    save_file(weights | {"patch_embedding.weight": torch.ones(24, 9, 1, 2, 2)}, tmp_path / "w.safetensors")
+    refused(tmp_path / "w.safetensors", "a model of 9 latent channels in and 4 out")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("decoder.conv1.weight", "a video codec"),
+        ("encoder.block.0.layer.0.SelfAttention.q.weight", "a text encoder"),
+        ("blocks.0.attn.q.weight", "a text encoder"),
+        ("visual.conv1.weight", "a CLIP encoder"),
+        ("blocks.0.self_attn.q.diff_b", "a LoRA"),
+        ("double_blocks.0.img_attn.qkv.weight", "a model of another family"),
+        ("weight", "not a transformer of Wan"),
+    ],
+)
+def test_weights_of_something_else_are_named(tmp_path: Path, name: str, said: str) -> None:
+    save_file({name: torch.ones(3)}, tmp_path / "w.safetensors")
+    refused(tmp_path / "w.safetensors", f"is {said}")
 
 
 @pytest.mark.parametrize(
@@ -229,9 +262,19 @@ def test_a_name_of_nothing(named: str) -> None:
         Wan(weights=named, **UNSEEN)
 
 
-def test_a_file_of_another_kind(tmp_path: Path) -> None:
-    (tmp_path / "w.gguf").write_bytes(b"GGUF")
-    refused(tmp_path / "w.gguf", "no file of weights", ".safetensors", ".pt")
+@pytest.mark.parametrize(
+    ("name", "start", "said"),
+    [
+        ("w.gguf", b"GGUF\x03\0\0\0", "is a GGUF file"),
+        ("w.safetensors", b"GGUF\x03\0\0\0", "is a GGUF file"),
+        ("w.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer"),
+        ("w.safetensors", b"<!doctype html><title>404", "is a web page"),
+        ("w.onnx", b"\x08\x07", "is not a file of weights; expected .safetensors, .pt"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, start: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(start * 9)
+    refused(tmp_path / name, said)
 
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:
@@ -251,11 +294,11 @@ def test_a_folder_with_a_choice(tmp_path: Path, weights: State) -> None:
     [
         ("lost shard", ["00002-of-00003", "1 of its 3 files", "download"]),
         ("cut shard", ["00002-of-00003", "not a readable safetensors file"]),
-        ("not json", ["no index of safetensors files"]),
-        ("no map", ["no index of safetensors files"]),
-        ("deep", ["no index of safetensors files"]),
+        ("not json", ["not an index of weights files"]),
+        ("no map", ["not an index of weights files"]),
+        ("deep", ["not an index of weights files"]),
         ("empty map", ["no weights at all"]),
-        ("outside", ["../secret.safetensors", "no file beside it"]),
+        ("outside", ["../secret.safetensors", "no weights file beside it"]),
         ("wrong shard", ["says that", "and it does not"]),
     ],
 )
