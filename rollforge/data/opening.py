@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rollforge.data.clips import VideoClips, cover
+from rollforge.data.clips import cover
 from rollforge.errors import UserError
 from rollforge.safe_files import check_size, listed
+from rollforge.video import SUFFIXES as VIDEOS
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever the name says; others start programs
-VIDEOS = VideoClips.SUFFIXES
 Frames = NDArray[np.uint8]
 
 
@@ -49,14 +48,11 @@ def opening_frames(path: Path, size: tuple[int, int], fps: float, most: int) -> 
     """
     if path.suffix.lower() in PICTURES:
         return cover(_picture(path)[None], (size[1], size[0]))
-    from rollforge.video.reader import probe, read_clip
+    from rollforge.video.reader import read_at, times
 
-    info = probe(path)
-    step = Fraction(info.fps).limit_denominator(1001) / Fraction(fps).limit_denominator(1001)
-    count = min(most, 1 + int((info.frames - 1) / step))
-    wanted = [info.frames - 1 - round(step * n) for n in reversed(range(count))]
-    clip = read_clip(path, wanted[0], info.frames - wanted[0])
-    return cover(clip[[number - wanted[0] for number in wanted]], (size[1], size[0]))
+    last = float(times(path)[-1])
+    count = min(most, 1 + int(last * fps + 1e-6))
+    return cover(read_at(path, [last - n / fps for n in reversed(range(count))]), (size[1], size[0]))
 
 
 def _picture(path: Path) -> Frames:

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
+from av.stream import Disposition
 
 from rollforge.errors import UserError
-from rollforge.safe_files import PIXELS, check_size
+from rollforge.safe_files import PIXELS, check_regular, check_size
+from rollforge.video.shape import Shape
+from rollforge.video.timing import ASSUMED, Timing
 
-FORMATS = "mov,mp4,m4a,3gp,matroska,webm,avi,mpeg,mpegts,ogg,flv,gif,h264,hevc,ivf,wav"  # no playlists of other files
+FORMATS = "mov,mp4,m4a,3gp,matroska,webm,avi,mpeg,mpegts,ogg,flv,gif,apng,h264,hevc,ivf,wav"  # no lists of other files
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 STRICT = {
     "max_pixels": str(PIXELS),  # a stream may grow beyond its header
     "err_detect": "explode",  # else what is damaged is painted over, and passes for a picture
 }
 FASTEST = 1000  # frames a second
+ONE_EACH = ("h264", "hevc", "vp8", "vp9", "av1")  # in mp4 and Matroska, one packet for each picture
 DECORD_CODECS = ("h264", "vp8", "vp9")  # in these it is exact
+MAGIC = {"mov": (4, b"ftyp"), "matroska": (0, b"\x1a\x45\xdf\xa3")}  # where it stands in a file that is nothing else
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is really in a video file: frames that can be read, frames a second, width and height in pixels."""
+    """What is really in a video file, as it is shown.
+
+    Args:
+        frames: frames that can be read.
+        fps: frames a second; the mean where frames do not come evenly.
+        width: of a frame that is turned upright and has square pixels.
+        height: of the same.
+    """
 
     frames: int
     fps: float
@@ -36,18 +50,32 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Index:
-    """What ``read_clip`` needs to know of a file."""
+    """What the readers need to know of a file."""
 
     info: VideoInfo
-    times: tuple[int, ...]  # of every frame, in the stream's time base and in showing order; empty where it has none
-    for_decord: bool  # the container holds what it promises, and decord is exact in its codec
+    timing: Timing
+    shape: Shape
+    times: tuple[int, ...]  # of every picture, in the stream's time base and in showing order; empty where it has none
+    for_decord: bool  # nothing in the file is out of the ordinary, and decord is exact in its codec
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """What a file says of its pictures before any is decoded."""
+
+    times: list[int | None]
+    sound: bool  # a picture for each packet, as far as packets can tell
+    for_decord: bool
+    tick: Fraction
+    rate: Fraction | None
+    aspect: Fraction | None
 
 
 def pictures(path: Path, seek: int | None = None) -> Iterator[av.VideoFrame]:
     """Decoded pictures, from the last key frame before ``seek`` on."""
     done = 0
     with _readable(path, lambda: f" after frame {done}" if done else ""), _open(path) as container:
-        stream = _video(path, container)
+        stream = _film(path, container)
         if seek is not None:
             container.seek(seek, stream=stream)
         for picture in container.decode(stream):
@@ -59,13 +87,13 @@ def pictures(path: Path, seek: int | None = None) -> Iterator[av.VideoFrame]:
 
 def index(path: str | Path) -> Index:
     """The index of a file, made once as long as the file stays the same."""
-    return _scan(Path(path), *check(path))
+    return _scan(Path(path).absolute(), *check(path))
 
 
 def check(path: str | Path) -> tuple[int, int]:
     """When the file was changed, and its size; raises where there is nothing to read."""
     try:
-        stat = Path(path).stat()
+        stat = check_regular(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     if not stat.st_size:
@@ -76,25 +104,75 @@ def check(path: str | Path) -> tuple[int, int]:
 @lru_cache(maxsize=256)
 def _scan(path: Path, changed: int, size: int) -> Index:
     """The index of a file; ``changed`` and ``size`` make a new one where the file is no longer the same."""
+    told = _packets(path)
+    first = next(iter(pictures(path)))
+    shape = Shape.of(first, told.aspect)
+    check_size(path, *shape.shown)
+    sound = told.sound and not first.interlaced_frame
+    times = sorted(time for time in told.times if time is not None) if sound else _decodable(path)
+    timing = Timing.of(times, told.tick, told.rate)
+    if timing.fps > FASTEST:
+        raise UserError(f"{path} says that it has {timing.fps:g} frames a second; expected at most {FASTEST}.")
+    info = VideoInfo(len(times), timing.fps, *shape.shown)
+    return Index(info, timing, shape, _rising(times), sound and told.for_decord and shape.plain)
+
+
+def _packets(path: Path) -> _Packets:
     with _readable(path), _open(path) as container:
-        stream = _video(path, container)
-        packets = [(p.pts, p.is_corrupt or p.is_discard) for p in container.demux(stream) if p.size]
-        whole = [time for time, spoilt in packets if not spoilt]
-        sound = len(whole) == len(packets) and stream.frames in (0, len(packets)) and None not in whole
-        codec = stream.codec_context.codec.canonical_name
-        width, height, rate = stream.width, stream.height, stream.average_rate or stream.guessed_rate
-    times = whole if sound else _decodable(path)
-    if not times or not rate:
-        raise UserError(f"{path} holds no frame that can be read.")
-    if rate > FASTEST:
-        raise UserError(f"{path} says that it has {float(rate):g} frames a second; expected at most {FASTEST}.")
-    known = tuple(sorted(time for time in times if time is not None))
-    info = VideoInfo(len(times), float(rate), width, height)
-    return Index(info, known if len(set(known)) == len(times) else (), sound and codec in DECORD_CODECS)
+        stream = _film(path, container)
+        codec, kind = stream.codec_context.codec.canonical_name, container.format.name.split(",")[0]
+        packets = [
+            (p.pts, p.is_keyframe, p.is_corrupt or p.is_discard or _shows_nothing(codec, p))
+            for p in container.demux(stream)
+            if p.size
+        ]
+        times = [time for time, _, _ in packets]
+        sound = (
+            kind in MAGIC
+            and codec in ONE_EACH
+            and stream.frames in (0, len(packets))
+            and not any(spoilt for _, _, spoilt in packets)
+            and None not in times
+            and len(set(times)) == len(times) > 0
+            and packets[0][1]  # what comes or is shown before the first key frame is not decoded
+            and times[0] == min(times)
+        )
+        alone = len(container.streams.video) == 1
+        return _Packets(
+            times,
+            sound,
+            alone and codec in DECORD_CODECS and _begins(path, *MAGIC.get(kind, (0, b"nothing"))),
+            stream.time_base or 1 / Fraction(ASSUMED),
+            stream.average_rate or stream.guessed_rate,
+            stream.sample_aspect_ratio,
+        )
+
+
+def _rising(times: Sequence[int | None]) -> tuple[int, ...]:
+    known = [time for time in times if time is not None]
+    rises = len(known) == len(times) and all(before < after for before, after in pairwise(known))
+    return tuple(known) if rises else ()
+
+
+def _shows_nothing(codec: str, packet: Any) -> bool:
+    """Whether a packet of VP8 or VP9 holds a picture for reference only, by its first byte and its last."""
+    if codec not in ("vp8", "vp9"):
+        return False
+    first, last = memoryview(packet)[0], memoryview(packet)[-1]
+    if codec == "vp8":
+        return not first & 0x10
+    shown = 0b101 if first & 0x30 == 0x30 else 0b1010  # an earlier picture, or its own; profile 3 has them further back
+    return not first & shown and last & 0xE0 != 0xC0  # several pictures in one packet, of which the last is shown
+
+
+def _begins(path: Path, at: int, magic: bytes) -> bool:
+    """Whether a file begins as one of its kind: then no reader of any version takes it for a list of other files."""
+    with path.open("rb") as file:
+        return file.read(at + len(magic))[at:] == magic
 
 
 def _decodable(path: Path) -> list[int | None]:
-    """The times of the frames before the damage, if there is any; raises where not even one is readable."""
+    """The times of the pictures before the damage, if there is any; raises where not even one is readable."""
     times: list[int | None] = []
     try:
         for picture in pictures(path):
@@ -106,14 +184,22 @@ def _decodable(path: Path) -> list[int | None]:
 
 
 def _open(path: Path) -> Any:
-    return av.open(path, options=dict(OPTIONS), metadata_errors="replace")
+    """Opens a file by its absolute path, in which no colon of a name is taken for the end of a protocol."""
+    return av.open(path.absolute(), options=dict(OPTIONS), metadata_errors="replace")
 
 
-def _video(path: Path, container: Any) -> Any:
-    """The first video stream, whose pictures are no larger than is sane. Raises ``UserError`` where there is none."""
-    if not container.streams.video:
+def _film(path: Path, container: Any) -> Any:
+    """The video stream that a player shows, which is no cover picture, with frames of a sane size.
+
+    Raises:
+        UserError: where there is none.
+    """
+    cover = Disposition.attached_pic | Disposition.timed_thumbnails
+    films = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not films:
         raise UserError(f"{path} holds no video, only something else.")
-    stream = container.streams.video[0]
+    best = container.streams.best("video")
+    stream = best if best in films else films[0]
     if stream.codec_context is None:
         raise UserError(f"{path} is in a format that FFmpeg cannot decode; convert it to H.264.")
     check_size(path, stream.width, stream.height)

@@ -1,13 +1,17 @@
 """Reads videos: PyAV is the reader of record; decord, where it is installed, cuts random clips faster.
 
-A container's own frame count is never believed: decord waits for ever for frames that a header only promises, so it
-gets a file only when the packets were counted and agree. Nor does it get codecs in which it is silently two frames off
-after a seek (MPEG-4 with B-frames, HEVC with open groups of pictures).
+Frames come at an even rate, upright and with square pixels, whatever the file holds: where pictures do not come evenly,
+each frame is the picture that is shown at its time. A container's own frame count is never believed.
+
+decord waits for ever for frames that a header only promises, opens other files that a playlist names, and turns or
+stretches pictures as its version likes. So it gets a file only where its first bytes, its packets and its first picture
+are all ordinary. Nor does it get codecs in which it is silently two frames off after a seek (MPEG-4 with B-frames, HEVC
+with open groups of pictures).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +23,7 @@ from numpy.typing import NDArray
 from rollforge.errors import UserError
 from rollforge.video.index import Index, VideoInfo, check, index, pictures
 
-__all__ = ["Backend", "VideoInfo", "frames", "probe", "read_clip"]
+__all__ = ["Backend", "VideoInfo", "frames", "probe", "read_at", "read_clip", "times"]
 
 Backend = Literal["auto", "decord", "pyav"]
 Frames = NDArray[np.uint8]
@@ -37,15 +41,33 @@ def probe(path: str | Path) -> VideoInfo:
     return index(path).info
 
 
+def times(path: str | Path) -> NDArray[np.float64]:
+    """When each picture of a video is shown, in seconds from the first one on.
+
+    Raises:
+        UserError: for a file that is missing, empty, damaged or no video.
+    """
+    return index(path).timing.seconds
+
+
 def frames(path: str | Path) -> Iterator[Frames]:
     """Every frame of a video in order, RGB uint8 ``[H, W, 3]``, converted with exact rounding.
+
+    Where pictures do not come evenly, there are as many frames as pictures, at their mean rate; each is the picture
+    that is shown in the middle of its time.
 
     Raises:
         UserError: for a file that is missing, empty, damaged or no video.
     """
     check(path)
-    for picture in pictures(Path(path)):
-        yield _rgb(picture, interpolation=EXACT)
+    known = index(path)
+    wanted = iter(known.timing.even(np.arange(known.info.frames)).tolist())
+    upcoming = next(wanted, None)
+    for number, picture in enumerate(pictures(Path(path))):
+        image = _shown(picture, Path(path), known, interpolation=EXACT) if number == upcoming else None
+        while image is not None and number == upcoming:
+            yield image
+            upcoming = next(wanted, None)
 
 
 def read_clip(path: str | Path, start: int, count: int, stride: int = 1, backend: Backend = "auto") -> Frames:
@@ -55,7 +77,7 @@ def read_clip(path: str | Path, start: int, count: int, stride: int = 1, backend
 
     Args:
         path: the video.
-        start: its first frame.
+        start: its first frame, counted as ``frames`` yields them.
         count: frames in the clip.
         stride: takes every n-th frame.
         backend: ``decord``, ``pyav``, or ``auto``: decord where it is installed and the file is sound.
@@ -72,25 +94,49 @@ def read_clip(path: str | Path, start: int, count: int, stride: int = 1, backend
         raise UserError(
             f"{path} has {known.info.frames} frames, so no clip of {count} from frame {start}, every {stride}."
         )
-    if (size := 3 * count * known.info.width * known.info.height) > CLIP:
+    return _read(Path(path), known, known.timing.even(start + stride * np.arange(count)), backend)
+
+
+def read_at(path: str | Path, seconds: Sequence[float], backend: Backend = "auto") -> Frames:
+    """The pictures that are shown at these moments, which must rise, in seconds from the first picture on.
+
+    Args:
+        path: the video.
+        seconds: the moments; one before the first picture shows the first, one after the last shows the last.
+        backend: as in ``read_clip``.
+
+    Returns:
+        RGB, uint8 ``[len(seconds), H, W, 3]``, of the same colours as from ``read_clip``.
+
+    Raises:
+        UserError: as from ``read_clip``.
+    """
+    known = index(path)
+    return _read(Path(path), known, known.timing.shown_at(np.asarray(seconds, np.float64)), backend)
+
+
+def _read(path: Path, known: Index, numbers: NDArray[np.int64], backend: Backend) -> Frames:
+    """The pictures of these numbers, which may repeat."""
+    if (size := 3 * len(numbers) * known.info.width * known.info.height) > CLIP:
         raise UserError(
-            f"{path}: {count} frames of {known.info.width} x {known.info.height} pixels take {size / 2**30:.1f} GiB; "
-            f"expected at most {CLIP >> 30}, so take fewer, or scale the video down."
+            f"{path}: {len(numbers)} frames of {known.info.width} x {known.info.height} pixels take "
+            f"{size / 2**30:.1f} GiB; expected at most {CLIP >> 30}, so take fewer, or scale the video down."
         )
-    wanted = range(start, start + count * stride, stride)
-    clip = _with_decord(Path(path), known, wanted, backend) if backend != "pyav" else None
-    return _with_pyav(Path(path), known, wanted) if clip is None else clip
+    wanted, places = np.unique(numbers, return_inverse=True)
+    clip = _with_decord(path, known, wanted.tolist(), backend) if backend != "pyav" else None
+    clip = _with_pyav(path, known, wanted.tolist()) if clip is None else clip
+    return clip if len(wanted) == len(numbers) else clip[places]
 
 
-def _with_decord(path: Path, known: Index, wanted: range, backend: Backend) -> Frames | None:
+def _with_decord(path: Path, known: Index, wanted: list[int], backend: Backend) -> Frames | None:
     """The clip, or None where ``auto`` should turn to PyAV."""
     try:
         import decord
 
         reason = f"decord cannot be trusted with {path}"
-        reader = decord.VideoReader(str(path), num_threads=1) if known.for_decord else None
+        reader = decord.VideoReader(str(path.absolute()), num_threads=1) if known.for_decord else None
         if reader and len(reader) == known.info.frames:
-            return np.asarray(reader.get_batch(list(wanted)).asnumpy(), np.uint8)
+            return np.asarray(reader.get_batch(wanted).asnumpy(), np.uint8)
     except ImportError:
         reason = "decord is not installed (pip install decord)"
     except (decord.DECORDError, RuntimeError):
@@ -100,34 +146,25 @@ def _with_decord(path: Path, known: Index, wanted: range, backend: Backend) -> F
     return None
 
 
-def _with_pyav(path: Path, known: Index, wanted: range) -> Frames:
+def _with_pyav(path: Path, known: Index, wanted: list[int]) -> Frames:
     clip = np.empty((len(wanted), known.info.height, known.info.width, 3), np.uint8)
-    if not known.times:
-        for number, picture in enumerate(pictures(path)):
-            if number in wanted:
-                clip[wanted.index(number)] = _fitting(picture, path, known)
-        return clip
-    slots = {known.times[number]: slot for slot, number in enumerate(wanted)}
+    slots = {known.times[number] if known.times else number: slot for slot, number in enumerate(wanted)}
     last = max(slots)
-    for seek in (known.times[wanted[0]], None):  # once more from the start, where seeking lands too late
+    for seek in (min(slots), None) if known.times else (None,):  # again from the start, where seeking lands too late
         left = dict(slots)
-        for picture in pictures(path, seek):
-            time = picture.pts
-            if time is not None and time in left:
-                clip[left.pop(time)] = _fitting(picture, path, known)
-            if not left or (time is not None and time > last):
+        for number, picture in enumerate(pictures(path, seek)):
+            place = picture.pts if known.times else number
+            if place in left:
+                clip[left.pop(place)] = _shown(picture, path, known)
+            if not left or (place is not None and place > last):
                 break
         if not left:
             return clip
     raise UserError(f"{path} is damaged: {len(left)} frames of the clip cannot be decoded.")
 
 
-def _fitting(picture: av.VideoFrame, path: Path, known: Index) -> Frames:
-    """A picture of the size that the file has told."""
-    if (picture.width, picture.height) != (known.info.width, known.info.height):
+def _shown(picture: av.VideoFrame, path: Path, known: Index, **how: Any) -> Frames:
+    """A picture as it is shown, of the size that the file has told."""
+    if (picture.width, picture.height) != known.shape.stored:
         raise UserError(f"{path} changes its size to {picture.width} x {picture.height}; cut it there, or convert it.")
-    return _rgb(picture)
-
-
-def _rgb(picture: av.VideoFrame, **how: Any) -> Frames:
-    return np.asarray(picture.to_ndarray(format="rgb24", **how), np.uint8)
+    return known.shape.show(picture, **how)

@@ -138,7 +138,7 @@ def test_bad_files_are_sentences(tmp_path: Path) -> None:
         ("missing.mp4", "cannot be read"),
         ("empty.mp4", "is empty"),
         ("text.mp4", "is no video"),
-        ("folder.mp4", "is no video"),
+        ("folder.mp4", "is a folder, not a regular file"),
         ("sound.wav", "holds no video"),
         ("head.mp4", "head.mp4"),
     ]:
