@@ -5,7 +5,7 @@ VENV := $(ROOT)/.venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint docs pocket clean
+.PHONY: demo test lint docs pocket gpu clean
 
 demo: $(READY)
 	@cd $(ROOT) && $(BIN)/rollforge predict --config configs/quickstart.yaml
@@ -18,6 +18,10 @@ lint: $(READY)
 
 docs: $(READY)
 	cd $(ROOT) && $(BIN)/mkdocs build --strict
+
+# Checks a CUDA card with $(PYTHON) as it is: makes no environment, installs nothing. Without CUDA: results on the CPU.
+gpu:
+	cd $(ROOT) && PYTHONPATH=$(ROOT) $(PYTHON) -m rollforge gpu $(GPU)
 
 # Trains Pocket from nothing, stage by stage (hours on two cores); configs/pocket/README.md says what comes out.
 pocket: $(READY)

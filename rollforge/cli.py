@@ -47,6 +47,12 @@ def _bench(arguments: list[str]) -> None:
     run(arguments)
 
 
+def _gpu(arguments: list[str]) -> int:
+    from rollforge.commands.gpu import run
+
+    return run(arguments)
+
+
 def _convert(arguments: list[str]) -> None:
     from rollforge.commands.convert import run
 
@@ -71,6 +77,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "fit": (_lightning("fit"), "train the backbone (or the codec) of the same config"),
     "compare": (_compare, "measure several cache policies under the same prompts and seeds"),
     "bench": (_bench, "time the rollout: ms per block, first block apart, peak memory"),
+    "gpu": (_gpu, "check a CUDA card: results against the CPU, speed at the 1.3B shape"),
     "doctor": (_doctor, "say whether machine, files and config will work, and how long it will take"),
     "decode": (_decode, "decode kept latents again, with another codec if need be"),
     "convert": (_convert, "write published weights of a Wan transformer as one safetensors file"),
