@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from rollforge.backbones.base import Backbone, VideoCodec
+from rollforge.backbones.wan.placement import chosen_dtype
 from rollforge.budget.decoder import footprint, tensors_in
 from rollforge.budget.table import Budget, Line
 from rollforge.errors import blamed
@@ -211,8 +212,7 @@ def decoding_dtype(codec: VideoCodec, device: str) -> torch.dtype:
     chosen = getattr(codec, "number_format", None)
     if chosen is None:
         return next((weight.dtype for weight in codec.parameters()), torch.float32)
-    fast = chosen == "bf16" or (chosen == "auto" and device.startswith("cuda"))
-    return torch.bfloat16 if fast else torch.float32
+    return chosen_dtype(chosen, device)
 
 
 def _place(codec: VideoCodec, device: str) -> tuple[str, torch.dtype]:

@@ -15,6 +15,7 @@ from rollforge.backbones.base import VideoCodec
 from rollforge.commands.arguments import Arguments
 from rollforge.commands.mistakes import check_files
 from rollforge.commands.parsed import ParsedCLI
+from rollforge.devices import default_device
 from rollforge.doctor.parts import build
 from rollforge.errors import UserError, blamed
 from rollforge.registry import registry
@@ -38,7 +39,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--config", required=True, help="the YAML whose model.codec decodes")
     parser.add_argument("--out", default=None, help="the video (default: RUN/VIDEO.CODEC.mp4)")
     parser.add_argument("--fps", type=float, default=None, help="pixel frames per second (default: as in the manifest)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to decode")
+    parser.add_argument("--device", default=str(default_device()), help="where to decode")
     chosen, rest = parser.parse_known_args(arguments)
     folder = Path(chosen.latents)
     modules, given = trust.take(["--config", chosen.config, *rest])

@@ -42,7 +42,7 @@ class WanVAE(PlacedCodec):
         tile: work on tiles of that many latent cells (a side), to need less memory at once; unset for none.
         overlap: cells that neighbouring tiles share and are blended over.
         device: ``auto`` to go where the model goes, or a device such as ``cuda:1`` to stay on.
-        dtype: ``auto`` is bf16 on CUDA and fp32 elsewhere.
+        dtype: ``auto`` is bf16 on a CUDA device that has it, else fp32.
         own_stream: on CUDA, decode on a CUDA stream of its own.
     """
 

@@ -13,6 +13,7 @@ from rollforge.backbones.wan.checkpoint import open_checkpoint
 from rollforge.backbones.wan.lora import Adapters, attach, merge, open_lora
 from rollforge.backbones.wan.sizes import Sizes
 from rollforge.backbones.weights import assign_weights, named
+from rollforge.devices import default_device, working_dtype
 from rollforge.errors import UserError
 
 DType = Literal["auto", "bf16", "fp16", "fp32"]
@@ -57,9 +58,10 @@ class Generator:
     def fill(self, model: nn.Module, dtype: DType) -> None:
         """Puts the weights into ``model``, which is on the meta device if there are any.
 
-        ``auto`` is bf16 where there is CUDA, else fp32; weights that are yet to be trained stay as they are.
+        ``auto`` is bf16 where there is a CUDA device that has it, else fp32; weights that are yet to be trained stay as
+        they are.
         """
-        automatic = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+        automatic = working_dtype(default_device())
         if self.found:
             assign_weights(model, self.found, str(self.weights), DTYPES.get(dtype, automatic))
         elif self.weights or dtype != "auto":

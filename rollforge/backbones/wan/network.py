@@ -137,7 +137,8 @@ class Wan(Backbone):
         lora: a LoRA file for these weights, such as LongLive's.
         lora_alpha: its alpha, where the file does not say; its rank unless given, as in LongLive.
         lora_mode: ``merge`` adds it to the weights, ``live`` keeps it beside them as modules of its own.
-        dtype: bf16, fp16 or fp32; ``auto`` is bf16 where there is CUDA, else fp32. Unset weights start in fp32.
+        dtype: bf16, fp16 or fp32; ``auto`` is bf16 where there is a CUDA device that has it, else fp32. Unset
+            weights start in fp32.
     """
 
     weights: str | None

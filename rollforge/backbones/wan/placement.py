@@ -10,11 +10,19 @@ import torch
 from torch import Tensor
 
 from rollforge.backbones.base import DecodeStream, VideoCodec
+from rollforge.devices import working_dtype
 from rollforge.errors import UserError
 from rollforge.ranges import Range
 from rollforge.state import State, moved
 
 DType = Literal["auto", "bf16", "fp32"]
+
+
+def chosen_dtype(dtype: DType, device: torch.device | str) -> torch.dtype:
+    """The dtype that a codec with the argument ``dtype`` has on ``device``."""
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}.get(dtype) or working_dtype(device)
+
+
 Channels = Annotated[int, Range(1, 4_096)]
 
 
@@ -22,8 +30,9 @@ class PlacedCodec(VideoCodec):
     """A codec that keeps its own dtype, and its own device if it was given one.
 
     ``device`` is ``auto`` to go where the surrounding module goes, or a name such as ``cuda:1``, which keeps the codec
-    there whatever happens to the module. ``dtype`` is ``auto`` for bf16 on CUDA and fp32 elsewhere. With ``own_stream``
-    every decode stream on CUDA runs on a CUDA stream of its own. A subclass calls ``place`` when it is built.
+    there whatever happens to the module. ``dtype`` is ``auto`` for bf16 on a CUDA device that has it, else fp32. With
+    ``own_stream`` every decode stream on CUDA runs on a CUDA stream of its own. A subclass calls ``place`` when it is
+    built.
     """
 
     def __init__(self, device: str, dtype: DType, own_stream: bool) -> None:
@@ -49,8 +58,7 @@ class PlacedCodec(VideoCodec):
     def place(self, device: torch.device | None = None) -> PlacedCodec:
         """Moves the weights to the codec's own device, or else to ``device``, in the dtype that belongs there."""
         device = self.fixed or device or self.where
-        fast = self.number_format == "bf16" or (self.number_format == "auto" and device.type == "cuda")
-        dtype = torch.bfloat16 if fast else torch.float32
+        dtype = chosen_dtype(self.number_format, device)
         return super()._apply(lambda tensor: tensor.to(device, dtype))
 
     def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> PlacedCodec:

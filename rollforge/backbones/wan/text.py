@@ -19,6 +19,7 @@ from rollforge.backbones.base import Condition, Conditioner
 from rollforge.backbones.wan.text_cache import TextCache, digest, key
 from rollforge.backbones.wan.text_encoder import TextEncoder, release
 from rollforge.backbones.wan.text_files import TextFiles, locate
+from rollforge.devices import default_device, working_dtype
 from rollforge.errors import UserError
 from rollforge.ranges import Range, UserPath
 
@@ -42,7 +43,7 @@ class UMT5(Conditioner):
             ``google/umt5-xxl``).
         length: text tokens. A longer prompt is cut to it, with a warning.
         device: where the encoder runs, such as ``cpu`` or ``cuda:1``; ``auto`` is ``cuda`` where there is one.
-        dtype: of the encoder and the features; ``auto`` is bf16 on CUDA and fp32 elsewhere.
+        dtype: of the encoder and the features; ``auto`` is bf16 on a CUDA device that has it, else fp32.
         cache: folder of the kept features; ``rollforge/text`` in the user's cache folder unless said.
 
     Raises:
@@ -79,11 +80,10 @@ class UMT5(Conditioner):
     @property
     def runs_on(self) -> tuple[torch.device, torch.dtype]:
         """Device and dtype of the encoder on this machine."""
-        device = _device(("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device)
+        device = default_device() if self.device == "auto" else _device(self.device)
         if not _is_here(device):
             raise UserError(f"UMT5: there is no device {device} here; expected auto, cpu, or a GPU that torch sees.")
-        chosen = ("bf16" if device.type == "cuda" else "fp32") if self.dtype == "auto" else self.dtype
-        return device, DTYPES[chosen]
+        return device, working_dtype(device) if self.dtype == "auto" else DTYPES[self.dtype]
 
     def check(self, prompts: Sequence[str]) -> None:
         """Raises ``UserError`` for missing packages, files, devices or a cache that cannot be written to.

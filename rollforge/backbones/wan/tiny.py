@@ -79,7 +79,7 @@ class TinyWanDecoder(PlacedCodec):
         z_dim: latent channels.
         channels: width of the three stages, and of the last convolution.
         device: ``auto`` to go where the model goes, or a device such as ``cuda:1`` to stay on.
-        dtype: ``auto`` is bf16 on CUDA and fp32 elsewhere.
+        dtype: ``auto`` is bf16 on a CUDA device that has it, else fp32.
         own_stream: on CUDA, decode on a CUDA stream of its own.
     """
 
