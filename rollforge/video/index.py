@@ -114,7 +114,9 @@ def _scan(path: Path, changed: int, size: int) -> Index:
     if timing.fps > FASTEST:
         raise UserError(f"{path} says that it has {timing.fps:g} frames a second; expected at most {FASTEST}.")
     info = VideoInfo(len(times), timing.fps, *shape.shown)
-    return Index(info, timing, shape, _rising(times), sound and told.for_decord and shape.plain)
+    eight_bits = all(part.bits == 8 for part in first.format.components)  # deeper ones are rounded in other ways
+    for_decord = sound and told.for_decord and shape.plain and eight_bits
+    return Index(info, timing, shape, _rising(times), for_decord)
 
 
 def _packets(path: Path) -> _Packets:
@@ -138,10 +140,11 @@ def _packets(path: Path) -> _Packets:
             and times[0] == min(times)
         )
         alone = len(container.streams.video) == 1
+        closed = sound and _closed([(time, key) for time, key, _ in packets])
         return _Packets(
             times,
             sound,
-            alone and codec in DECORD_CODECS and _begins(path, *MAGIC.get(kind, (0, b"nothing"))),
+            sound and alone and closed and codec in DECORD_CODECS and _begins(path, *MAGIC[kind]),
             stream.time_base or 1 / Fraction(ASSUMED),
             stream.average_rate or stream.guessed_rate,
             stream.sample_aspect_ratio,
@@ -163,6 +166,16 @@ def _shows_nothing(codec: str, packet: Any) -> bool:
         return not first & 0x10
     shown = 0b101 if first & 0x30 == 0x30 else 0b1010  # an earlier picture, or its own; profile 3 has them further back
     return not first & shown and last & 0xE0 != 0xC0  # several pictures in one packet, of which the last is shown
+
+
+def _closed(packets: Sequence[tuple[int, bool]]) -> bool:
+    """Whether no picture that is stored after a key frame is shown before it, and so refers to what lies before."""
+    last_key = packets[0][0]
+    for time, key in packets:
+        last_key = time if key else last_key
+        if time < last_key:
+            return False
+    return True
 
 
 def _begins(path: Path, at: int, magic: bytes) -> bool:

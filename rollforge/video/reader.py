@@ -12,6 +12,8 @@ with open groups of pictures).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +30,7 @@ __all__ = ["Backend", "VideoInfo", "frames", "probe", "read_at", "read_clip", "t
 Backend = Literal["auto", "decord", "pyav"]
 Frames = NDArray[np.uint8]
 CLIP = 1 << 33  # bytes of a clip that is read at once
+REORDERED = 32  # pictures that may lie between one and the key frame that it refers to; H.264 and HEVC allow 16
 
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
@@ -148,19 +151,33 @@ def _with_decord(path: Path, known: Index, wanted: list[int], backend: Backend) 
 
 def _with_pyav(path: Path, known: Index, wanted: list[int]) -> Frames:
     clip = np.empty((len(wanted), known.info.height, known.info.width, 3), np.uint8)
-    slots = {known.times[number] if known.times else number: slot for slot, number in enumerate(wanted)}
-    last = max(slots)
-    for seek in (min(slots), None) if known.times else (None,):  # again from the start, where seeking lands too late
-        left = dict(slots)
-        for number, picture in enumerate(pictures(path, seek)):
-            place = picture.pts if known.times else number
-            if place in left:
-                clip[left.pop(place)] = _shown(picture, path, known)
-            if not left or (place is not None and place > last):
-                break
+    left = {number: slot for slot, number in enumerate(wanted)}
+    for first in _starts(known, wanted[0]):
+        left = {number: slot for slot, number in enumerate(wanted)}
+        with suppress(UserError) if first else nullcontext():
+            for number, picture in _numbered(path, known, first):
+                if number in left:
+                    clip[left.pop(number)] = _shown(picture, path, known)
+                if not left or number > wanted[-1]:
+                    break
         if not left:
             return clip
     raise UserError(f"{path} is damaged: {len(left)} frames of the clip cannot be decoded.")
+
+
+def _starts(known: Index, first: int) -> list[int]:
+    """Pictures to seek to, for ``first``: where a seek lands too late or amid what it cannot decode, an earlier one."""
+    return sorted({first, max(0, first - REORDERED), 0}, reverse=True) if known.times else [0]
+
+
+def _numbered(path: Path, known: Index, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Pictures with their numbers, from the last key frame before picture ``first`` on; all of them if that is 0."""
+    if not first:
+        yield from enumerate(pictures(path))
+        return
+    numbers = {time: number for number, time in enumerate(known.times)}
+    found = dropwhile(lambda picture: not picture.key_frame, pictures(path, known.times[first]))  # those refer back
+    yield from ((numbers[picture.pts], picture) for picture in found if picture.pts in numbers)
 
 
 def _shown(picture: av.VideoFrame, path: Path, known: Index, **how: Any) -> Frames:

@@ -16,7 +16,7 @@ from PIL import Image
 
 Frames = NDArray[np.uint8]
 COUNT, RATE = 24, 8
-UPRIGHT = (96, 64)  # width and height
+UPRIGHT = (128, 64)  # width and height
 MATROSKA_RATE = bytes.fromhex("23E383")  # the element that says how long a frame lasts
 
 
@@ -189,10 +189,12 @@ ODD = {
     "turned right, in Matroska": Odd(encoded(store=_turned(1), turn=-90), "a.mkv"),
     "upside down": Odd(encoded(store=_turned(2), turn=180), "a.mp4"),
     "turned, HEVC": Odd(encoded("libx265", store=_turned(-1), turn=90, options=HEVC), "a.mp4"),
-    "wide pixels": Odd(encoded(aspect=Fraction(4, 3)), "a.mp4", size=(128, 64)),
-    "narrow pixels": Odd(encoded(aspect=Fraction(3, 4)), "a.mkv", size=(72, 64)),
-    "wide pixels, turned": Odd(encoded(aspect=Fraction(2), store=_turned(-1), turn=90), "a.mp4", size=(96, 128)),
+    "wide pixels": Odd(encoded(aspect=Fraction(4, 3)), "a.mp4", size=(171, 64)),
+    "narrow pixels": Odd(encoded(aspect=Fraction(3, 4)), "a.mkv", size=(96, 64)),
+    "wide pixels, turned": Odd(encoded(aspect=Fraction(2), store=_turned(-1), turn=90), "a.mp4", size=(128, 128)),
     "rates rounded to milliseconds": Odd(encoded(rate=Fraction(24)), "a.mkv", fps=24, for_decord=True),
+    "ten bits": Odd(encoded(pixels="yuv420p10le"), "a.mp4"),
+    "open groups": Odd(encoded("libx265", options={"x265-params": "log-level=none:keyint=8:open-gop=1"}), "a.mp4"),
     "interlaced": Odd(encoded(options={"x264-params": "tff=1:interlaced=1"}), "a.ts"),
     "a cover before the film": Odd(with_cover, "a.mp4"),
     "two tracks": Odd(two_tracks, "a.mkv"),

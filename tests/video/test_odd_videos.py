@@ -67,7 +67,7 @@ def test_an_opening_takes_the_picture_shown_at_each_moment(kind: str, tmp_path: 
     write(path)
     wanted = [moments[-1] - n / 8 for n in reversed(range(18))]
     expected = [max(n for n, moment in enumerate(moments) if moment <= then + 1e-6) for then in wanted]
-    taken = opening_frames(path, (96, 64), 8.0, 18)
+    taken = opening_frames(path, (128, 64), 8.0, 18)
     assert [number(image) for image in taken] == expected
     assert all(is_upright(image) for image in taken)
 
