@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
-from importlib import import_module
 from inspect import Parameter, signature
 from types import NoneType
 from typing import Annotated, Any, get_args
@@ -62,7 +62,7 @@ def _check(target: type, arguments: Namespace) -> None:
     types, values = hints(target.__init__), vars(arguments)  # type: ignore[misc] # reads a class, builds nothing
     for name, parameter in _parameters(target).items():
         if values.get(name, ...) is None and parameter.default is not None and not _optional(types.get(name)):
-            raise UserError(f"{label(target)}.{name} must not be null{_instead(parameter)}.")
+            raise UserError(_without_value(label(target), parameter))
     fitted(label(target), types, values)
     for name, value in values.items():
         for part, given in _parts(value, types.get(name)):
@@ -80,16 +80,19 @@ def _optional(kind: Any) -> bool:
     return kind in (None, Any, object, NoneType) or NoneType in get_args(kind)
 
 
-def _instead(parameter: Parameter) -> str:
-    return "" if parameter.default is Parameter.empty else f"; leave it out for its default, {parameter.default!r:.60}"
+def _without_value(part: str, parameter: Parameter) -> str:
+    if parameter.default is Parameter.empty:
+        return f"{part} needs {parameter.name}; give it in the config."
+    return f"{part}.{parameter.name} must not be null; leave it out for its default, {parameter.default!r:.60}."
 
 
 def _parts(value: Any, kind: Any) -> Iterator[tuple[type, Namespace]]:
     """The classes that a value names, with their arguments."""
     for each in value if isinstance(value, list) else [value]:
         if isinstance(each, Namespace) and "class_path" in each:
-            module, _, name = each.class_path.rpartition(".")
-            yield getattr(import_module(module), name), each.get("init_args") or Namespace()
+            module, _, name = str(each.class_path).rpartition(".")
+            if isinstance(part := getattr(sys.modules.get(module), name, None), type):  # which the parser has imported
+                yield part, each.get("init_args") or Namespace()
         elif isinstance(each, Namespace):  # of a dataclass, which the type names
             yield from (
                 (part, each) for part in (kind, *get_args(kind)) if isinstance(part, type) and is_dataclass(part)

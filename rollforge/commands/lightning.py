@@ -25,6 +25,7 @@ from rollforge.commands.mistakes import Parser, check_files
 from rollforge.commands.ranks import Ranks
 from rollforge.commands.scoring import leave, score_config
 from rollforge.commands.tolerance import tolerate
+from rollforge.construction import explained
 from rollforge.data.module import RolloutData
 from rollforge.errors import PartError, UserError
 from rollforge.evaluation.run import evaluate, sheets
@@ -99,7 +100,8 @@ class RollforgeCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Model, data and Trainer, where they are needed."""
         if not self.gives_videos:
-            super().instantiate_classes()
+            with explained(self.parser):
+                super().instantiate_classes()
 
     def _run_subcommand(self, subcommand: str) -> None:
         if self.gives_videos:

@@ -1,25 +1,21 @@
-"""Turns what jsonargparse says about a config into one sentence with the nearest valid spelling."""
+"""A parser whose errors are one sentence, and configs that are looked at before it reads them."""
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from rollforge.commands.checks import check
-from rollforge.data.module import RolloutData
+from rollforge.commands.sentences import sentence
 from rollforge.errors import UserError, nearest
-from rollforge.module import RolloutModule
-from rollforge.registry import registry
 from rollforge.safe_yaml import read
-from rollforge.trust import DENIED, OPTION, VARIABLE, refusal, refused
+from rollforge.trust import OPTION, VARIABLE, refusal, refused
 
 SECTIONS = (
     *("model", "data", "trainer", "seed_everything", "output_dir", "overwrite", "report_every"),
@@ -108,51 +104,3 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     """Every option as ``--option=value``."""
     pairs = [f"{option}={value}" for option, value in pairwise(arguments) if option.startswith("--")]
     return [*pairs, *(argument for argument in arguments if argument.startswith("--"))]
-
-
-def sentence(message: str, options: Iterable[str] = ()) -> str:
-    """One sentence for a message of jsonargparse."""
-    message = re.sub(r"\S{500,}", lambda found: f"{found[0][:60]}...", message)
-    if found := DENIED.search(message):
-        return refusal(found[1])
-    if found := re.search(r"Expected a path but (\w[\w+.-]*://\S+)", message):
-        return f"The config {found[1]} is on another machine; fetch it, read it, and give the file."
-    where = f" at {key[1]}" if (key := re.search(r'Parser key "([^"]+)"', message)) else ""
-    if found := re.search(r"unrecognized arguments?: (\S+)", message):
-        return f"There is no option {found[1]}.{nearest(found[1].split('=')[0], options)}"
-    if found := re.search(r"(?:does not accept option|Key|Option|option) '([^']+)'", message):
-        return _unknown_key(found[1], where)
-    if found := re.search(
-        r"(?:Expected a dot import path string|[Uu]nexpected class_path|Import path)\W*'?([\w.]+)", message
-    ):
-        return _unknown_part(found[1], where)
-    if found := re.search(r"File does not exist: '?([^'\n]+)'?", message):
-        return f"There is no file {found[1]}."
-    if found := re.search(r"Not a valid subclass of (\w+)\. Got value: (.*)", message):
-        return f"{where[4:]} must name a part (class_path and init_args), not {found[2]}. See: rollforge plugins."
-    if found := re.search(r"Expected an? (?:<class '(\w+)'>|(\S+))\. Got value: (.*)", message):
-        return f"{where[4:] or 'A value'} must be a {found[1] or found[2]}, not {found[3].strip()!r}."
-    return " ".join(message.split())
-
-
-def _unknown_key(path: str, where: str) -> str:
-    """The first part of a dotted path that is no key of anything."""
-    known = _keys()
-    steps = path.split(".")
-    wrong = next((n for n, step in enumerate(steps) if step not in known), len(steps) - 1)
-    where = f" at {'.'.join(steps[:wrong])}" if wrong else where
-    return f"There is no key {steps[wrong]!r}{where}.{nearest(steps[wrong], known)}"
-
-
-def _unknown_part(name: str, where: str) -> str:
-    parts = {part.name: part for part in registry().parts.values()}
-    if name in parts:
-        return f"{name!r} does not fit{where}: it is a {parts[name].kind}. See: rollforge plugins."
-    return f"There is no part called {name!r}{where}.{nearest(name, parts)} See: rollforge plugins."
-
-
-def _keys() -> list[str]:
-    """Every key that the config of some part can have."""
-    targets = [RolloutModule, RolloutData, Trainer, *(part.load() for part in registry().parts.values())]
-    sections = ["model", "data", "trainer", "output_dir", "overwrite", "seed_everything", "class_path", "init_args"]
-    return [*sections, *(name for target in targets for name in inspect.signature(target).parameters)]

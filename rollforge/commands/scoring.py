@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from rollforge.commands.arguments import Arguments
+from rollforge.construction import explained
 from rollforge.errors import UserError, nearest
 from rollforge.evaluation.evaluation import Evaluation
 from rollforge.evaluation.given import Given
@@ -101,7 +102,8 @@ def _built(logger: Any) -> Any:
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--part", type=get_type_hints(Trainer.__init__)["logger"])
-    return parser.instantiate(Namespace(part=logger)).part
+    with explained(parser):
+        return parser.instantiate(Namespace(part=logger)).part
 
 
 def _metric(name: str) -> Metric:

@@ -15,6 +15,7 @@ from rollforge.backbones.wan.sizes import shown
 from rollforge.backbones.weights import RANDOM
 from rollforge.budget.table import readable
 from rollforge.budget.work import size_of
+from rollforge.construction import explained
 from rollforge.doctor.finding import Verdict
 from rollforge.module import RolloutModule
 
@@ -26,7 +27,8 @@ def build(name: str, config: Any) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--part", type=get_type_hints(RolloutModule.__init__)[name])
     parsed = Namespace(part=config) if isinstance(config, Namespace) else parser.parse_object({"part": config})
-    return parser.instantiate(parsed).part
+    with explained(parser):
+        return parser.instantiate(parsed).part
 
 
 def class_paths(model: Any) -> list[str]:

@@ -1,0 +1,106 @@
+"""What jsonargparse says about a config, as one sentence with the nearest valid spelling."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+
+from lightning.pytorch import Trainer
+
+from rollforge.data.module import RolloutData
+from rollforge.errors import nearest
+from rollforge.module import RolloutModule
+from rollforge.registry import registry
+from rollforge.trust import DENIED, refusal
+
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "collections.abc.Sequence": "a list",
+    "dict": "keys with values",
+}
+"""What a value must be, by the name of its type."""
+EXPECTED = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[([^\]]+)\])")
+PART = re.compile(r"(?:Expected a dot import path string|[Uu]nexpected class_path|Import path)\W*'?([\w.]+)")
+OWN = re.compile(r"(?:There is no (?:key|part) '|[\w.]+ must (?:be|name) )[^\n]*")
+"""A sentence of ours that a union has swallowed."""
+
+
+def sentence(message: str, options: Iterable[str] = ()) -> str:
+    """One sentence for a message of jsonargparse; ``options`` are those of the parser that it is from."""
+    message = re.sub(r"\S{500,}", lambda found: f"{found[0][:60]}...", message)
+    if found := DENIED.search(message):
+        return refusal(found[1])
+    if found := re.search(r"Expected a path but (\w[\w+.-]*://\S+)", message):
+        return f"The config {found[1]} is on another machine; fetch it, read it, and give the file."
+    where = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    if found := OWN.search(message):
+        return f"{where}: {found[0]}" if where else found[0]
+    if found := re.search(r"unrecognized arguments?: (\S+)", message):
+        return f"There is no option {found[1]}.{nearest(found[1].split('=')[0], options)}"
+    if found := re.search(r"(?:does not accept option|Key|Option|option) '([^']+)'", message):
+        return _unknown_key(found[1], where, options)
+    if found := re.search(r"File does not exist: '?([^'\n]+)'?", message):
+        return f"There is no file {found[1]}."
+    return _wrong_value(message, where) or " ".join(message.split())
+
+
+def _wrong_value(message: str, where: str) -> str | None:
+    """The sentence for a value that is not what was expected, whatever the type allows."""
+    value = re.search(r"(?:Got value|Given value): ([^\n]*)", message)  # of several, the innermost comes first
+    instead = f", not {_quoted(value[1])}" if value else ""
+    subject = where or "A value"
+    expected = [TYPES[name] for name, _ in EXPECTED.findall(message) if name in TYPES]
+    choices = [choice.strip() for _, listed in EXPECTED.findall(message) for choice in listed.split(",") if choice]
+    if (found := PART.search(message)) and not expected:
+        return _unknown_part(found[1], where)
+    if found := re.search(r"Expected a tuple with (\d+) elements", message):
+        return f"{subject} must be a list of {found[1]}{instead}."
+    if choices:
+        return f"{subject} must be one of {', '.join(dict.fromkeys(choices))}{instead}."
+    if expected:
+        return f"{subject} must be {' or '.join(dict.fromkeys(expected))}{instead}."
+    if re.search(r"Not a valid subclass of|is abstract", message):
+        return (
+            f"{subject} must name a part (class_path and init_args, and no other key){instead}. See: rollforge plugins."
+        )
+    if "'NoneType' object has no attribute 'keys'" in message:
+        return f"The init_args of {subject} are empty; write keys under them, or leave them out."
+    if found := re.search(r"Value not boolean: (.*)\.", message):
+        return f"A switch such as resume must be true or false, not {_quoted(found[1])}."
+    return None
+
+
+def _quoted(value: str) -> str:
+    """A value as a config has it: text between quotes, cut where it is long."""
+    plain = re.fullmatch(r"[-+.\de]+|None|True|False|[\[{(].*", value := value.strip())
+    return f"{value:.60}" if plain else f"{value!r:.60}"
+
+
+def _unknown_key(path: str, where: str, options: Iterable[str]) -> str:
+    """The first step of a dotted path that is not a key of anything."""
+    steps = path.split(".")
+    own = [option.lstrip("-") for option in options if "." not in option]
+    known = own if len(steps) == 1 and not where else _keys()
+    wrong = next((n for n, step in enumerate(steps) if step not in known), len(steps) - 1)
+    where = ".".join(steps[:wrong]) or where
+    return f"There is no key {steps[wrong]!r}{f' at {where}' if where else ''}.{nearest(steps[wrong], known)}"
+
+
+def _unknown_part(name: str, where: str) -> str:
+    parts = {part.name: part for part in registry().parts.values()}
+    at = f" at {where}" if where else ""
+    if name in parts:
+        return f"{name!r} does not fit{at}: it is a {parts[name].kind}. See: rollforge plugins."
+    return f"There is no part called {name!r}{at}.{nearest(name, parts)} See: rollforge plugins."
+
+
+def _keys() -> list[str]:
+    """Every key that the config of some part can have."""
+    targets = [RolloutModule, RolloutData, Trainer, *(part.load() for part in registry().parts.values())]
+    sections = ["model", "data", "trainer", "output_dir", "overwrite", "seed_everything", "class_path", "init_args"]
+    return [*sections, *(name for target in targets for name in inspect.signature(target).parameters)]
