@@ -4,14 +4,24 @@ PYTHON ?= python3
 VENV := $(ROOT)/.venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BROWSER := $(VENV)/.browser
+PARALLEL := --numprocesses auto --dist loadfile
 
-.PHONY: demo test lint docs pocket gpu clean
+.PHONY: demo test test-all lower-bounds lint docs pocket gpu clean
 
 demo: $(READY)
 	@cd $(ROOT) && $(BIN)/rollforge predict --config configs/quickstart.yaml
 
-test: $(READY) lint
-	cd $(ROOT) && $(BIN)/python -m pytest
+# One process of one thread for each core. `make test-all` adds the full matrix of kills and what takes many minutes.
+test: $(READY) $(BROWSER) lint
+	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
+
+test-all: $(READY) $(BROWSER) lint
+	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m ''
+
+# Installs the lowest version that pyproject.toml states of every dependency (some 7 GB), and rolls a video with them.
+lower-bounds:
+	$(PYTHON) $(ROOT)/tests/lower_bounds.py $(ROOT)/.venv-lowest
 
 lint: $(READY)
 	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -34,5 +44,14 @@ $(READY): $(ROOT)/pyproject.toml $(ROOT)/constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(ROOT)/constraints.txt --editable '$(ROOT)[dev,docs]'
 	@touch $@
 
+# Chromium for the tests of report.html: installed in continuous integration only, and only where root may.
+$(BROWSER): $(READY)
+	@if [ -n "$$CI" ] && [ "$$(id -u)" = 0 ] && ! command -v chromium >/dev/null && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium ..."; \
+		{ apt-get -qq update && apt-get -qq --yes install chromium chromium-driver; } >/dev/null 2>&1 \
+			|| echo "Chromium cannot be installed; the tests that need it are skipped."; \
+	fi
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(ROOT)/outputs $(ROOT)/site
+	rm -rf $(VENV) $(ROOT)/.venv-lowest $(ROOT)/outputs $(ROOT)/site

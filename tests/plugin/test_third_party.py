@@ -14,6 +14,8 @@ import yaml
 
 from rollforge.video.reader import probe
 
+pytestmark = pytest.mark.install
+
 CONFIG = {
     "model": {
         "backbone": {"class_path": "Fade", "init_args": {"strength": 0.4}},
