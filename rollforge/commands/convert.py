@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +18,7 @@ from rollforge.backbones.tensor_writer import write_safetensors
 from rollforge.backbones.tensors import Tensors
 from rollforge.backbones.wan.checkpoint import Checkpoint, open_checkpoint
 from rollforge.backbones.wan.generator import DTYPES
+from rollforge.backbones.wan.locate import locate_lora
 from rollforge.backbones.wan.lora import merge, open_lora
 from rollforge.backbones.wan.names import to_diffusers
 from rollforge.backbones.wan.network import Wan
@@ -32,26 +34,32 @@ CHUNK = 1 << 22  # bytes
 def run(arguments: list[str]) -> None:
     """Converts one checkpoint."""
     parser = Arguments(prog=WHO, description="Write published weights of a Wan transformer as one safetensors file.")
-    parser.add_argument("source", help="a .pt or .safetensors file, a folder, or a hub id")
+    parser.add_argument("source", help="a .pt or .safetensors file, a folder, or a hub name")
     parser.add_argument("destination", type=Path, help="the .safetensors file to write")
     parser.add_argument("--ema", choices=["true", "false"], help="averaged or trained weights, where there are both")
     parser.add_argument("--layout", choices=["wan", "diffusers"], default="wan", help="names to write (default wan)")
     parser.add_argument("--dtype", choices=["keep", *DTYPES], default="keep", help="number format (default keep)")
-    parser.add_argument("--lora", type=Path, help="a LoRA file to merge into the weights")
-    parser.add_argument("--lora_alpha", type=float, help="its alpha (default: as it says, else its rank)")
+    parser.add_argument("--lora", action="append", default=[], help="a LoRA to merge into the weights; may be repeated")
+    parser.add_argument("--lora_alpha", type=number, help="its alpha (default: as it says, else its rank)")
+    parser.add_argument(
+        "--lora_strength", type=number, action="append", default=[], help="of each LoRA, in their order (default 1)"
+    )
     chosen = parser.parse_args(arguments)
     _check(chosen.destination)
     ema = None if chosen.ema is None else chosen.ema == "true"
     checkpoint = open_checkpoint(chosen.source, WHO, ema)
     _check_network(checkpoint)
     tensors = checkpoint.tensors
-    if chosen.lora:
-        tensors = merge(tensors, open_lora(chosen.lora, WHO, chosen.lora_alpha), chosen.lora, WHO)
-    about = describe(checkpoint) | (describe_lora(chosen.lora, chosen.lora_alpha) if chosen.lora else {})
+    loras = _strengths(chosen.lora, chosen.lora_strength)
+    changes = [
+        change for file, strength in loras.items() for change in open_lora(file, WHO, chosen.lora_alpha, strength)
+    ]
+    tensors = merge(tensors, changes, WHO)
+    about = describe(checkpoint) | describe_loras(loras, chosen.lora_alpha)
     if chosen.layout == "diffusers":
         tensors = {to_diffusers(name): stored for name, stored in tensors.items()}
     write(chosen.destination, tensors, about | {"layout": chosen.layout}, DTYPES.get(chosen.dtype))
-    count = sum(stored.size // stored.dtype.itemsize for stored in tensors.values())
+    count = sum(stored.count for stored in tensors.values())
     taken = f" ({checkpoint.taken})" if checkpoint.taken else ""
     sys.stdout.write(f"{checkpoint.file}{taken}: {count:,} parameters\n\nOpen:\n  {chosen.destination}\n")
 
@@ -67,10 +75,31 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
     }
 
 
-def describe_lora(file: Path, alpha: float | None) -> dict[str, str]:
-    """What it says of the LoRA in it; ``alpha`` only where it was given."""
-    about = {"lora": file.name, "lora_sha256": checksums([file])}
+def describe_loras(loras: Mapping[str, float], alpha: float | None) -> dict[str, str]:
+    """What it says of the LoRAs in it; alpha and strengths only where they were given."""
+    if not loras:
+        return {}
+    files = [locate_lora(name, WHO) for name in loras]
+    about = {"lora": ", ".join(file.name for file in files), "lora_sha256": checksums(files)}
+    if any(strength != 1 for strength in loras.values()):
+        about["lora_strength"] = ", ".join(map(str, loras.values()))
     return about if alpha is None else about | {"lora_alpha": str(alpha)}
+
+
+def _strengths(files: list[str], strengths: list[float]) -> dict[str, float]:
+    if strengths and len(strengths) != len(files):
+        raise UserError(
+            f"{WHO}: {len(files)} --lora and {len(strengths)} --lora_strength were given; give one strength for each "
+            "LoRA, or none."
+        )
+    return dict(zip(files, strengths or [1.0] * len(files), strict=True))
+
+
+def number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def checksums(files: Iterable[Path]) -> str:
@@ -80,7 +109,7 @@ def checksums(files: Iterable[Path]) -> str:
 
 def write(destination: Path, tensors: Tensors, metadata: dict[str, str], dtype: torch.dtype | None) -> None:
     """Writes the tensors under a bar."""
-    total = sum(stored.size // stored.dtype.itemsize * (dtype or stored.dtype).itemsize for stored in tensors.values())
+    total = sum(stored.count * (dtype or stored.dtype).itemsize for stored in tensors.values())
     with _bar("writing", total) as bar:
         write_safetensors(destination, tensors, metadata, WHO, dtype, bar.update)
 

@@ -1,7 +1,8 @@
-"""The weights that a Wan network is built from: a checkpoint, perhaps with a LoRA, or none."""
+"""The weights that a Wan network is built from: a checkpoint, perhaps with LoRAs, or none."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from rollforge.backbones.tensors import Tensors
 from rollforge.backbones.wan.checkpoint import open_checkpoint
-from rollforge.backbones.wan.lora import Adapters, attach, merge, open_lora
+from rollforge.backbones.wan.lora import Changes, attach, check, merge, open_lora, separable
 from rollforge.backbones.wan.sizes import Sizes
 from rollforge.backbones.weights import assign_weights, named
 from rollforge.devices import default_device, working_dtype
@@ -18,6 +19,8 @@ from rollforge.errors import UserError
 
 DType = Literal["auto", "bf16", "fp16", "fp32"]
 LoRAMode = Literal["merge", "live"]
+LoRA = str | list[str] | dict[str, float]
+"""One LoRA, several, or several with a strength for each."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -26,30 +29,34 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 class Generator:
     """Opened weights, not yet read.
 
-    ``weights`` and ``lora`` are as the user has named them, ``found`` is empty where the network starts from random
-    numbers, and ``live`` holds the adapters that are to stay modules of their own.
+    ``weights`` is as the user has named them, ``found`` is empty where the network starts from random values, and
+    ``live`` holds the changes of a LoRA that are to stay modules of their own.
     """
 
     what: str
     weights: str | None
-    lora: str | None
     found: Tensors
-    live: Adapters
+    live: Changes
 
     @classmethod
     def open(
-        cls, what: str, weights: str | None, ema: bool | None, lora: str | None, alpha: float | None, mode: LoRAMode
+        cls, what: str, weights: str | None, ema: bool | None, lora: LoRA | None, alpha: float | None, mode: LoRAMode
     ) -> Self:
         """Opens what is named. Raises ``UserError``, said by ``what``, for what cannot be opened."""
+        strengths = lora_strengths(lora, what)
         if named(weights) is None:
-            if lora is not None:
-                raise UserError(f"{what}: the LoRA {lora} changes trained weights; name them with weights.")
-            return cls(what, weights, None, {}, {})
+            if strengths:
+                raise UserError(
+                    f"{what}: the LoRA {next(iter(strengths))} changes trained weights; name them with weights."
+                )
+            return cls(what, weights, {}, ())
         found = open_checkpoint(str(weights), what, ema).tensors
-        adapters = {} if lora is None else open_lora(lora, what, alpha)
-        if mode == "live":
-            return cls(what, weights, lora, found, adapters)
-        return cls(what, weights, lora, merge(found, adapters, str(lora), what), {})
+        changes = tuple(
+            change for file, strength in strengths.items() for change in open_lora(file, what, alpha, strength)
+        )
+        check(changes, {name: stored.shape for name, stored in found.items()}, what)
+        live, merged = separable(changes, found) if mode == "live" else ((), changes)
+        return cls(what, weights, merge(found, merged, what), live)
 
     def sizes(self, **given: int | None) -> Sizes:
         """The sizes of the network: given, shown by the weights, or published."""
@@ -66,4 +73,15 @@ class Generator:
             assign_weights(model, self.found, str(self.weights), DTYPES.get(dtype, automatic))
         elif self.weights or dtype != "auto":
             model.to(DTYPES.get(dtype, automatic))
-        attach(model, self.live, str(self.lora))
+        attach(model, self.live)
+
+
+def lora_strengths(lora: LoRA | None, what: str) -> dict[str, float]:
+    """The strength of each LoRA. Raises ``UserError`` for one that is not finite."""
+    files = [lora] if isinstance(lora, str) else lora or []
+    strengths = files if isinstance(files, dict) else dict.fromkeys(files, 1.0)
+    if odd := [f"{file}: {strength}" for file, strength in strengths.items() if not math.isfinite(strength)]:
+        raise UserError(
+            f"{what}: the strength of the LoRA {odd[0]} is not a finite number; 1 adds it as it was trained."
+        )
+    return strengths

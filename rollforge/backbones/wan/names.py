@@ -37,15 +37,36 @@ INSIDE = {  # the same within a block
     },
 }
 FROM_OUTSIDE, FROM_INSIDE = ({theirs: ours for ours, theirs in table.items()} for table in (OUTSIDE, INSIDE))
+FLAT_OUTSIDE, FLAT_INSIDE = (
+    {name.replace(".", "_"): name for name in (*table.keys(), *table.values(), *more)}
+    for table, more in ((OUTSIDE, ("patch_embedding", "head", "img_emb.proj.1", "img_emb.proj.3")),
+                        (INSIDE, ("cross_attn.k_img", "cross_attn.v_img")))
+)  # fmt: skip
+"""Modules by their names with underscores for dots, as kohya's programs write them."""
 
 WRAPPED = re.compile(r"\b(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
-PREFIX = re.compile(r"^(?:(?:base_model|model|module|generator|diffusion_model|transformer)\.)+")
+PREFIX = re.compile(r"^(?:(?:base_model|model|module|generator|diffusion_model|transformer|pipe|dit)\.)+")
+UNDERSCORED = re.compile(r"^(?:lora_unet|lora_transformer|lycoris)_(?:transformer_)?([^.]+)(\..+)$")
 BLOCK = re.compile(r"^(blocks\.\d+\.)(.+)$")
 
 
 def unwrapped(name: str) -> str:
     """A name without what FSDP, torch.compile, PEFT and training code have put around it."""
     return PREFIX.sub("", WRAPPED.sub("", name))
+
+
+def spelled_out(name: str) -> str:
+    """A name of kohya's kind (``lora_unet_blocks_0_self_attn_q.alpha``) with the module's dots in place.
+
+    A name of another kind, or of a module that Wan does not have, stays as it is.
+    """
+    found = UNDERSCORED.match(name)
+    if not found:
+        return name
+    module, rest = found.groups()
+    block = re.fullmatch(r"blocks_(\d+)_(.+)", module)
+    dotted = FLAT_INSIDE.get(block[2]) if block else FLAT_OUTSIDE.get(module)
+    return name if dotted is None else (f"blocks.{block[1]}." if block else "") + dotted + rest
 
 
 def layout_of(names: Iterable[str]) -> Layout:

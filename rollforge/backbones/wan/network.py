@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rollforge.backbones.base import Backbone, Condition
-from rollforge.backbones.wan.generator import DType, Generator, LoRAMode
+from rollforge.backbones.wan.generator import DType, Generator, LoRA, LoRAMode
 from rollforge.backbones.wan.sizes import EvenWidth, Frames, Grid, Layers, Rate, Sizes, Width
 from rollforge.devices import sent
 from rollforge.memory.attention import attention
@@ -130,13 +130,16 @@ class Wan(Backbone):
         window: latent frames seen in training, the current block included.
         horizon: latent frames the model was trained to roll.
         fps: latent frames per second.
-        weights: a .safetensors or .pt file, a folder of either published layout, or a hub id such as
-            Wan-AI/Wan2.1-T2V-1.3B; ``random`` for random weights on purpose; unset for random ones, to be trained.
+        weights: a .safetensors or .pt file, a folder of either published layout, a ``last.ckpt`` of fit, or a hub name
+            such as ``gdhe17/Self-Forcing:checkpoints/self_forcing_dmd.pt``; ``random`` for random weights on purpose;
+            unset for random ones, to be trained.
         ema: of a file with both, whether to take the averaged weights or the trained ones; unset takes the averaged
             ones where there are any.
-        lora: a LoRA file for these weights, such as LongLive's.
-        lora_alpha: its alpha, where the file does not say; its rank unless given, as in LongLive.
-        lora_mode: ``merge`` adds it to the weights, ``live`` keeps it beside them as modules of its own.
+        lora: a LoRA for these weights: a file, a folder of PEFT or diffusers, or a hub name; a list of them, or a
+            mapping from each to its strength (1 unless given).
+        lora_alpha: its alpha, in place of the one that the file, its header or its config says; else its rank.
+        lora_mode: ``merge`` adds it to the weights. ``live`` keeps its pairs of matrices beside the weights, as modules
+            of their own; what else is in it is merged.
         dtype: bf16, fp16 or fp32; ``auto`` is bf16 where there is a CUDA device that has it, else fp32. Unset
             weights start in fp32.
     """
@@ -163,7 +166,7 @@ class Wan(Backbone):
         fps: Rate = 4.0,
         weights: UserPath | None = None,
         ema: bool | None = None,
-        lora: UserPath | None = None,
+        lora: LoRA | None = None,
         lora_alpha: Positive | None = None,
         lora_mode: LoRAMode = "merge",
         dtype: DType = "auto",

@@ -324,35 +324,74 @@ def test_shards_that_are_not_whole(tmp_path: Path, weights: State, harm: str, sa
 
 # the hub
 
+SELF_FORCING = "gdhe17/Self-Forcing:checkpoints/self_forcing_dmd.pt"
 
-def test_a_hub_that_cannot_be_reached_says_what_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.mark.parametrize(
+    ("named", "command"),
+    [
+        ("Wan-AI/Wan2.1-T2V-1.3B", "hf download Wan-AI/Wan2.1-T2V-1.3B --include 'transformer/*' 'diffusion_pytorch"),
+        (SELF_FORCING, "`hf download gdhe17/Self-Forcing checkpoints/self_forcing_dmd.pt`"),
+    ],
+)
+def test_a_hub_that_cannot_be_reached_says_what_to_download(
+    named: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unreachable(*_: Any, **__: Any) -> str:
         raise OSError("no route to host.\nat all")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
-    told = refused("Wan-AI/Wan2.1-T2V-1.3B", "no route to host", "https://huggingface.co/Wan-AI/Wan2.1-T2V-1.3B")
-    assert "transformer/ or diffusion_pytorch_model*" in told
-    assert "name that folder" in told
+    refused(named, "(no route to host)", command, f"https://huggingface.co/{named.partition(':')[0]}", "name the file")
 
 
-def test_a_hub_id_is_downloaded_without_its_text_encoder(
-    tmp_path: Path, weights: State, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("named", "wanted"),
+    [
+        ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", ["diffusion_pytorch_model*", "transformer/*"]),
+        ("me/models:wan/causal", ["wan/causal/diffusion_pytorch_model*", "wan/causal/transformer/*"]),
+        ("me/models:wan/causal/self-forcing.pt", ["wan/causal/self-forcing.pt"]),
+    ],
+)
+def test_a_hub_name_downloads_the_transformer_alone(
+    tmp_path: Path, weights: State, monkeypatch: pytest.MonkeyPatch, named: str, wanted: list[str]
 ) -> None:
     asked: list[Any] = []
 
     def download(repository: str, allow_patterns: list[str]) -> str:
         asked.append((repository, sorted(allow_patterns)))
-        return str(sharded(tmp_path / "transformer", diffusers(weights)).parents[1])
+        folder = tmp_path / named.partition(":")[2]
+        if named.endswith(".pt"):
+            folder.parent.mkdir(parents=True)
+            family(folder, weights)
+        else:
+            sharded(folder / "transformer", diffusers(weights))
+        return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    model = Wan(weights="Wan-AI/Wan2.1-T2V-1.3B-Diffusers", dtype="fp32", **UNSEEN)
+    model = Wan(weights=named, dtype="fp32", **UNSEEN)
     assert torch.equal(model.state_dict()[Q], weights[Q])
-    assert asked == [("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", ["diffusion_pytorch_model*", "transformer/*"])]
+    assert asked == [(named.partition(":")[0], wanted)]
+
+
+def test_a_local_file_goes_before_the_hub(tmp_path: Path, weights: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / SELF_FORCING).parent.mkdir(parents=True)
+    family(tmp_path / SELF_FORCING, weights)
+    assert torch.equal(Wan(weights=SELF_FORCING, dtype="fp32", **UNSEEN).state_dict()[Q], weights[Q])
 
 
 def test_a_hub_repository_without_a_transformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
-    refused("some/thing", "the hub did not give a transformer (it holds no such files)")
+    with pytest.raises(UserError, match="holds no weights of a Wan transformer"):
+        Wan(weights="some/thing", **UNSEEN)
+    with pytest.raises(UserError, match=r"https://huggingface.co/some/thing has no a/b.pt"):
+        Wan(weights="some/thing:a/b.pt", **UNSEEN)
+
+
+@pytest.mark.parametrize("named", ["some/thing:../b.pt", "some/thing:/etc/b.pt", "some/thing:a\\b.pt", "x:a/b.pt"])
+def test_a_hub_name_stays_in_its_repository(named: str) -> None:
+    with pytest.raises(UserError, match="there is no weights file or folder"):
+        Wan(weights=named, **UNSEEN)
 
 
 def test_random_weights_never_stand_in(tmp_path: Path) -> None:
