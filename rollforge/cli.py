@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from rollforge import __version__
 from rollforge.commands.arguments import Arguments
 from rollforge.errors import UserError, nearest
+from rollforge.streams import tolerant
 
+INTERRUPTED = 128 + signal.SIGINT
 Command = Callable[[list[str]], int | None]
 
 
@@ -86,8 +89,17 @@ COMMANDS: dict[str, tuple[Command, str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; a mistake of the user's ends in one sentence and exit code 2, an interrupt in 130."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Runs one command: those of the process unless given. Errors of the user exit with 2, an interrupt with 130."""
+    if arguments is None:
+        with tolerant():
+            code = _run(sys.argv[1:])
+            if code == INTERRUPTED:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends the process without a traceback
+            return code
+    return _run(list(arguments))
+
+
+def _run(given: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         return _dispatch(given) or 0
@@ -96,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("rollforge: interrupted.\n")
-        return 130
+        return INTERRUPTED
 
 
 def _dispatch(given: list[str]) -> int | None:

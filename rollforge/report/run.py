@@ -22,6 +22,8 @@ from rollforge.safe_files import MANIFEST, bare_name, leads_out, parse_json, rea
 from rollforge.snapshots.identity import changes
 
 Entry = dict[str, Any]
+ONCE = ("config", "overwrite", "resume", "force", "weights_only", "verbose", "return_predictions")
+"""Keys that are about one run, or known to one command only: a saved config leaves them out."""
 
 
 @dataclass
@@ -51,9 +53,10 @@ class RunFolder:
         return sha256(text.encode()).hexdigest()[:16]
 
     def create(self) -> None:
-        """Makes the folder and puts the resolved config into it."""
+        """Makes the folder and puts the resolved config into it, for any command to take."""
         self._make()
-        write(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        kept = {key: value for key, value in self.config.items() if key not in ONCE}
+        write(self.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
 
     def lock(self) -> FileLock:
         """Keeps other runs out of the folder as long as this process lives and holds the answer. For rank 0."""

@@ -1,0 +1,66 @@
+"""Standard output that is closed, full or read by nobody, and the config that a run saves for the next command."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rollforge.cli import main
+from rollforge.streams import Tolerant
+
+HELP = f"{sys.executable} -m rollforge --help"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        (f"{HELP} | head -1 > /dev/null; exit ${{PIPESTATUS[0]}}", 0, ""),
+        (f"{HELP} >&-", 0, ""),
+        (f"{HELP} > /dev/full", 2, "Standard output cannot be written (No space left on device)"),
+        (f"{sys.executable} -m rollforge nope 2>&-", 2, ""),
+        (f"{sys.executable} -m rollforge nope > /dev/null 2> /dev/full", 2, ""),
+    ],
+)
+def test_closed_or_full_output_ends_without_a_traceback(line: str, code: int, said: str) -> None:
+    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == code
+    assert "Traceback" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+    assert said in ended.stderr
+    assert len(ended.stderr.splitlines()) == bool(said)
+
+
+def test_text_after_the_reader_has_gone_is_dropped() -> None:
+    reader, writer = os.pipe()
+    stream = Tolerant(io.TextIOWrapper(os.fdopen(writer, "wb")))
+    os.close(reader)
+    for _ in range(3):
+        assert stream.write("a frame\n") == 8
+        stream.flush()
+    assert stream.error is not None
+    assert stream.error.errno == errno.EPIPE
+    stream.stream.close()  # raises if anything were still to be written
+
+
+def test_saved_config_is_accepted_by_every_command_and_starts_nothing_again(tiny: Any, tmp_path: Path) -> None:
+    assert tiny.run("predict", "--overwrite", "true", "--resume", "--force", "--snapshots.latents", "true") == 0
+    saved = tiny.out / "config.yaml"
+    assert {"overwrite", "resume", "force", "config"}.isdisjoint(yaml.safe_load(saved.read_text()))
+    video = tiny.videos()[0].removesuffix(".mp4")
+    to = ["--config", str(saved), "--output_dir"]
+    training = ["--model.objective", "DiffusionForcing", "--data.clips", "WorldClips", "--data.clips.frames", "6"]
+    assert main(["test", *to, str(tmp_path / "measured")]) == 0
+    assert main(["decode", str(tiny.out / "latents" / video), "--config", str(saved), "--device", "cpu"]) == 0
+    assert main(["doctor", "--config", str(saved), "--probe_seconds", "0.1"]) == 0
+    fitted = ["--data.batch_size", "1", "--trainer.max_steps", "1"]
+    assert main(["fit", *to, str(tmp_path / "fitted"), *training, *fitted]) == 0
+    saved = tmp_path / "fitted" / "config.yaml"
+    assert main(["predict", "--config", str(saved), "--output_dir", str(tmp_path / "rolled")]) == 0
