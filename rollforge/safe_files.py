@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -126,10 +126,12 @@ def listed(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
     Raises:
         UserError: for a link to a file outside the folder, and a folder that cannot be read.
     """
-    try:
-        return list(_inside(folder, suffixes, what))
-    except OSError as error:
-        raise UserError(f"The folder {folder} cannot be read ({error.strerror}).") from error
+    return _chosen(folder, "*", suffixes, what)
+
+
+def listed_below(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
+    """The same of a folder and of the folders in it, but those that are hidden."""
+    return _chosen(folder, "**/*", suffixes, what)
 
 
 def natural(file: Path) -> tuple[list[str | int], str]:
@@ -186,10 +188,17 @@ def check_size(path: Path | str, width: int, height: int) -> None:
         )
 
 
-def _inside(folder: Path, suffixes: tuple[str, ...], what: str) -> Iterator[Path]:
-    for file in sorted(folder.iterdir(), key=natural):
-        if file.suffix.lower() in suffixes and not hidden(file) and _usable(file, folder, what):
-            yield file
+def _chosen(folder: Path, pattern: str, suffixes: tuple[str, ...], what: str) -> list[Path]:
+    def order(file: Path) -> list[Any]:
+        return [natural(Path(part)) for part in file.relative_to(folder).parts]
+
+    try:
+        next(folder.iterdir(), None)  # glob passes over a folder that cannot be read
+        found = [file for file in folder.glob(pattern) if file.suffix.lower() in suffixes]
+        shown = [file for file in found if not any(hidden(Path(part)) for part in file.relative_to(folder).parts)]
+        return [file for file in sorted(shown, key=order) if _usable(file, folder, what)]
+    except OSError as error:
+        raise UserError(f"The folder {folder} cannot be read ({error.strerror}).") from error
 
 
 def _usable(file: Path, folder: Path, what: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +12,11 @@ from torch.utils.data import Dataset
 
 from rollforge.errors import UserError
 from rollforge.ranges import Checked, Count, CountFromZero, Range, Share, UserPath
-from rollforge.safe_files import read_text
+from rollforge.safe_files import caption, listed_below
+from rollforge.video import SUFFIXES
 
-CAPTION = 1_000_000  # bytes
+log = logging.getLogger(__name__)
+
 Frames = Annotated[int, Range(1, 100_000)]  # a clip is held in memory
 Pixels = Annotated[int, Range(1, 16_384)]
 Clip = dict[str, Any]  # "video": uint8 [T, H, W, 3], "caption": str
@@ -61,41 +64,72 @@ class WorldClips(Checked, Dataset[Clip]):
 class VideoClips(Checked, Dataset[Clip]):
     """Clips cut from a folder of videos; the caption of ``name.mp4`` is the text in ``name.txt``.
 
+    A video that cannot be read is named in a warning and left out. Where that shows only once a clip of it is asked
+    for, the next clip takes its place.
+
     Args:
-        folder: where the videos are.
+        folder: where the videos are, at any depth.
         frames: pixel frames in a clip.
         size: height and width in pixels; frames are resized to cover it and cropped at the centre.
         stride: takes every n-th frame.
+
+    Raises:
+        UserError: where there is no folder, or no clip in it.
     """
 
-    SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+    SUFFIXES = SUFFIXES
 
     def __init__(self, folder: UserPath, frames: Frames, size: tuple[Pixels, Pixels], stride: Count = 1) -> None:
-        from rollforge.video.reader import probe
-
         root = Path(folder)
         if not root.is_dir():
             raise UserError(f"VideoClips: there is no folder {folder}.")
-        files = sorted(file for file in root.rglob("*") if file.suffix.lower() in self.SUFFIXES)
+        files = listed_below(root, SUFFIXES, "video")
         span = (frames - 1) * stride + 1
-        self.frames, self.size, self.stride = frames, size, stride
-        self.starts = [(file, start) for file in files for start in range(0, probe(file).frames - span + 1, span)]
+        self.folder, self.frames, self.size, self.stride = root, frames, size, stride
+        self.unreadable: dict[Path, str] = {}  # a sentence for each
+        self.starts = [(file, start) for file in files for start in range(0, self._length(file) - span + 1, span)]
         if not self.starts:
             raise UserError(
-                f"VideoClips: {folder} holds no clip of {span} frames in {len(files)} videos "
-                f"(looked for {', '.join(self.SUFFIXES)})."
+                f"VideoClips: {folder} holds no clip of {span} frames in {len(files)} videos, of which "
+                f"{len(self.unreadable)} cannot be read (looked for {', '.join(SUFFIXES)})."
             )
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def __getitem__(self, index: int) -> Clip:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        for number in range(
+            index, index + len(self)
+        ):  # depends on the files alone, so that a resumed fit sees the same
+            file, start = self.starts[number % len(self)]
+            try:
+                return self._clip(file, start)
+            except UserError as error:
+                self._warn(file, error)
+        raise UserError(f"VideoClips: not one clip in {self.folder} can be read, as the warnings say.")
+
+    def _clip(self, file: Path, start: int) -> Clip:
         from rollforge.video.reader import read_clip
 
-        file, start = self.starts[index]
-        video = torch.from_numpy(cover(read_clip(file, start, self.frames, self.stride), self.size))
-        text = file.with_suffix(".txt")
-        return {"video": video, "caption": read_text(text, CAPTION, "caption").strip() if text.is_file() else ""}
+        video = cover(read_clip(file, start, self.frames, self.stride), self.size)
+        return {"video": torch.from_numpy(video), "caption": caption(file, self.folder)}
+
+    def _length(self, file: Path) -> int:
+        """Frames of a video; 0 where it cannot be read."""
+        from rollforge.video.reader import probe
+
+        try:
+            return probe(file).frames
+        except UserError as error:
+            self._warn(file, error)
+            return 0
+
+    def _warn(self, file: Path, error: UserError) -> None:
+        if file not in self.unreadable:
+            log.warning("%s It is left out of the training clips.", error)
+        self.unreadable[file] = str(error)
 
 
 def cover(video: np.ndarray, size: tuple[int, int]) -> np.ndarray:

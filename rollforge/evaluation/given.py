@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +15,11 @@ from rollforge.evaluation.measured import Measured
 from rollforge.evaluation.reading import measure_file
 from rollforge.evaluation.ruler import Ruler
 from rollforge.metrics.base import Metric
-from rollforge.safe_files import bare_name, listed, read_text
+from rollforge.safe_files import MANIFEST, bare_name, caption, listed, parse_json, read_text
+from rollforge.video import SUFFIXES
 from rollforge.video.sheet import ContactSheet
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 OURS = (".partial", ".beside")  # half a video, and two in one picture: no videos to measure
-PROMPT, MANIFEST = 1_000_000, 50_000_000  # bytes
 
 
 @dataclass
@@ -55,6 +54,7 @@ class Given:
         if not self.files:
             raise UserError(f"{self.folder} holds no video; looked for {', '.join(SUFFIXES)}.")
         self.known = self._manifest()
+        self.names = result_names(self.files)
 
     def score(
         self,
@@ -72,7 +72,7 @@ class Given:
             raise UserError(f"The curves would lie among the videos in {out}; choose another --output_dir.")
         measured = []
         for sample, file in enumerate(self.files):
-            known, curves = self.known.get(file.name, {}), out / f"{self._name(file)}.curves.csv"
+            known, curves = self.known.get(file.name, {}), out / f"{self.names[file]}.curves.csv"
             try:
                 entry, sheet = measure_file(file, self.prompt(file), metrics, curves, self.size, obey)
             except UserError as error:
@@ -95,21 +95,31 @@ class Given:
         """What a video shows."""
         if file.name in self.known:
             return str(self.known[file.name]["prompt"])
-        text = file.with_suffix(".txt")
-        told = read_text(text, PROMPT, "prompt").strip() if text.is_file() else ""
-        return told or file.stem
-
-    def _name(self, file: Path) -> str:
-        """Of the files of a video: its own without suffix, unless another video has the same."""
-        count = Counter(each.stem for each in self.files)
-        return file.stem if count[file.stem] == 1 else file.name.replace(".", "-")
+        return caption(file, self.folder) or file.stem
 
     def _manifest(self) -> Mapping[str, Mapping[str, Any]]:
         file = self.folder / "manifest.json"
         if not file.exists():
             return {}
         try:
-            videos = json.loads(read_text(file, MANIFEST, "manifest"))["videos"]
+            videos = parse_json(read_text(file, MANIFEST, "manifest"))["videos"]
             return {bare_name(video["file"], self.folder): video for video in videos if video["prompt"]}
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{file} is damaged ({error}); mend it, or move it away.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file} is damaged ({error}); fix it, or move it away.") from error
+
+
+def result_names(files: Sequence[Path]) -> dict[Path, str]:
+    """What the results of each video are called, no two alike: its name without the suffix, or with it where another
+    video has the same, whether in capitals or not."""
+    count = Counter(file.stem.casefold() for file in files)
+    names: dict[Path, str] = {}
+    taken = set(count)
+    for file in files:
+        name = file.stem
+        if count[name.casefold()] > 1:
+            full = file.name.replace(".", "-")
+            numbered = (f"{full}-{n}" for n in itertools.count(2))
+            name = next(each for each in itertools.chain([full], numbered) if each.casefold() not in taken)
+            taken.add(name.casefold())
+        names[file] = name
+    return names

@@ -64,8 +64,9 @@ def _together(figures: Sequence[Mapping[str, Mapping[str, float | None]]]) -> Fi
     gathered: dict[str, dict[str, list[float]]] = {}
     for one in figures:
         for curve, own in one.items():
+            numbers = gathered.setdefault(curve, {})
             for name, value in own.items():
-                gathered.setdefault(curve, {}).setdefault(name, []).append(NAN if value is None else value)
+                numbers.setdefault(name, []).append(NAN if value is None else value)
     return {curve: {name: _mean(values) for name, values in own.items()} for curve, own in gathered.items()}
 
 

@@ -47,5 +47,6 @@ def over_prompts(
     found: dict[str, dict[str, Interval]] = {}
     for name in names:
         own = [summary[name] for summary in summaries if name in summary]
-        found[name] = {figure: interval([one.get(figure, NAN) for one in own], level) for figure in own[0]}
+        figures = dict.fromkeys(figure for one in own for figure in one)
+        found[name] = {figure: interval([one.get(figure, NAN) for one in own], level) for figure in figures}
     return found

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tracemalloc
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -105,10 +108,66 @@ def test_each_video_has_its_own_rate(tmp_path: Path) -> None:
 
 
 def test_videos_of_one_name_keep_their_curves_apart(folder: Folder, tmp_path: Path) -> None:
+    """Even where the name with the suffix is that of a third video."""
     there = folder(one=ramp(3))
-    (there / "one.mov").write_bytes((there / "one.mp4").read_bytes())
-    Given(there).score([Brightness()], tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"one-mov.curves.csv", "one-mp4.curves.csv"}
+    for name in ("one.mov", "ONE.mp4", "one-mp4.mp4"):
+        (there / name).write_bytes((there / "one.mp4").read_bytes())
+    evaluation = Given(there).score([Brightness()], tmp_path / "out")
+    names = [str(video["curves"]).removesuffix(".curves.csv") for video in evaluation.document()["videos"]]
+    assert len({name.casefold() for name in names}) == 4
+    assert {"one-mov", "one-mp4"} < set(names)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.curves.csv" for name in names}
+
+
+def test_videos_of_different_lengths_are_measured_together(folder: Folder, tmp_path: Path) -> None:
+    """One ends before the horizon, one has a single frame, one reaches five horizons."""
+    there, out = folder(short=ramp(4), one=ramp(1), long=ramp(41)), tmp_path / "out"
+    line = ["test", "--data.videos", str(there), "--horizon_seconds", "1", "--output_dir", str(out)]
+    assert main(line) == 0
+    videos = {video["file"]: video for video in json.loads((out / "metrics.json").read_text())["videos"]}
+    assert {name: list(video["marks"]) for name, video in videos.items()} == {
+        "long.mp4": ["1", "5"],
+        "one.mp4": [],
+        "short.mp4": [],
+    }
+
+
+def test_a_video_of_uneven_rate_is_measured_by_its_times(tmp_path: Path) -> None:
+    """Sixteen frames a second for a second, then four: what is shown at each moment, to the true length."""
+    times = [n / 16 for n in range(16)] + [1 + n / 4 for n in range(8)]
+    there = tmp_path / "given"
+    there.mkdir()
+    with av.open(there / "a.mp4", "w") as container:
+        stream: Any = container.add_stream("libx264", rate=16, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 16000)
+        for time in times:  # the grey value tells the time
+            picture = av.VideoFrame.from_ndarray(np.full((32, 32, 3), round(20 + 60 * time), np.uint8), "rgb24")
+            picture.pts, picture.time_base = round(16000 * time), Fraction(1, 16000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    evaluation = Given(there).score([Brightness()], tmp_path / "out")
+    (video,) = evaluation.document()["videos"]
+    assert video["fps"] == pytest.approx(23 / 2.75)
+    found = read_curves(tmp_path / "out" / "a.curves.csv")
+    assert len(found["seconds"]) == 24
+    assert found["seconds"][-1] == pytest.approx(2.75, abs=1e-3)
+    off = (found["brightness"] - 20) / 60 - found["seconds"]
+    assert np.abs(off).max() < 0.25  # the longest time that a frame is shown
+
+
+def test_files_that_are_no_videos_are_left_out(folder: Folder, tmp_path: Path) -> None:
+    there = folder(**{"10": ramp(3), "9": ramp(3)})
+    (there / "._9.mp4").write_bytes(b"\x00\x05\x16\x07" + bytes(100))
+    (there / "folder.mp4").mkdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(there / "pipe.mp4")
+        os.mkfifo(there / "9.txt")
+    evaluation = Given(there).score([Brightness()], tmp_path / "out")
+    assert [(video["file"], video["prompt"]) for video in evaluation.document()["videos"]] == [
+        ("9.mp4", "9"),
+        ("10.mp4", "10"),
+    ]
 
 
 def test_a_metric_that_raises_is_put_out_and_the_others_go_on(folder: Folder, tmp_path: Path) -> None:
