@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -17,9 +17,10 @@ from rollforge.backbones.base import Backbone, Condition, VideoCodec
 from rollforge.backbones.pocket.codec import PocketCodec
 from rollforge.backbones.pocket.network import Pocket
 from rollforge.backbones.wan.network import Wan
-from rollforge.commands.arguments import Arguments
+from rollforge.commands.arguments import Arguments, device, number
 from rollforge.errors import UserError
 from rollforge.policies.base import CachePolicy
+from rollforge.ranges import Range
 from rollforge.registry import registry
 from rollforge.rollout import Rollout
 from rollforge.samplers import Euler, FewStep, Sampler
@@ -55,9 +56,13 @@ def run(arguments: list[str]) -> None:
     parser = Arguments(prog="rollforge bench", description="Time the rollout, block by block.")
     parser.add_argument("--model", choices=MODELS, action="append", help="default: all")
     parser.add_argument("--policy", action="append", help="default: Window and RollingSink")
-    parser.add_argument("--blocks", type=int, default=100, help="blocks to roll (default 100)")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--blocks", type=number(Annotated[int, Range(1, 1_000_000)]), default=100, help="blocks to roll (default 100)"
+    )
+    parser.add_argument(
+        "--threads", type=number(Annotated[int, Range(1, 1024)]), default=None, help="CPU threads (default: torch's)"
+    )
+    parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda")
     chosen = parser.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rollforge.commands.arguments import Arguments
+from rollforge.commands.arguments import Arguments, path
 from rollforge.comparison.vary import CONFIG, Point, points
 from rollforge.errors import UserError
 
@@ -24,7 +24,9 @@ def run(arguments: list[str]) -> int:
         description="Measure a config under several values of its options. Other options go to `rollforge test`.",
         allow_abbrev=False,
     )
-    parser.add_argument("-c", "--config", action="append", default=[], help="the YAML to measure; later ones win")
+    parser.add_argument(
+        "-c", "--config", type=path, action="append", default=[], help="the YAML to measure; later ones win"
+    )
     parser.add_argument(
         "--vary",
         action="append",
@@ -32,7 +34,9 @@ def run(arguments: list[str]) -> int:
         help="OPTION=VALUE,VALUE,... e.g. model.policy=Window,RollingSink; values may be YAML files, `config` varies "
         "whole configs; several --vary make every combination",
     )
-    parser.add_argument("--output_dir", default=None, help="folder of runs and report (default: outputs/<config name>)")
+    parser.add_argument(
+        "--output_dir", type=path, default=None, help="folder of runs and report (default: outputs/<config name>)"
+    )
     chosen, rest = parser.parse_known_args(arguments)
     made = points(chosen.vary)
     if not chosen.config and not any(choice.option == CONFIG for choice in made[0].choices):

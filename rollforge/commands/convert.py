@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,8 +23,9 @@ from rollforge.backbones.wan.names import to_diffusers
 from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.wan.sizes import shown
 from rollforge.backbones.weights import check_fit
-from rollforge.commands.arguments import Arguments
+from rollforge.commands.arguments import Arguments, number, path
 from rollforge.errors import UserError
+from rollforge.ranges import Finite, Positive
 
 WHO = "rollforge convert"
 CHUNK = 1 << 22  # bytes
@@ -34,15 +34,21 @@ CHUNK = 1 << 22  # bytes
 def run(arguments: list[str]) -> None:
     """Converts one checkpoint."""
     parser = Arguments(prog=WHO, description="Write published weights of a Wan transformer as one safetensors file.")
-    parser.add_argument("source", help="a .pt or .safetensors file, a folder, or a hub name")
-    parser.add_argument("destination", type=Path, help="the .safetensors file to write")
+    parser.add_argument("source", type=path, help="a .pt or .safetensors file, a folder, or a hub name")
+    parser.add_argument("destination", type=lambda text: Path(path(text)), help="the .safetensors file to write")
     parser.add_argument("--ema", choices=["true", "false"], help="averaged or trained weights, where there are both")
     parser.add_argument("--layout", choices=["wan", "diffusers"], default="wan", help="names to write (default wan)")
     parser.add_argument("--dtype", choices=["keep", *DTYPES], default="keep", help="number format (default keep)")
-    parser.add_argument("--lora", action="append", default=[], help="a LoRA to merge into the weights; may be repeated")
-    parser.add_argument("--lora_alpha", type=number, help="its alpha (default: as it says, else its rank)")
     parser.add_argument(
-        "--lora_strength", type=number, action="append", default=[], help="of each LoRA, in their order (default 1)"
+        "--lora", type=path, action="append", default=[], help="a LoRA to merge into the weights; may be repeated"
+    )
+    parser.add_argument("--lora_alpha", type=number(Positive), help="its alpha (default: as it says, else its rank)")
+    parser.add_argument(
+        "--lora_strength",
+        type=number(Finite),
+        action="append",
+        default=[],
+        help="of each LoRA, in their order (default 1)",
     )
     chosen = parser.parse_args(arguments)
     _check(chosen.destination)
@@ -93,13 +99,6 @@ def _strengths(files: list[str], strengths: list[float]) -> dict[str, float]:
             "LoRA, or none."
         )
     return dict(zip(files, strengths or [1.0] * len(files), strict=True))
-
-
-def number(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
 
 
 def checksums(files: Iterable[Path]) -> str:

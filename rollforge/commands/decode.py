@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rollforge import trust
 from rollforge.backbones.base import VideoCodec
-from rollforge.commands.arguments import Arguments
+from rollforge.backbones.wan.sizes import Rate
+from rollforge.commands.arguments import Arguments, device, number, path
 from rollforge.commands.mistakes import check_files
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.devices import default_device
@@ -35,11 +36,13 @@ def run(arguments: list[str]) -> None:
         "go to the config.",
         allow_abbrev=False,
     )
-    parser.add_argument("latents", help="the folder latents/VIDEO in a run folder")
-    parser.add_argument("--config", required=True, help="the YAML whose model.codec decodes")
-    parser.add_argument("--out", default=None, help="the video (default: RUN/VIDEO.CODEC.mp4)")
-    parser.add_argument("--fps", type=float, default=None, help="pixel frames per second (default: as in the manifest)")
-    parser.add_argument("--device", default=str(default_device()), help="where to decode")
+    parser.add_argument("latents", type=path, help="the folder latents/VIDEO in a run folder")
+    parser.add_argument("--config", type=path, required=True, help="the YAML whose model.codec decodes")
+    parser.add_argument("--out", type=path, default=None, help="the video (default: RUN/VIDEO.CODEC.mp4)")
+    parser.add_argument(
+        "--fps", type=number(Rate), default=None, help="pixel frames per second (default: as in the manifest)"
+    )
+    parser.add_argument("--device", type=device, default=str(default_device()), help="where to decode")
     chosen, rest = parser.parse_known_args(arguments)
     folder = Path(chosen.latents)
     modules, given = trust.take(["--config", chosen.config, *rest])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 
 from rollforge import trust
-from rollforge.commands.arguments import Arguments
+from rollforge.commands.arguments import Arguments, number, path
 from rollforge.commands.lightning import _quiet
 from rollforge.commands.mistakes import check_files
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.doctor.examination import Examination
 from rollforge.doctor.finding import Findings
 from rollforge.errors import UserError
+from rollforge.ranges import NonNegative
 from rollforge.registry import registry
 
 PROBE = 10.0  # seconds
@@ -24,8 +25,10 @@ def run(arguments: list[str]) -> int:
         description="Check machine, files and config. Takes what `rollforge predict` takes.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="append", default=[], help="the YAML to check")
-    parser.add_argument("--probe_seconds", type=float, default=PROBE, help="how long to roll to tell the wall time")
+    parser.add_argument("--config", type=path, action="append", default=[], help="the YAML to check")
+    parser.add_argument(
+        "--probe_seconds", type=number(NonNegative), default=PROBE, help="how long to roll to tell the wall time"
+    )
     chosen, rest = parser.parse_known_args(arguments)
     if not chosen.config:
         raise UserError("doctor needs a config; give --config FILE, as to predict.")

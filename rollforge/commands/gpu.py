@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TextIO
 
 from rollforge import __version__
-from rollforge.commands.arguments import Arguments
+from rollforge.commands.arguments import Arguments, number, path
 from rollforge.files import make_folder, write_json
 from rollforge.gpu.report import Row, table
 from rollforge.gpu.stages import STAGES, run_stages
+from rollforge.ranges import Positive
 
 SECONDS = 470
 
@@ -26,11 +27,15 @@ def run(arguments: list[str]) -> int:
         "safetensors, lightning and pluggy; what else is missing is skipped and named.",
         allow_abbrev=False,
     )
-    parser.add_argument("--output_dir", default="outputs/gpu", help="folder of gpu.json (default: outputs/gpu)")
+    parser.add_argument(
+        "--output_dir", type=path, default="outputs/gpu", help="folder of gpu.json (default: outputs/gpu)"
+    )
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: cuda where it is")
     parser.add_argument("--toy", action="store_true", help="measure speed at toy size too: to see that it runs")
     parser.add_argument("--only", nargs="+", choices=[stage.name for stage in STAGES], help="stages (default: all)")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"limit for all stages (default: {SECONDS})")
+    parser.add_argument(
+        "--seconds", type=number(Positive), default=SECONDS, help=f"limit for all stages (default: {SECONDS})"
+    )
     chosen = parser.parse_args(arguments)
     device = _device(chosen.device)
     full = device == "cuda" and not chosen.toy

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from rollforge.commands.arguments import Arguments
+from rollforge.commands.arguments import Arguments, number, path
 from rollforge.construction import explained
 from rollforge.errors import UserError, nearest
 from rollforge.evaluation.evaluation import Evaluation
@@ -16,6 +16,7 @@ from rollforge.evaluation.given import Given
 from rollforge.files import make_folder, write_json
 from rollforge.metrics.base import Metric
 from rollforge.metrics.suite import DriftSuite
+from rollforge.ranges import Positive
 from rollforge.registry import registry
 from rollforge.video.sheet import ContactSheet
 
@@ -35,10 +36,12 @@ def run(arguments: list[str]) -> int:
         description="Measure the videos of a folder. With --config, metrics and horizon are those of the config.",
         allow_abbrev=False,
     )
-    parser.add_argument(OPTION, dest="videos", required=True, help="folder of videos")
+    parser.add_argument(OPTION, dest="videos", type=path, required=True, help="folder of videos")
     parser.add_argument("--metrics", action="append", help="a metric by name, may be repeated (default: DriftSuite)")
-    parser.add_argument("--horizon_seconds", type=float, default=5.0, help="of clips, and of windows at marks")
-    parser.add_argument("--output_dir", default=None, help="default: outputs/<folder>-measured")
+    parser.add_argument(
+        "--horizon_seconds", type=number(Positive), default=5.0, help="of clips, and of windows at marks"
+    )
+    parser.add_argument("--output_dir", type=path, default=None, help="default: outputs/<folder>-measured")
     chosen = parser.parse_args(arguments)
     registry().load()
     metrics = [_metric(name) for name in chosen.metrics or ["DriftSuite"]]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +90,9 @@ def points(varied: Sequence[str]) -> list[Point]:
     options = [choices[0].option for choices in axes]
     if twice := next((option for n, option in enumerate(options) if option in options[:n]), None):
         raise UserError(f"--vary names {twice} twice; put all of its values into one --vary.")
-    made = [Point(choices) for choices in product(*axes)]
-    if len(made) > MOST:
-        raise UserError(f"--vary makes {len(made)} points; expected at most {MOST}, so leave values out.")
-    return made
+    if (count := prod(map(len, axes))) > MOST:
+        raise UserError(f"--vary makes {count} points; expected at most {MOST}, so leave values out.")
+    return [Point(choices) for choices in product(*axes)]
 
 
 def axis(text: str) -> list[Choice]:
@@ -104,6 +105,7 @@ def axis(text: str) -> list[Choice]:
     if len(given) == 1 and given[0].startswith("["):
         told = _yaml(given[0], text)
         given = [each if isinstance(each, str) else json.dumps(each) for each in told]
+    given = [os.path.expanduser(each) if each.startswith("~/") else each for each in given]
     labels = [_label(value) for value in given]
     if len(set(labels)) < len(labels):
         labels = given

@@ -13,7 +13,10 @@ import pytest
 import yaml
 
 from rollforge import trust
+from rollforge.cli import main
+from rollforge.commands.arguments import path
 from rollforge.commands.parsed import ParsedCLI
+from rollforge.comparison.vary import axis
 from rollforge.doctor.parts import build
 from rollforge.errors import UserError
 from rollforge.registry import registry
@@ -127,3 +130,30 @@ def test_constructor_error_of_an_optional_part_reaches_the_user(name: str, confi
     with pytest.raises(UserError) as error:
         build(name, config)
     assert str(error.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("bench --blocks 0", "--blocks: must be a whole number from 1 to 1,000,000, not '0'"),
+        ("bench --device nowhere", "--device: 'nowhere' is not a device of this machine"),
+        ("doctor --probe_seconds -1", "--probe_seconds: must be a number of 0 or more, not '-1'"),
+        ("decode latents --config x.yaml --fps inf", "--fps: must be a number from 0.01 to 1,000, not 'inf'"),
+        ("convert a b --lora_alpha 0", "--lora_alpha: must be a number above 0, not '0'"),
+        ("test --data.videos here --horizon_seconds nan", "--horizon_seconds: must be a number above 0, not 'nan'"),
+        ("compare --config a.yaml --vary x=1,2 --vary y=a,b", None),
+    ],
+)
+def test_option_out_of_range_is_named(line: str, sentence: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert (sentence or "a.yaml") in said
+
+
+def test_home_folder_in_options_of_every_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.yaml").write_text("")
+    assert [choice.value for choice in axis("config=~/a.yaml")] == [str(tmp_path / "a.yaml")]
+    assert path("~/runs") == str(tmp_path / "runs")
+    assert path("runs/~") == "runs/~"

@@ -16,10 +16,11 @@ from rollforge.backbones.wan.sizes import Sizes
 from rollforge.backbones.weights import assign_weights, named
 from rollforge.devices import default_device, working_dtype
 from rollforge.errors import UserError
+from rollforge.ranges import Finite, UserPath
 
 DType = Literal["auto", "bf16", "fp16", "fp32"]
 LoRAMode = Literal["merge", "live"]
-LoRA = str | list[str] | dict[str, float]
+LoRA = UserPath | list[UserPath] | dict[UserPath, Finite]
 """One LoRA, several, or several with a strength for each."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
