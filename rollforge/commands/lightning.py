@@ -172,6 +172,7 @@ class RollforgeCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Says what there is to look at, and what to try next."""
+        self.code = 1 if self.datamodule.unreadable else 0
         outputs = self.ranks.gather(self.model.output)
         if outputs is None:
             return
@@ -191,6 +192,7 @@ class RollforgeCLI(LightningCLI):
 
     def after_test(self) -> None:
         """Writes and prints the figures."""
+        self.code = 1 if self.datamodule.unreadable else 0
         outputs = self.ranks.gather(self.model.output)
         if outputs is None:
             return

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -13,6 +16,8 @@ from rollforge.data.requests import Prompt, Request, Shot, read_prompts
 from rollforge.data.shares import Onwards, Share, batches
 from rollforge.errors import UserError
 from rollforge.ranges import Count, Positive, Range, UserPath, checked
+
+log = logging.getLogger(__name__)
 
 
 @checked
@@ -54,6 +59,8 @@ class RolloutData(LightningDataModule):
         self.prompts, self.seconds, self.seed, self.rollout_batch = prompts, seconds, seed, rollout_batch
         self.opening, self.opening_seconds = opening, opening_seconds
         self.videos, self.clips, self.batch_size, self.workers = videos, clips, batch_size, workers
+        self.unreadable: dict[Path, str] = {}  # openings, and what is wrong with each
+        self._openings_read: set[Path] = set()
 
     def requests(self, fps: float, pictures: int = 1) -> list[Request]:
         """One request for each prompt, at ``fps`` latent frames per second.
@@ -72,6 +79,27 @@ class RolloutData(LightningDataModule):
             )
             for n, (shots, path) in enumerate(zip(videos, openings, strict=True))
         ]
+
+    def readable(self, requests: list[Request], read: Callable[[Request, Path], object]) -> list[Request]:
+        """Requests without those whose opening ``read`` cannot read; each such file is named once in a warning.
+
+        Raises:
+            UserError: where not one of several is left; for a single opening, what is wrong with it.
+        """
+        for request in requests:
+            if request.opening and request.opening not in self._openings_read:
+                self._openings_read.add(request.opening)
+                try:
+                    read(request, request.opening)
+                except UserError as error:
+                    self.unreadable[request.opening] = str(error)
+                    log.warning("%s The video that it opens is left out.", error)
+        left = [request for request in requests if request.opening not in self.unreadable]
+        if requests and not left:
+            first = next(iter(self.unreadable.values()))
+            others = len(self.unreadable) - 1
+            raise UserError(f"{first} Nor can the other {others} openings be read." if others else first)
+        return left
 
     def predict_dataloader(self) -> Any:
         module: Any = self.trainer.lightning_module if self.trainer else None
