@@ -259,7 +259,7 @@ def test_a_killed_run_leaves_nothing_that_looks_finished_and_can_go_on(tiny: Any
 
 @pytest.mark.parametrize("command", ["predict", "test"])
 def test_an_opening_that_cannot_be_read_is_named_and_the_other_videos_are_made(
-    command: str, tiny: Tiny, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    command: str, tiny: Any, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     openings = tiny.folder / "openings"
     openings.mkdir()
