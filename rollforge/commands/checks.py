@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from rollforge.data.module import RolloutData
+from rollforge.data.requests import read_prompts
 from rollforge.errors import UserError
 from rollforge.module import RolloutModule
 from rollforge.ranges import Count, CountFromZero, NonNegative, Range, Share, fitted, hints, label
@@ -52,6 +53,8 @@ def check(config: Namespace) -> None:
     _resolve_home(chosen)
     fitted("", OPTIONS, vars(chosen))
     fitted("trainer", TRAINER, vars(chosen.get("trainer") or Namespace()))
+    if isinstance(data := chosen.get("data"), Namespace) and isinstance(prompts := data.get("prompts"), list):
+        read_prompts(prompts)
     for section, target in SECTIONS.items():
         if isinstance(arguments := chosen.get(section), Namespace):
             _check(target, arguments)

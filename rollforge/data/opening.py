@@ -3,38 +3,65 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rollforge.data.clips import cover
+from rollforge.data.pictures import SUFFIXES as PICTURES
+from rollforge.data.pictures import is_picture, read_picture
 from rollforge.errors import UserError
-from rollforge.safe_files import check_size, listed
+from rollforge.safe_files import check_regular, listed
 from rollforge.video import SUFFIXES as VIDEOS
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever the name says; others start programs
+MOST = 1 << 31  # bytes of the frames of an opening video, before they are scaled
 Frames = NDArray[np.uint8]
 
 
-def read_openings(opening: str | None, videos: int) -> list[Path | None]:
-    """The opening of each video. Raises ``UserError`` where there is none, or not one for each."""
+def read_openings(opening: str | None, videos: int, names: Sequence[Sequence[str]] = ()) -> list[Path | None]:
+    """The opening of each video. Raises ``UserError`` where there is none, or not one for each.
+
+    Args:
+        opening: a picture, a video, or a folder of them.
+        videos: how many are made.
+        names: lists of what each video may be called. Where files of the folder are called so, they go together by
+            name; else the first goes with the first, in natural order.
+    """
     if opening is None:
         return [None] * videos
     path = Path(opening)
     if os.path.isdir(path):
         files = listed(path, PICTURES + VIDEOS, "opening")
-        if len(files) != videos:
+        together = next(filter(None, (_by_name(path, files, each) for each in names)), None)
+        if together is None and len(files) != videos:
             raise UserError(f"data.opening: {path} holds {len(files)} pictures and videos for {videos} prompts.")
-        return [*files]
-    if not os.path.isfile(path):
-        raise UserError(f"data.opening: there is no file or folder {path}; expected a picture or a video.")
+        return [*(together or files)]
+    try:
+        check_regular(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"data.opening: {path} cannot be used ({getattr(error, 'strerror', error)}); expected a picture or a video."
+        ) from error
     if path.suffix.lower() not in PICTURES + VIDEOS:
         raise UserError(
-            f"data.opening: {path} is no picture or video by its name; expected {', '.join(VIDEOS)} or .png."
+            f"data.opening: {path} is no picture or video by its name; expected one of "
+            f"{', '.join(sorted({*PICTURES, *VIDEOS}))}, so convert it."
         )
     return [path] * videos
+
+
+def check_opening(path: Path) -> None:
+    """Raises ``UserError`` for an opening that cannot be read. A file is looked at once while it stays the same."""
+    try:
+        status = check_regular(path)
+    except OSError as error:
+        raise UserError(f"The opening {path} cannot be read ({error.strerror}).") from error
+    if told := _trouble(path, status.st_mtime_ns, status.st_size):
+        raise UserError(told)
 
 
 def opening_frames(path: Path, size: tuple[int, int], fps: float, most: int) -> Frames:
@@ -46,21 +73,53 @@ def opening_frames(path: Path, size: tuple[int, int], fps: float, most: int) -> 
     Raises:
         UserError: for a file that cannot be read.
     """
-    if path.suffix.lower() in PICTURES:
-        return cover(_picture(path)[None], (size[1], size[0]))
-    from rollforge.video.reader import read_at, times
+    if is_picture(path):
+        return cover(read_picture(path)[None], (size[1], size[0]))
+    from rollforge.video.reader import probe, read_at, times
 
     last = float(times(path)[-1])
     count = min(most, 1 + int(last * fps + 1e-6))
+    info = probe(path)
+    if (size_read := 3 * count * info.width * info.height) > MOST:
+        raise UserError(
+            f"The last {count} frames of {path}, {info.width} x {info.height} pixels each, take "
+            f"{size_read / 2**30:.1f} GiB; expected at most {MOST >> 30}, so scale the video down, or take fewer with "
+            "data.opening_seconds."
+        )
     return cover(read_at(path, [last - n / fps for n in reversed(range(count))]), (size[1], size[0]))
 
 
-def _picture(path: Path) -> Frames:
-    from PIL import Image
+def _by_name(folder: Path, files: Sequence[Path], names: Sequence[str]) -> list[Path] | None:
+    """The file of each name; None where no file has any of them, or where names repeat.
 
+    Raises ``UserError`` where some names have a file and others not, or two.
+    """
+    known = {_plain(name): name for name in names if name}
+    named: dict[str, list[Path]] = {}
+    for file in files:
+        named.setdefault(_plain(file.stem), []).append(file)
+    if len(known) < len(names) or not known.keys() & named.keys():
+        return None
+    for name, shown in known.items():
+        if len(found := named.get(name, [])) != 1:
+            what = f"holds {' and '.join(file.name for file in found)}" if found else "has nothing"
+            raise UserError(
+                f"data.opening: {folder} {what} for {shown!r:.80}, while others go with their prompts by name; "
+                "expected one picture or video for each."
+            )
+    return [named[name][0] for name in known]
+
+
+def _plain(name: str) -> str:
+    """Equal for names that a person takes for the same: macOS takes letters and their accents apart."""
+    return normalize("NFC", name).casefold().strip()
+
+
+@lru_cache(maxsize=4096)
+def _trouble(path: Path, changed: int, size: int) -> str:
+    """Why an opening cannot be read; empty where it can."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            check_size(path, *image.size)
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"The picture {path} cannot be read ({error}); expected a PNG or JPEG.") from error
+        opening_frames(path, (16, 16), 1.0, 1)
+    except UserError as error:
+        return str(error)
+    return ""

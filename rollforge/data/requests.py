@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
+from rollforge.data.prompt_files import SUFFIXES, read_file
 from rollforge.errors import UserError
 from rollforge.files import content_id
-from rollforge.safe_files import listed, read_text
+from rollforge.safe_files import listed
 
-Prompt = str | list[dict[str, Any]]
-"""One prompt for the whole video, or several: ``[{prompt: ...}, {at: 30s, prompt: ...}]``."""
+log = logging.getLogger(__name__)
 
-FILE_SIZE, MOST = 10_000_000, 100_000  # bytes of a prompt file; prompts in all
+Prompt = str | int | float | bool | dict[str, Any] | list[Any] | None
+"""One prompt for the whole video, or several: ``[{prompt: ...}, {at: 30s, prompt: ...}]``.
+
+Numbers and the like are no prompts; they are in the type so that ``read_prompts`` can say what to do about them.
+"""
+
+MOST = 100_000  # prompts in all
 SHAPE = "expected `- at: 30s` and `prompt: ...` for each prompt after the first"
 
 
@@ -79,64 +85,87 @@ class Request(NamedTuple):
         return told
 
 
-def read_prompts(prompts: Sequence[Prompt] | str | Path) -> list[list[Shot]]:
-    """The shots of each video, from a list, a text or JSON-lines file, or a folder of either.
+class Video(NamedTuple):
+    """The prompts of one video. ``name`` is that of its file, where a folder has a file for each video, or empty."""
 
-    A text file holds one prompt on each line; a line of a ``.jsonl`` file is ``{"prompt": ...}`` or
-    ``{"prompts": [...]}`` (as LongLive ships them), whose members are texts or ``{"at": "30s", "prompt": ...}``.
+    shots: list[Shot]
+    name: str = ""
+
+
+def read_prompts(prompts: Sequence[Prompt] | str | Path) -> list[list[Shot]]:
+    """The shots of each video, from a list, one prompt, a prompt file, or a folder of them.
+
+    For files see ``prompt_files``. What is no file or folder is a prompt, unless it can only be meant as a path.
 
     Raises:
         UserError: for a file that is missing, empty or unreadable, an empty prompt, or times that do not rise.
     """
+    return [video.shots for video in read_videos(prompts)]
+
+
+def read_videos(prompts: Sequence[Prompt] | str | Path, tell: Callable[[str], None] = log.warning) -> list[Video]:
+    """As ``read_prompts``. Of a folder, ``tell`` hears of each file that cannot be used, and the others are read."""
     if not isinstance(prompts, str | Path):
-        return [_shots(prompt, "data.prompts") for prompt in prompts]
+        return [Video(_shots(prompt, "data.prompts")) for prompt in prompts]
     path = Path(prompts)
     if os.path.isdir(path):  # pathlib raises for a prompt that is longer than a name can be
-        files = listed(path, (".txt", ".jsonl"), "prompt file")
-        if not files:
-            raise UserError(f"{path} holds no .txt or .jsonl file; a prompt folder has prompts in such files.")
-        return _limited((shots for file in files for shots in _file(file)), path)
+        return _limited(_folder(path, tell), path)
     if os.path.isfile(path):
+        _check_name(path)
         return _limited(_file(path), path)
-    if path.suffix in (".txt", ".jsonl") or "/" in str(prompts):
-        raise UserError(f"There is no prompt file or folder {path}.")
-    return [_shots(str(prompts), "data.prompts")]
+    if os.path.exists(path) or _means_path(str(prompts)):
+        raise UserError(f"There is no prompt file or folder {path}; a prompt that looks like one goes into a list.")
+    return [Video(_shots(str(prompts), "data.prompts"))]
+
+
+def _means_path(text: str) -> bool:
+    """Whether a text that is no file is meant as a path, and not as a prompt with a slash in it."""
+    one_word = not re.search(r"\s", text)
+    return text.lower().endswith(SUFFIXES) or text.startswith(("/", "./", "../", "~")) or (one_word and "/" in text)
+
+
+def _check_name(path: Path) -> None:
+    if path.suffix and path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{path} is not a prompt file by its name; expected {', '.join(SUFFIXES)}.")
+
+
+def _folder(path: Path, tell: Callable[[str], None]) -> Iterator[Video]:
+    files = listed(path, SUFFIXES, "prompt file")
+    read = 0
+    for file in files:
+        try:
+            videos = _file(file)
+        except UserError as error:
+            tell(f"{error} The other prompts are used.")
+            continue
+        read += 1
+        yield from (Video(video.shots, file.stem if len(videos) == 1 else "") for video in videos)
+    if files and not read:
+        raise UserError(f"None of the {len(files)} prompt files in {path} can be used, as the warnings say.")
+    if not files:
+        raise UserError(f"{path} holds no prompt file; expected {', '.join(SUFFIXES)}.")
+
+
+def _file(path: Path) -> list[Video]:
+    return [Video(_shots(entry.prompt, entry.where, even=True)) for entry in read_file(path)]
 
 
 def seconds(text: str | float) -> float:
     """``30``, ``30s``, ``1m30s`` or ``1:30`` in seconds. Raises ``UserError`` for anything else."""
-    found = re.fullmatch(r"(?:(\d+)(?:m|:))?(?:(\d+(?:\.\d+)?)s?)?", str(text).strip())
+    found = re.fullmatch(r"(?:(\d{1,9})(?:m|:))?(?:(\d{1,9}(?:\.\d+)?)s?)?", str(text).strip())
     if not found or found.group(0) == "":
         raise UserError(f"{text!r} is not a time; write 30s, 1m30s or 1:30.")
     return 60.0 * float(found[1] or 0) + float(found[2] or 0)
 
 
-def _file(path: Path) -> list[list[Shot]]:
-    text = read_text(path, FILE_SIZE, "prompt file")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise UserError(f"The prompt file {path} is empty; write one prompt on each line.")
-    if path.suffix != ".jsonl":
-        return [_shots(line, str(path)) for line in lines]
-    return [_json(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-
-
-def _json(line: str, where: str) -> list[Shot]:
-    try:
-        content = json.loads(line)
-        told = content["prompts"] if "prompts" in content else content["prompt"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f'{where}: expected {{"prompt": "..."}} or {{"prompts": ["...", "..."]}}.') from error
-    listed = told if isinstance(told, list) else [told]
-    return _shots([each if isinstance(each, dict) else {"prompt": each} for each in listed], where, even=True)
-
-
-def _shots(told: Prompt, where: str, even: bool = False) -> list[Shot]:
+def _shots(told: Any, where: str, even: bool = False) -> list[Shot]:
     """Checks and reads the prompts of one video; ``even`` lets times be left out."""
-    if isinstance(told, str):
-        told = [{"prompt": told}]
-    if not isinstance(told, list) or not told:
-        raise UserError(f"{where} has {told!r:.200}; {SHAPE}.")
+    if isinstance(told, str) or (even and isinstance(told, dict)):
+        told = [told if isinstance(told, dict) else {"prompt": told}]
+    if not isinstance(told, list):
+        _no_prompt(told, where)
+    if not told:
+        raise UserError(f"{where} has an empty list where prompts were expected; {SHAPE}.")
     shots = [_shot(each, where, first=n == 0, even=even) for n, each in enumerate(told)]
     times = [shot.at for shot in shots if shot.at is not None]
     if times != sorted(set(times)) or times[:1] not in ([], [0.0]) or (1 < len(times) != len(shots)):
@@ -145,19 +174,35 @@ def _shots(told: Prompt, where: str, even: bool = False) -> list[Shot]:
 
 
 def _shot(each: Any, where: str, first: bool, even: bool) -> Shot:
+    each = {"prompt": each} if even and isinstance(each, str) else each
     if not isinstance(each, dict) or not {"prompt"} <= each.keys() <= {"prompt", "at"}:
         raise UserError(f"{where} has {each!r:.200}; {SHAPE}.")
     if not isinstance(each["prompt"], str):
-        raise UserError(f"{where} has {each['prompt']!r:.200} where a prompt was expected; write it as text.")
+        _no_prompt(each["prompt"], where)
     prompt = each["prompt"].strip()
     if not prompt:
         raise UserError(f"{where} has an empty prompt; give one sentence for each video.")
+    if re.search(r"[\ud800-\udfff]", prompt):
+        raise UserError(f"{where}: the prompt {prompt!r:.200} is not UTF-8 text; write it in UTF-8.")
     if "at" not in each and not first and not even:
         raise UserError(f"{where}: the prompt {prompt!r:.200} follows another and says no time; {SHAPE}.")
     return Shot(prompt, seconds(each["at"]) if "at" in each else 0.0 if first else None)
 
 
-def _limited(videos: Iterable[list[Shot]], path: Path) -> list[list[Shot]]:
+def _no_prompt(told: Any, where: str) -> NoReturn:
+    """Raises ``UserError`` for what YAML or JSON has made of a prompt, or of prompts at the wrong place."""
+    if isinstance(told, dict) and told.keys() & {"prompt", "at"}:
+        raise UserError(
+            f"{where} has {told!r:.200} among the videos; prompts that follow each other in one video are a list of "
+            "their own: `- - prompt: ...` and below it `  - at: 30s` with `prompt: ...`."
+        )
+    if isinstance(told, dict):
+        text = ", ".join(f"{key}: {value}" for key, value in told.items())
+        raise UserError(f'{where} has a prompt with a colon in it; put it in quotes: "{text:.200}".')
+    raise UserError(f"{where} has {told!r:.200} where a prompt was expected; put a prompt in quotes.")
+
+
+def _limited(videos: Iterable[Video], path: Path) -> list[Video]:
     """All of them. Raises ``UserError`` for more than anyone rolls at once."""
     taken = list(islice(videos, MOST + 1))
     if len(taken) > MOST:

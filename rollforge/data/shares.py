@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DistributedSampler
 
-from rollforge.data.opening import PICTURES
+from rollforge.data.pictures import is_picture
 from rollforge.data.requests import Request
 
 
@@ -44,7 +44,7 @@ def batches(requests: Sequence[Request], size: int) -> list[list[Request]]:
 
 def _opening(path: Path | None) -> str | None:
     """Equal for openings that are certain to have the same length."""
-    return None if path is None else "picture" if path.suffix.lower() in PICTURES else str(path)
+    return None if path is None else "picture" if is_picture(path) else str(path)
 
 
 class Onwards(DistributedSampler[int]):

@@ -112,7 +112,7 @@ def test_an_empty_prompt_file_is_named(tiny: Any, mistake: Mistake, text: str) -
 def test_a_prompt_folder_without_prompts_is_named(tiny: Any, mistake: Mistake) -> None:
     folder = tiny.folder / "prompts"
     folder.mkdir()
-    assert f"{folder} holds no .txt or .jsonl file" in mistake(tiny.run("predict", "--data.prompts", str(folder)))
+    assert f"{folder} holds no prompt file" in mistake(tiny.run("predict", "--data.prompts", str(folder)))
     (folder / "a.txt").write_text("")
     assert f"{folder / 'a.txt'} is empty" in mistake(tiny.run("predict", "--data.prompts", str(folder)))
 

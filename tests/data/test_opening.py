@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rollforge.data.module import RolloutData
 from rollforge.data.opening import opening_frames, read_openings
 from rollforge.errors import UserError
 from rollforge.video.writer import VideoWriter
@@ -50,7 +51,9 @@ def test_a_folder_has_one_for_each_prompt(tmp_path: Path, clip: Path) -> None:
         read_openings(str(tmp_path), 2)
 
 
-@pytest.mark.parametrize(("name", "said"), [("none.mp4", "there is no file"), ("text.txt", "no picture or video")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("none.mp4", "cannot be used .No such file"), ("text.txt", "no picture or video")]
+)
 def test_what_cannot_open_a_video_is_said(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "text.txt").write_text("x")
     with pytest.raises(UserError, match=said):
@@ -61,3 +64,63 @@ def test_a_damaged_picture_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG nothing more")
     with pytest.raises(UserError, match="cannot be read"):
         opening_frames(tmp_path / "a.png", (8, 8), fps=8, most=1)
+
+
+def _openings(folder: Path, *names: str) -> str:
+    folder.mkdir()
+    for name in names:
+        Image.new("RGB", (8, 8)).save(folder / name)
+    return str(folder)
+
+
+def _paired(prompts: object, opening: str) -> dict[str, str]:
+    requests = RolloutData(prompts=prompts, opening=opening, seconds=1).requests(8.0)  # type: ignore[arg-type]
+    return {request.prompt: request.opening.name for request in requests if request.opening}
+
+
+def test_openings_go_with_prompts_in_natural_order(tmp_path: Path) -> None:
+    opening = _openings(tmp_path / "i", "10.png", "9.png", "11.PNG")
+    assert _paired(["nine", "ten", "eleven"], opening) == {"nine": "9.png", "ten": "10.png", "eleven": "11.PNG"}
+
+
+def test_openings_go_with_prompts_by_name(tmp_path: Path) -> None:
+    opening = _openings(tmp_path / "i", "b.png", "A.jpg", "une pêche.webp", "spare.png")
+    assert _paired(["A", "Une pe\u0302che", "b"], opening) == {
+        "A": "A.jpg",
+        "Une pe\u0302che": "une pêche.webp",
+        "b": "b.png",
+    }
+    (tmp_path / "p").mkdir()
+    for name in ("b", "a"):
+        (tmp_path / "p" / f"{name}.txt").write_text(f"the prompt of {name}")
+    assert _paired(str(tmp_path / "p"), opening) == {"the prompt of a": "A.jpg", "the prompt of b": "b.png"}
+    (tmp_path / "p" / "c.txt").write_text("the prompt of c")
+    with pytest.raises(UserError, match="has nothing for 'c', while others go with their prompts by name"):
+        _paired(str(tmp_path / "p"), opening)
+    _openings(tmp_path / "two", "a.png", "b.png", "b.jpg")
+    with pytest.raises(UserError, match=r"holds b.jpg and b.png for 'b'"):
+        _paired(["a", "b"], str(tmp_path / "two"))
+
+
+def test_one_damaged_opening_among_many_is_left_out(tmp_path: Path) -> None:
+    opening = Path(_openings(tmp_path / "i", "a.png", "b.png", "c.png"))
+    (opening / "b.png").write_bytes((opening / "a.png").read_bytes()[:45])
+    data = RolloutData(prompts=["a", "b", "c"], opening=str(opening), seconds=1)
+    assert [(request.prompt, request.sample) for request in data.requests(8.0)] == [("a", 0), ("c", 2)]
+    data.requests(8.0)
+    assert [why.partition("b.png")[2] for why in data.left_out] == [
+        " cannot be read (image file is truncated); expected a PNG or JPEG. The video that starts with it is not made."
+    ]
+    for name in ("a.png", "c.png"):
+        (opening / name).write_bytes(b"x")
+    with pytest.raises(UserError, match="None of the openings in"):
+        data.requests(8.0)
+
+
+def test_an_opening_too_large_to_decode_is_refused(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rollforge.data.opening.MOST", 5 * 3 * 32 * 16)
+    assert len(opening_frames(clip, (8, 8), fps=8, most=5)) == 5
+    with pytest.raises(
+        UserError, match=r"The last 6 frames of .*clip.mp4, 32 x 16 pixels each, take .*opening_seconds"
+    ):
+        opening_frames(clip, (8, 8), fps=8, most=6)

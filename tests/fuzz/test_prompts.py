@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,20 @@ def used(path: Path) -> None:
     PocketText().check([prompt for request in requests for prompt in request.prompts.values()])
 
 
+def decoded(given: bytes) -> str:
+    """What an editor shows."""
+    marked = given.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return given.decode("utf-16" if marked else "utf-8-sig", errors="replace")
+
+
 def test_text_files(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
 
     def door(given: bytes) -> str:
         file.write_bytes(given)
-        wanted = [line.strip() for line in given.decode(errors="replace").splitlines() if line.strip()]
+        spoken_lines = re.split("\r\n|\r|\n", decoded(given))
+        said = [line.strip() for line in spoken_lines if line.strip() and not re.match(r"#(\s|$)", line.strip())]
+        wanted = [re.sub(r'^"([^"]+)"$', r"\1", line) for line in said]
 
         def right(read: Any) -> None:
             assert [shot for shots in read for shot in shots] == [(line, 0.0) for line in wanted]
@@ -73,10 +82,11 @@ def test_json_lines(tmp_path: Path) -> None:
         file.write_bytes(given)
 
         def right(read: Any) -> None:
-            told = [json.loads(line) for line in given.decode().splitlines() if line.strip()]
+            told = [json.loads(line) for line in re.split("\r\n|\r|\n", decoded(given)) if line.strip()]
             assert len(read) == len(told)
             for shots, line in zip(read, told, strict=True):
-                each = line["prompts"] if "prompts" in line else line["prompt"]
+                keys = ("prompts", "prompt", "prompt_en", "text", "caption")
+                each = line if isinstance(line, str) else next(line[key] for key in keys if key in line)
                 each = each if isinstance(each, list) else [each]
                 said = [one["prompt"] if isinstance(one, dict) else one for one in each]
                 assert [shot.prompt for shot in shots] == [one.strip() for one in said]
