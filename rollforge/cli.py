@@ -27,9 +27,10 @@ def _lightning(name: str) -> Command:
 
 
 def _test(arguments: list[str]) -> int:
-    from rollforge.commands.scoring import run, wanted
+    from rollforge.commands.scoring import run
 
-    return run(arguments) if wanted(arguments) else _lightning("test")(arguments) or 0
+    code = run(arguments)
+    return (_lightning("test")(arguments) or 0) if code is None else code
 
 
 def _plugins(arguments: list[str]) -> None:

@@ -86,6 +86,8 @@ class Registry:
 
     parts: dict[tuple[str, str], Part] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    modules: set[str] = field(default_factory=set)
+    """The modules of the installed plugins."""
 
     def of(self, kind: str) -> Iterator[Part]:
         """The parts of one kind."""
@@ -133,6 +135,7 @@ def registry() -> Registry:
     found = Registry()
     _collect(found, import_module("rollforge.builtins"), BUILT_IN)
     for entry in _allowed(entry_points(group=GROUP), found):
+        found.modules.add(entry.module)
         origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.name
         try:
             _collect(found, entry.load(), origin)

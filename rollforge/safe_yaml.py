@@ -6,7 +6,7 @@ Aliases are counted before anything is built: a file of a kilobyte can stand for
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,16 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def read(file: Path) -> Any:
     """The content of a YAML file. Raises ``UserError`` for one that is none, too large, or not plain data."""
-    text = read_text(file, SIZE, "config")
+    return loads(read_text(file, SIZE, "config"), str(file))
+
+
+def loads(text: str, name: str) -> Any:
+    """The content of a config that is called ``name``. Raises ``UserError`` as ``read`` does."""
     try:
-        check(text, f"The config {file}")
+        check(text, f"The config {name}")
         return yaml.load(text, Loader)
     except (*BAD, yaml.YAMLError) as error:
-        raise UserError(f"The config {file} is not readable YAML: {' '.join(str(error).split())}.") from error
+        raise UserError(f"The config {name} is not readable YAML: {' '.join(str(error).split())}.") from error
 
 
 def check(text: str, what: str) -> None:
@@ -74,16 +78,22 @@ def check(text: str, what: str) -> None:
 
 
 @contextmanager
-def guarded_loader() -> Iterator[None]:
-    """In here jsonargparse reads YAML under these limits, from whatever file, option or value it comes."""
+def guarded_loader(look: Callable[[Any], None] = lambda content: None) -> Iterator[None]:
+    """In here jsonargparse reads YAML under these limits, from whatever file, option or value it comes.
+
+    Args:
+        look: sees all that is read, and may refuse it.
+    """
     loader = get_loader("yaml")
 
     def load(stream: str) -> Any:
         check(stream, "A config or a value on the command line")
         try:
-            return loader(stream)
+            content = loader(stream)
         except BAD as error:
             raise yaml.YAMLError(str(error)) from error
+        look(content)
+        return content
 
     def basic(value: str) -> Any:
         if len(value) > DIGITS and NUMBER.fullmatch(value):

@@ -1,109 +1,77 @@
-"""Which modules a config may import.
+"""What a config may import.
 
-A ``class_path`` imports a module, so whoever writes a config decides what runs. Nothing is imported for a config but
-from rollforge, the installed plugins, torch's optimizers and schedules, Lightning's own parts, and the modules that the
-person at the keyboard names with ``--trust`` or ``ROLLFORGE_TRUST``. A config cannot name them: it is not trusted.
+A ``class_path`` imports a module and calls what it names, so whoever writes a config decides what runs. A config may
+name the classes of ``nameable``, and what is in the modules that the person at the keyboard trusts with ``--trust`` or
+``ROLLFORGE_TRUST``. A config cannot name such modules: it is not trusted itself.
 
-jsonargparse refuses at the point of import, whichever way the path came in; here is only the list.
+jsonargparse asks at the point of import, whichever way the path came in. Here is the answer.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from importlib.metadata import entry_points
-from itertools import pairwise
-from pathlib import Path
+from typing import Any
 
 import lightning.pytorch.cli  # noqa: F401 - importing it lets jsonargparse fetch configs, which ends here
-from jsonargparse import _common, set_parsing_settings
+from jsonargparse import _common, _util, set_parsing_settings
 
 from rollforge.errors import UserError
-from rollforge.registry import GROUP, registry
+from rollforge.nameable import Nameable
+from rollforge.registry import registry
 from rollforge.safe_yaml import guarded_loader
 
 OPTION, VARIABLE = "--trust", "ROLLFORGE_TRUST"
-TRUSTED = (
-    *("rollforge", "torch.optim", "lightning.pytorch.cli.ReduceLROnPlateau"),
-    *("lightning.Callback", "lightning.pytorch.Callback"),  # other names of a class in what follows
-    *(
-        f"lightning.{package}.{part}"
-        for package in ("pytorch", "fabric")
-        for part in ("accelerators", "callbacks", "loggers", "plugins", "profilers", "strategies")
-    ),
-)
-REFUSED = tuple(f"rollforge.{name}" for name in ("__main__", "cli", "commands", "registry", "trust"))
-"""What no part lives in, and what could import or allow more by itself."""
-SHARED = frozenset({"torch", "lightning", "jsonargparse", "rollforge", *sys.stdlib_module_names})
-"""Packages that a plugin does not make trusted as a whole by registering a class of theirs."""
+REFUSED = tuple(f"rollforge.{name}" for name in ("__main__", "cli", "commands", "registry", "trust", "nameable"))
+"""What could import or allow more by itself, whoever trusts it."""
+KNOWN = ("rollforge", "torch", "lightning")
+"""Packages of which single classes may be named."""
 UNTRUSTED = "would run code of a module that is not trusted"
-DENIED = re.compile(rf"(?:Importing '|\b)([\w.]+)(?:' is not allowed|(?: in \S+(?: at \S+)?)? {UNTRUSTED})")
+PLACE = r"(?: in \S+| in a config)?(?: at \S+)?"
+DENIED = re.compile(rf"(?:Importing '|\b)([\w.]+)(?:' is not allowed|{PLACE} (?:{UNTRUSTED}|is not trusted))")
 """What jsonargparse says, and what we say, which it may put into a longer message."""
 
 if not {"import_path_denylist", "import_path_allowlist"} <= inspect.signature(set_parsing_settings).parameters.keys():
     raise ImportError("rollforge needs a jsonargparse that can refuse imports (4.53 or later); upgrade it.")
 
-_given: ContextVar[tuple[str, ...]] = ContextVar("_given", default=())
-
-
-def take(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The modules that the command line and ``ROLLFORGE_TRUST`` trust, and the arguments without ``--trust``.
-
-    Raises ``UserError`` for a name that is no module.
-    """
-    named, rest, left = [os.environ.get(VARIABLE, "")], list[str](), iter(arguments)
-    for argument in left:
-        if argument == OPTION:
-            named.append(value := next(left, ""))
-            if not value or value.startswith("-"):
-                raise UserError(f"{OPTION} needs the name of a module; write {OPTION} MODULE[,MODULE].")
-        elif argument.startswith(f"{OPTION}="):
-            named.append(argument.partition("=")[2])
-        else:
-            rest.append(argument)
-    modules = tuple(dict.fromkeys(name.strip() for name in ",".join(named).split(",") if name.strip()))
-    for module in modules:
-        if not all(step.isidentifier() for step in module.split(".")) or module.split(".")[0] == "jsonargparse":
-            raise UserError(f"{module!r} cannot be trusted; {OPTION} takes names of modules such as my_package.parts.")
-    return modules, rest
-
 
 @contextmanager
-def guarded(modules: Iterable[str] = (), arguments: Sequence[str] = ()) -> Iterator[None]:
+def guarded(modules: Iterable[str] = ()) -> Iterator[None]:
     """In here parsing and instantiation import nothing but what is trusted, and fetch no config from elsewhere.
 
+    Loads the registered parts.
+
     Args:
-        modules: what the user trusts besides, from ``take``.
-        arguments: the command line, to say in errors where a path stands.
+        modules: what the user trusts besides, as typed.
     """
-    before = dict(_common.parsing_settings)  # there is no public way back
-    token = _given.set(tuple(arguments))
+    registry().load()
+    nameable, trusted = Nameable(registry()), tuple(modules)
+
+    def denying(path: str) -> str | None:
+        """jsonargparse's question: the rule that forbids a path, None where it is allowed."""
+        return None if nameable.allows(path) or _within(path, trusted) else "*"
+
+    settings, ask = dict(_common.parsing_settings), _common.denying_import_path_entry  # there is no public way back
     try:
-        allow(modules)
-        with guarded_loader():
+        set_parsing_settings(
+            import_path_denylist=["*", *REFUSED],
+            import_path_allowlist=[*sorted(nameable.paths), *trusted],
+            instantiate_subclass_spec_in_any=False,
+            config_read_mode_urls_enabled=False,
+            config_read_mode_fsspec_enabled=False,  # which Lightning switches on
+        )
+        _common.denying_import_path_entry = denying  # its own rule goes by prefix: methods of a class would be allowed
+        with guarded_loader(_check_file):
             yield
     except _common.ImportDenied as error:
         found = DENIED.search(str(error))
         raise UserError(refusal(found[1] if found else str(error))) from error
     finally:
-        _given.reset(token)
-        _common.parsing_settings.update(before)
-
-
-def allow(modules: Iterable[str] = ()) -> None:
-    """From now on nothing is imported for a config but what is trusted, ``modules`` included."""
-    set_parsing_settings(
-        import_path_denylist=["*", *REFUSED],
-        import_path_allowlist=[*TRUSTED, *sorted(plugin_modules()), *modules],
-        instantiate_subclass_spec_in_any=False,
-        config_read_mode_urls_enabled=False,
-        config_read_mode_fsspec_enabled=False,  # which Lightning switches on
-    )
+        _common.denying_import_path_entry = ask
+        _common.parsing_settings.update(settings)
 
 
 def refused(path: str) -> bool:
@@ -111,38 +79,45 @@ def refused(path: str) -> bool:
     return _common.denying_import_path_entry(path) is not None
 
 
-def refusal(path: str, where: str | None = None) -> str:
-    """The sentence for a path that may not be imported."""
-    where = where or _place(path)
+def refusal(path: str, where: str = "") -> str:
+    """The sentence for a path that may not be imported; ``where`` says where it stands, as in `` in a.yaml``."""
+    if path.partition(".")[0] in (*KNOWN, *sys.stdlib_module_names):
+        return (
+            f"{path}{where} is not trusted: a config may only name parts (see: rollforge plugins), optimizers and "
+            "schedules of torch, and classes of Lightning such as callbacks and loggers; name one of those."
+        )
     return (
-        f"{path}{f' in {where}' if where else ''} {UNTRUSTED}; if you have read it and trust it, add {OPTION} "
-        f"{path.rpartition('.')[0] or path} to the command line."
+        f"{path}{where} {UNTRUSTED}; if you have read it and trust it, add {OPTION} {path.rpartition('.')[0] or path} "
+        "to the command line."
     )
 
 
-def plugin_modules() -> set[str]:
-    """The packages of the installed plugins and of the parts that they register."""
-    wanted = os.environ.get("ROLLFORGE_PLUGINS")
-    names = None if wanted is None else {name.strip() for name in wanted.split(",")}
-    paths = {entry.value for entry in entry_points(group=GROUP) if names is None or entry.name in names}
-    for part in registry().parts.values():
-        target = part.target
-        paths.add(target if isinstance(target, str) else f"{target.__module__}.{target.__qualname__}")
-    return {_package(path.partition("[")[0].strip().replace(":", ".")) for path in paths} - {"rollforge"}
+def check_classes(content: Any, name: str, at: str = "") -> None:
+    """Raises ``UserError`` for a ``class_path`` in a config called ``name`` that may not be imported.
+
+    It looks at places too where the parser takes any data.
+    """
+    if isinstance(content, list):
+        for each in content:
+            check_classes(each, name, at)
+    elif isinstance(content, dict):
+        path = content.get("class_path")
+        if isinstance(path, str) and "." in path and refused(path):
+            raise UserError(refusal(path, f" in {name} at {at}" if at else f" in {name}"))
+        for key, each in content.items():
+            check_classes(each, name, f"{at}.{key}".lstrip("."))
 
 
-def _package(path: str) -> str:
-    top = path.partition(".")[0]
-    return top if top == "rollforge" or top not in SHARED else path
+def _check_file(content: Any) -> None:
+    """Looks at what jsonargparse has read from a file, such as a config that a config names."""
+    if files := _util.config_load_stack.get():
+        check_classes(content, files[-1][1])
 
 
-def _place(path: str) -> str | None:
-    """The option or the config file that a path stands in."""
-    given = _given.get()
-    for before, argument in pairwise(("", *given)):
-        if path in argument:
-            return (argument if argument.startswith("-") else before or argument).partition("=")[0]
-    files = [Path(argument.removeprefix("--config=")) for argument in given]
-    return next(
-        (str(file) for file in files if os.path.isfile(file) and path in file.read_text(errors="replace")), None
-    )
+def _within(path: str, modules: Iterable[str]) -> bool:
+    """Whether a path lies in one of the modules, and not in what is refused."""
+
+    def below(module: str) -> bool:
+        return f"{path}.".startswith(f"{module}.")
+
+    return any(map(below, modules)) and not any(map(below, REFUSED))

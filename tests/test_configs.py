@@ -13,7 +13,7 @@ import yaml
 
 from rollforge.backbones.base import Backbone
 from rollforge.commands.lightning import DEFAULTS, RollforgeCLI
-from rollforge.commands.mistakes import Parser
+from rollforge.commands.parser import Parser
 from rollforge.commands.ranks import Ranks
 from rollforge.data.module import RolloutData
 from rollforge.module import RolloutModule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -16,10 +17,10 @@ from jsonargparse import _common
 
 from rollforge import trust
 from rollforge.cli import main
-from rollforge.commands.mistakes import check_files
 from rollforge.commands.parsed import ParsedCLI
+from rollforge.commands.typed import read
 from rollforge.errors import UserError
-from rollforge.registry import Part, Registry, registry
+from rollforge.registry import Part, registry
 
 CODE = """
 from pathlib import Path
@@ -64,7 +65,7 @@ Parse = Callable[..., Any]
 def parse(tiny: dict[str, Any], mark: Path) -> Parse:
     """Reads the config as every command does."""
 
-    def run(*more: str, **changes: Any) -> Any:
+    def run(*more: str, config: list[str] | None = None, **changes: Any) -> Any:
         for path, value in changes.items():
             *steps, last = path.split("__")
             inner = tiny
@@ -72,11 +73,9 @@ def parse(tiny: dict[str, Any], mark: Path) -> Parse:
                 inner = inner.setdefault(step, {})
             inner[last] = value
         mark.with_name("tiny.yaml").write_text(yaml.safe_dump(tiny))
-        modules, rest = trust.take(["--config", "tiny.yaml", *more])
-        with trust.guarded(modules, rest):
-            check_files(rest)
-            registry().load()
-            return ParsedCLI("predict", rest).chosen
+        typed = read([*(config or ["--config", "tiny.yaml"]), *more])
+        with trust.guarded(typed.modules):
+            return ParsedCLI("predict", typed).chosen
 
     return run
 
@@ -89,25 +88,22 @@ def nested(mark: Path) -> str:
 @pytest.mark.parametrize(
     ("option", "place"),
     [
-        (["--model.policy=stranger.Sub"], "--model.policy"),
-        (["--model.policy", "stranger.Sub"], "--model.policy"),
-        (["--model.policy.class_path", "stranger.Sub"], "--model.policy.class_path"),
-        (['--model.policy={"class_path": "stranger.Sub"}'], "--model.policy"),
-        (["--model.policy.help=stranger.Sub"], "--model.policy.help"),
-        (["--model.optimizer", "stranger.make"], "--model.optimizer"),
-        (["--model.optimizer.class_path=stranger.Own"], "--model.optimizer.class_path"),
-        (["--trainer.callbacks+=stranger.Sub"], "--trainer.callbacks+"),
-        (
-            ["--trainer.callbacks+=LambdaCallback", "--trainer.callbacks.setup=stranger.make"],
-            "--trainer.callbacks.setup",
-        ),
-        (["--config", '{"model": {"policy": "stranger.Sub"}}'], "--config"),
+        (["--model.policy=stranger.Sub"], "at model.policy"),
+        (["--model.policy", "stranger.Sub"], "at model.policy"),
+        (["--model.policy.class_path", "stranger.Sub"], "at model.policy"),
+        (['--model.policy={"class_path": "stranger.Sub"}'], "at model.policy"),
+        (["--model.policy.help=stranger.Sub"], ""),
+        (["--model.optimizer", "stranger.make"], "at model.optimizer"),
+        (["--model.optimizer.class_path=stranger.Own"], "at model.optimizer"),
+        (["--trainer.callbacks+=stranger.Sub"], "at trainer.callbacks"),
+        (["--trainer.callbacks+=LambdaCallback", "--trainer.callbacks.setup=stranger.make"], "at trainer.callbacks"),
+        (["--config", '{"model": {"policy": "stranger.Sub"}}'], "in a config at model.policy"),
     ],
 )
 def test_an_option_cannot_import(parse: Parse, mark: Path, option: list[str], place: str) -> None:
     with pytest.raises(UserError, match=r"stranger.* not trusted.*--trust stranger") as error:
         parse(*option)
-    assert f" in {place} " in str(error.value)
+    assert place in str(error.value)
     assert "\n" not in str(error.value)
     assert not mark.exists()
 
@@ -139,15 +135,16 @@ def test_no_other_way_leads_around(parse: Parse, mark: Path, way: str, monkeypat
     if way == "environment":
         monkeypatch.setenv("PL_PREDICT__MODEL__POLICY", "stranger.Sub")
         parse()
+    elif way == "checkpoint":
+        assert parse("--ckpt_path", "a.ckpt").model.policy.class_path == "rollforge.policies.Window"
     else:
         options = {
             "file in file": [],
             "file in option": ["--model.policy", file],
             "section in option": ["--model", "model.yaml"],
-            "checkpoint": ["--ckpt_path", "a.ckpt"],
         }
         changes = {"model__policy": file} if way == "file in file" else {}
-        with pytest.raises(UserError, match="stranger"):
+        with pytest.raises(UserError, match=r"stranger.Sub in (nested|model)\.yaml.* not trusted"):
             parse(*options[way], **changes)
     assert not mark.exists()
 
@@ -167,6 +164,59 @@ def test_no_other_way_leads_around(parse: Parse, mark: Path, way: str, monkeypat
 def test_trusted_modules_lend_nothing_that_is_not_theirs(parse: Parse, path: str) -> None:
     with pytest.raises(UserError, match="not trusted"):
         parse(f"--model.optimizer={path}")
+
+
+@pytest.mark.parametrize("form", ["text", "mapping"])
+@pytest.mark.parametrize("place", ["optimizer", "scheduler", "callback"])
+def test_a_config_calls_no_function(parse: Parse, mark: Path, form: str, place: str) -> None:
+    path = "rollforge.files.write"
+    value = path if form == "text" else {"class_path": path, "init_args": {"path": str(mark), "content": "x"}}
+    callback = {"class_path": "LambdaCallback", "init_args": {"setup": value}}
+    changes = {"trainer__callbacks": [callback]} if place == "callback" else {f"model__{place}": value}
+    with pytest.raises(UserError, match=r"rollforge.files.write .*is not trusted: a config may only name parts"):
+        parse(**changes)
+    assert not mark.exists()
+
+
+PLUGIN = """
+from pathlib import Path
+from lightning.pytorch import Callback
+from rollforge.metrics import Metric
+class Space: ...
+class Deep(Space): ...
+class Runner: ...
+class Bell(Callback): ...
+def make() -> Space: ...
+class Drift(Metric):
+    def __init__(self, space: Space | None = None) -> None: ...
+"""
+
+
+def test_a_config_names_classes_from_a_list_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plug.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    part = Part("metric", "Drift", "plug 1.0", "plug:Drift")
+    monkeypatch.setitem(registry().parts, ("metric", "Drift"), part)
+    with trust.guarded():
+        for path in (
+            *("torch.optim.AdamW", "torch.optim.swa_utils.SWALR", "lightning.pytorch.cli.ReduceLROnPlateau"),
+            *(
+                "lightning.Callback",
+                "lightning.pytorch.strategies.ModelParallelStrategy",
+                "rollforge.health.BlockCheck",
+            ),
+            *("lightning.pytorch.plugins.environments.SLURMEnvironment", "rollforge.policies.window.Window"),
+            *("plug.Drift", "plug.Space", "plug.Deep", "plug.Bell"),
+        ):
+            assert not trust.refused(path), path
+        for path in (
+            *("rollforge.files.write", "rollforge.commands.typed.Typed", "rollforge.module.RolloutModule"),
+            *("lightning.pytorch.plugins.TorchCheckpointIO.remove_checkpoint", "lightning.pytorch.Trainer"),
+            *("lightning.pytorch.strategies.DeepSpeedStrategy", "torch.optim.Optimizer.load_state_dict"),
+            *("torch.optim.swa_utils.AveragedModel", "torch.optim.sgd.torch.load", "torch.optim", "os.system"),
+            *("plug.make", "plug.Runner", "plug.Path", "plug.Space.__init__", "plug.__dict__", "plug", "plug.x.Y"),
+        ):
+            assert trust.refused(path), path
 
 
 @pytest.mark.parametrize("given", [["--trust", "stranger"], ["--trust=other,stranger"], []])
@@ -195,18 +245,15 @@ def test_short_names_and_what_configs_need_stay_valid(parse: Parse) -> None:
     assert chosen.model.policy.class_path == "rollforge.policies.Window"
 
 
-def test_take() -> None:
-    assert trust.take(["--a", "--trust", "x.y, z", "--trust=w", "b"]) == (("x.y", "z", "w"), ["--a", "b"])
+def test_what_only_the_command_line_can_say_is_taken_from_it() -> None:
+    typed = read(["--a", "--trust", "x.y, z", "--trust=w", "--weights_only", "false", "b", "--c=s://d"])
+    assert (typed.modules, typed.weights_only, typed.rest) == (("x.y", "z", "w"), False, ["--a", "b", "--c=s://d"])
+    assert "s://d" in typed.values
     for wrong in (["--trust"], ["--trust", "--a"], ["--trust", "*"], ["--trust=jsonargparse"], ["--trust=a/b"]):
         with pytest.raises(UserError, match="--trust"):
-            trust.take(wrong)
-
-
-def test_plugins_are_trusted_but_not_what_they_register_of_others(monkeypatch: Any) -> None:
-    parts = {("cache", n): Part("cache", n, "p", n) for n in ("plug.in_:A", "torch.nn:Linear", "rollforge.x:B")}
-    monkeypatch.setattr(trust, "registry", lambda: Registry(parts))
-    monkeypatch.setattr(trust, "entry_points", lambda group: [])
-    assert trust.plugin_modules() == {"plug", "torch.nn.Linear"}
+            read(wrong)
+    with pytest.raises(UserError, match="--weights_only must be true or false, not 'maybe'"):
+        read(["--weights_only=maybe"])
 
 
 def test_jsonargparse_still_has_what_the_guard_needs() -> None:
@@ -230,9 +277,28 @@ def test_no_config_is_fetched(parse: Parse, option: list[str], monkeypatch: Any)
         parse(*option)
 
 
-def test_a_config_cannot_switch_weights_only_off(parse: Parse) -> None:
-    with pytest.raises(UserError, match="only --weights_only false on the command line"):
-        parse(weights_only=False)
+NAMED = (
+    ["--config", "tiny.yaml"], ["--config=tiny.yaml"], ["-c", "tiny.yaml"], ["-ctiny.yaml"], ["-c=tiny.yaml"],
+    ["--config=~/tiny.yaml"], ["--config", "-"], ["--config", "TEXT"],
+)  # fmt: skip
+"""Every way to name a config."""
+
+
+@pytest.mark.parametrize("named", NAMED, ids=" ".join)
+def test_a_config_cannot_switch_weights_only_off_however_it_is_named(
+    parse: Parse, tiny: dict[str, Any], mark: Path, named: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = json.dumps({**tiny, "weights_only": False})
+    monkeypatch.setenv("HOME", str(mark.parent))
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    with pytest.raises(UserError, match="cannot switch weights_only off"):
+        parse(config=[word.replace("TEXT", text) for word in named], weights_only=False)
+
+
+def test_options_are_written_out(parse: Parse) -> None:
+    for option in ("--conf", "--mod.policy", "--data.second"):
+        with pytest.raises(UserError, match=f"There is no option {option}"):
+            parse(option, "1")
 
 
 @pytest.mark.parametrize("command", ["predict", "test", "fit", "doctor"])

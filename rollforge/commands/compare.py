@@ -22,7 +22,6 @@ def run(arguments: list[str]) -> int:
     parser = Arguments(
         prog="rollforge compare",
         description="Measure a config under several values of its options. Other options go to `rollforge test`.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "-c", "--config", type=path, action="append", default=[], help="the YAML to measure; later ones win"

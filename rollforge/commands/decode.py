@@ -14,12 +14,11 @@ from rollforge import trust
 from rollforge.backbones.base import VideoCodec
 from rollforge.backbones.wan.sizes import Rate
 from rollforge.commands.arguments import Arguments, device, number, path
-from rollforge.commands.mistakes import check_files
 from rollforge.commands.parsed import ParsedCLI
+from rollforge.commands.typed import read
 from rollforge.devices import default_device
 from rollforge.doctor.parts import build
 from rollforge.errors import UserError, blamed
-from rollforge.registry import registry
 from rollforge.report.progress import progress
 from rollforge.report.recording import SMALL
 from rollforge.safe_files import MANIFEST, read_json
@@ -34,10 +33,9 @@ def run(arguments: list[str]) -> None:
         prog="rollforge decode",
         description="Decode kept latents (snapshots.latents) with the codec of a config. Options such as --model.codec "
         "go to the config.",
-        allow_abbrev=False,
     )
     parser.add_argument("latents", type=path, help="the folder latents/VIDEO in a run folder")
-    parser.add_argument("--config", type=path, required=True, help="the YAML whose model.codec decodes")
+    parser.add_argument("-c", "--config", type=path, required=True, help="the YAML whose model.codec decodes")
     parser.add_argument("--out", type=path, default=None, help="the video (default: RUN/VIDEO.CODEC.mp4)")
     parser.add_argument(
         "--fps", type=number(Rate), default=None, help="pixel frames per second (default: as in the manifest)"
@@ -45,11 +43,9 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--device", type=device, default=str(default_device()), help="where to decode")
     chosen, rest = parser.parse_known_args(arguments)
     folder = Path(chosen.latents)
-    modules, given = trust.take(["--config", chosen.config, *rest])
-    with trust.guarded(modules, given):
-        check_files(given)
-        registry().load()
-        codec: VideoCodec = build("codec", ParsedCLI("predict", given).chosen.model.codec)
+    typed = read([f"--config={chosen.config}", *rest])
+    with trust.guarded(typed.modules):
+        codec: VideoCodec = build("codec", ParsedCLI("predict", typed).chosen.model.codec)
     store = LatentStore(folder)
     if not folder.is_dir() or not store.frames:
         raise UserError(f"{folder} holds no latents; predict keeps them with --snapshots.latents true.")

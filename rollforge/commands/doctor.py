@@ -7,13 +7,12 @@ import sys
 from rollforge import trust
 from rollforge.commands.arguments import Arguments, number, path
 from rollforge.commands.lightning import _quiet
-from rollforge.commands.mistakes import check_files
 from rollforge.commands.parsed import ParsedCLI
+from rollforge.commands.typed import read
 from rollforge.doctor.examination import Examination
 from rollforge.doctor.finding import Findings
 from rollforge.errors import UserError
 from rollforge.ranges import NonNegative
-from rollforge.registry import registry
 
 PROBE = 10.0  # seconds
 
@@ -23,22 +22,19 @@ def run(arguments: list[str]) -> int:
     parser = Arguments(
         prog="rollforge doctor",
         description="Check machine, files and config. Takes what `rollforge predict` takes.",
-        allow_abbrev=False,
     )
-    parser.add_argument("--config", type=path, action="append", default=[], help="the YAML to check")
+    parser.add_argument("-c", "--config", type=path, action="append", default=[], help="the YAML to check")
     parser.add_argument(
         "--probe_seconds", type=number(NonNegative), default=PROBE, help="how long to roll to tell the wall time"
     )
     chosen, rest = parser.parse_known_args(arguments)
     if not chosen.config:
         raise UserError("doctor needs a config; give --config FILE, as to predict.")
-    modules, given = trust.take([*(word for file in chosen.config for word in ("--config", file)), *rest])
+    typed = read([*(f"--config={file}" for file in chosen.config), *rest])
     _quiet()
     findings = Findings(_tell)
-    with trust.guarded(modules, given):
-        check_files(given)
-        registry().load()
-        cli = ParsedCLI("predict", given)
+    with trust.guarded(typed.modules):
+        cli = ParsedCLI("predict", typed)
         Examination(cli.chosen, cli.folder, findings, chosen.probe_seconds).run()
     _tell(f"\n{_verdict(findings)}\n")
     return 1 if findings.problems else 0

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ActionYesNo
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -21,10 +22,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rollforge import trust
 from rollforge.budget import Guard
-from rollforge.commands.mistakes import Parser, check_files
+from rollforge.commands.addresses import check_addresses
+from rollforge.commands.parser import Parser
 from rollforge.commands.ranks import Ranks
 from rollforge.commands.scoring import leave, score_config
 from rollforge.commands.tolerance import tolerate
+from rollforge.commands.typed import Typed, read
 from rollforge.construction import explained
 from rollforge.data.module import RolloutData
 from rollforge.errors import PartError, UserError, printable
@@ -32,7 +35,7 @@ from rollforge.evaluation.run import evaluate, sheets
 from rollforge.files import write
 from rollforge.metrics.suite import DriftSuite
 from rollforge.module import RolloutModule
-from rollforge.registry import registry
+from rollforge.nameable import PICKLES
 from rollforge.report.predict import VideoOutput
 from rollforge.report.run import RunFolder
 from rollforge.report.training import TrainingReport
@@ -47,10 +50,34 @@ DEFAULTS: dict[str, Any] = {"logger": False, "enable_model_summary": False}
 class RollforgeCLI(LightningCLI):
     """LightningCLI with a run folder, which all processes of the run share and rank 0 alone prepares."""
 
-    def __init__(self, ranks: Ranks, held: ExitStack, *arguments: Any, **options: Any) -> None:
-        self.ranks, self.held, self.code = ranks, held, 0
-        self.typed: list[str] = options.pop("typed", options["args"])  # with what the parser does not see
-        super().__init__(*arguments, **options)
+    def __init__(self, command: str, typed: Typed, ranks: Ranks, held: ExitStack) -> None:
+        self.command, self.typed, self.ranks, self.held, self.code = command, typed, ranks, held, 0
+        super().__init__(
+            RolloutModule, RolloutData, args=[command, *typed.rest], parser_class=Parser, save_config_callback=None,
+            auto_configure_optimizers=False, load_from_checkpoint_support=False, seed_everything_default=0,
+            trainer_defaults={**DEFAULTS, "enable_progress_bar": command == "fit"},
+        )  # fmt: skip
+
+    def parse(self, typed: Typed) -> Any:
+        """The parsed config. Raises ``UserError`` for one that decides what only the person at the keyboard may."""
+        config = self.parser.parse_args([self.command, *typed.rest])
+        chosen = config[self.command]
+        if chosen.weights_only is False:
+            raise UserError(
+                "A config cannot switch weights_only off, since a checkpoint could then run code; only --weights_only "
+                "false on the command line can."
+            )
+        if PICKLES.lower() in str(chosen.trainer.strategy).lower():
+            raise UserError(
+                "trainer.strategy cannot be DeepSpeed, whose checkpoints run code when they are read; use ddp, fsdp or "
+                "ModelParallelStrategy."
+            )
+        check_addresses(chosen, typed.values)
+        return config
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Reads the command line into ``config``."""
+        self.config = self.parse(self.typed)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """The Trainer, with an eye on the other processes. Raises ``UserError`` for one that cannot be."""
@@ -74,28 +101,29 @@ class RollforgeCLI(LightningCLI):
         parser.add_argument("--report_every", type=int, default=250, help="fit: steps between reports and checkpoints")
 
     def _parse_ckpt_path(self) -> None:
-        """Raises ``UserError`` for a checkpoint that holds more than tensors and plain data."""
-        path = str(self.config[self.config.subcommand].get("ckpt_path") or "")
-        if "://" in path:
+        """Raises ``UserError`` for a checkpoint that cannot be read, or holds more than tensors and plain data.
+
+        Its hyperparameters are left alone: they would build whatever they name.
+        """
+        path = str(self.config[self.command].get("ckpt_path") or "")
+        if path.startswith("registry"):
             raise UserError(f"The checkpoint {path} is on another machine; fetch it, and give the file.")
-        try:
-            super()._parse_ckpt_path()
-        except pickle.UnpicklingError as error:
-            raise UserError(
-                f"The checkpoint {path} is damaged or holds more than tensors, which could run code; take another."
-            ) from error
+        if Path(path).is_file():
+            try:
+                torch.load(path, map_location="meta", weights_only=self.typed.weights_only)
+            except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError) as error:
+                raise UserError(
+                    f"The checkpoint {path} is damaged or holds more than tensors, which could run code; take another."
+                ) from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Lightning's, with nothing unpickled unless the command line says so."""
-        options: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
-        if options.get("weights_only") is None:
-            options["weights_only"] = True
-        return options
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": self.typed.weights_only}
 
     @property
     def gives_videos(self) -> bool:
         """Whether ``test`` is to measure videos that are there, for which no model is built."""
-        return self.subcommand == "test" and bool(self.chosen.data.videos)
+        return self.command == "test" and bool(self.chosen.data.videos)
 
     def instantiate_classes(self) -> None:
         """Model, data and Trainer, where they are needed."""
@@ -111,13 +139,13 @@ class RollforgeCLI(LightningCLI):
 
     def resolved(self, config: Any) -> dict[str, Any]:
         """A parsed config of the subcommand as plain data, defaults included."""
-        plain: dict[str, Any] = yaml.safe_load(self.parser.dump(config, skip_unset=False))[self.subcommand]
+        plain: dict[str, Any] = yaml.safe_load(self.parser.dump(config, skip_unset=False))[self.command]
         return plain
 
     @property
     def chosen(self) -> Any:
         """The resolved config of the subcommand."""
-        return self.config[self.subcommand]
+        return self.config[self.command]
 
     @property
     def folder(self) -> RunFolder:
@@ -156,8 +184,8 @@ class RollforgeCLI(LightningCLI):
                 run(**options)
         except SystemExit:
             if stop.asked and folder.rank == 0:
-                again = " ".join(shlex.quote(each) for each in _going_on(self.typed))
-                sys.stderr.write(f"Stopped by {stop.asked.name}; go on with:\n  rollforge {again} --resume\n")
+                again = shlex.join(["rollforge", self.command, *self.typed.resumed()])
+                sys.stderr.write(f"Stopped by {stop.asked.name}; go on with:\n  {again}\n")
             raise
         finally:
             stop.remove()
@@ -234,23 +262,9 @@ def run(name: str, arguments: list[str]) -> int:
     """Runs one of Lightning's subcommands; the exit code is 1 where not all of it could be done."""
     _quiet()
     ranks = Ranks()
-    with ranks.together(), trust.guarded(*(taken := trust.take(arguments))), ExitStack() as held:
-        check_files(taken[1])
-        registry().load()
+    with ranks.together(), trust.guarded((typed := read(arguments)).modules), ExitStack() as held:
         try:
-            return RollforgeCLI(
-                ranks,
-                held,
-                RolloutModule,
-                RolloutData,
-                args=[name, *taken[1]],
-                typed=[name, *arguments],
-                parser_class=Parser,
-                save_config_callback=None,
-                auto_configure_optimizers=False,
-                seed_everything_default=0,
-                trainer_defaults={**DEFAULTS, "enable_progress_bar": name == "fit"},
-            ).code
+            return RollforgeCLI(name, typed, ranks, held).code
         except SystemExit as leaving:  # how the Trainer answers an interrupt
             if isinstance(leaving.__context__, KeyboardInterrupt):
                 raise leaving.__context__ from None
@@ -266,14 +280,6 @@ def traced(folder: Path) -> Iterator[None]:
         file = folder / "failure.txt"
         write(file, "".join(traceback.format_exception(error.__cause__)))
         raise UserError(f"{error} The traceback is in {file}.") from error
-
-
-def _going_on(arguments: list[str]) -> list[str]:
-    """The same command for a run that goes on: finished videos are not made anew a second time."""
-    kept = list(arguments)
-    while "--overwrite" in kept:
-        del kept[(at := kept.index("--overwrite")) : at + 2]
-    return [each for each in kept if each != "--resume" and not each.startswith("--overwrite=")]
 
 
 def _next(chosen: Any, example: str | None) -> str:

@@ -6,30 +6,23 @@ from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
-from rollforge.commands.lightning import DEFAULTS, RollforgeCLI
-from rollforge.commands.mistakes import Parser
+from rollforge.commands.lightning import RollforgeCLI
 from rollforge.commands.ranks import Ranks
-from rollforge.data.module import RolloutData
-from rollforge.module import RolloutModule
+from rollforge.commands.typed import Typed
 
 
 class ParsedCLI(RollforgeCLI):
-    """What ``command`` would run with these arguments; ``chosen`` is the config.
+    """What ``command`` would run with a command line; ``chosen`` is the config.
 
-    To be used where ``trust`` guards and ``check_files`` has looked.
+    To be used in ``trust.guarded``.
     """
 
-    def __init__(self, command: str, arguments: list[str]) -> None:
-        self.command = command
-        super().__init__(
-            Ranks(), ExitStack(), RolloutModule, RolloutData, args=[command, *arguments], parser_class=Parser,
-            save_config_callback=None, auto_configure_optimizers=False, seed_everything_default=0,
-            trainer_defaults={**DEFAULTS, "enable_progress_bar": False},
-        )  # fmt: skip
+    def __init__(self, command: str, typed: Typed) -> None:
+        super().__init__(command, typed, Ranks(), ExitStack())
 
-    def read(self, arguments: list[str]) -> dict[str, Any]:
+    def read(self, typed: Typed) -> dict[str, Any]:
         """The resolved config of the same command with other arguments: building the parser is the dear part."""
-        return self.resolved(self.parser.parse_args([self.command, *arguments]))
+        return self.resolved(self.parse(typed))
 
     def instantiate_classes(self) -> None:
         """Leaves that to whoever asks, part by part."""

@@ -23,19 +23,19 @@ from rollforge.video.sheet import ContactSheet
 OPTION = "--data.videos"
 
 
-def wanted(arguments: Sequence[str]) -> bool:
-    """Whether videos are given and no config is, so that no model is needed to read the command line."""
-    words = [argument.partition("=")[0] for argument in arguments]
-    return OPTION in words and "--config" not in words and "-c" not in words
+def run(arguments: list[str]) -> int | None:
+    """Measures a folder without a config. The exit code is 1 if a video could not be measured.
 
-
-def run(arguments: list[str]) -> int:
-    """Measures a folder without a config. The exit code is 1 if a video could not be measured."""
-    parser = Arguments(
-        prog="rollforge test",
-        description="Measure the videos of a folder. With --config, metrics and horizon are those of the config.",
-        allow_abbrev=False,
-    )
+    Returns None where a config is named, or no videos: the command line is then one of ``RollforgeCLI``.
+    """
+    about = "Measure the videos of a folder. With --config, metrics and horizon are those of the config."
+    sorting = Arguments(prog="rollforge test", add_help=False)
+    sorting.add_argument(OPTION, nargs="?")
+    sorting.add_argument("-c", "--config", nargs="?")
+    found = sorting.parse_known_args(arguments)[0]
+    if vars(found)[OPTION.lstrip("-")] is None or found.config is not None:
+        return None
+    parser = Arguments(prog="rollforge test", description=about)
     parser.add_argument(OPTION, dest="videos", type=path, required=True, help="folder of videos")
     parser.add_argument("--metrics", action="append", help="a metric by name, may be repeated (default: DriftSuite)")
     parser.add_argument(

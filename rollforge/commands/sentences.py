@@ -30,14 +30,20 @@ OWN = re.compile(r"(?:There is no (?:key|part) '|[\w.]+ must (?:be|name) )[^\n]*
 """A sentence of ours that a union has swallowed."""
 
 
-def sentence(message: str, options: Iterable[str] = ()) -> str:
-    """One sentence for a message of jsonargparse; ``options`` are those of the parser that it is from."""
+def sentence(message: str, options: Iterable[str] = (), file: str = "") -> str:
+    """One sentence for a message of jsonargparse.
+
+    Args:
+        message: what it says.
+        options: those of the parser that it is from.
+        file: the config that it is about, empty for the command line.
+    """
     message = re.sub(r"\S{500,}", lambda found: f"{found[0][:60]}...", message)
-    if found := DENIED.search(message):
-        return refusal(found[1])
-    if found := re.search(r"Expected a path but (\w[\w+.-]*://\S+)", message):
+    if found := re.search(r"(?:Expected a path but|File does not exist:) '?(\w[\w+.-]*://[^\s']+)", message):
         return f"The config {found[1]} is on another machine; fetch it, read it, and give the file."
     where = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    if found := DENIED.search(message):
+        return refusal(found[1], f"{f' in {file}' if file else ''}{f' at {where}' if where else ''}")
     if found := OWN.search(message):
         return f"{where}: {found[0]}" if where else found[0]
     if found := re.search(r"unrecognized arguments?: (\S+)", message):

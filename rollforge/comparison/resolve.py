@@ -7,14 +7,13 @@ from typing import Any
 
 from rollforge import trust
 from rollforge.commands.lightning import _quiet
-from rollforge.commands.mistakes import check_files
 from rollforge.commands.parsed import ParsedCLI
+from rollforge.commands.typed import read
 from rollforge.comparison.vary import Point
 from rollforge.data.module import RolloutData
 from rollforge.data.requests import read_prompts
 from rollforge.doctor.parts import build
 from rollforge.errors import UserError
-from rollforge.registry import registry
 
 Config = dict[str, Any]
 COMMAND = "test"
@@ -32,13 +31,11 @@ def resolve(points: Sequence[Point], lines: Sequence[Sequence[str]]) -> list[Con
     reader: ParsedCLI | None = None
     configs: list[Config] = []
     for point, line in zip(points, lines, strict=True):
-        modules, given = trust.take(line)
+        typed = read(line)
         try:
-            with trust.guarded(modules, given):
-                check_files(given)
-                registry().load()
-                reader = reader or ParsedCLI(COMMAND, given)
-                config = reader.read(given)
+            with trust.guarded(typed.modules):
+                reader = reader or ParsedCLI(COMMAND, typed)
+                config = reader.read(typed)
                 _check(config)
         except UserError as error:
             raise UserError(f"The point {point.named} cannot be run: {error}") from error

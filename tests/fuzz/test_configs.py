@@ -15,10 +15,9 @@ from lightning.pytorch import Trainer
 from watch import answered, fuzz
 
 from rollforge import trust
-from rollforge.commands.mistakes import Parser, check_files
+from rollforge.commands.parser import Parser
 from rollforge.data.module import RolloutData
 from rollforge.module import RolloutModule
-from rollforge.registry import registry
 
 CONFIG: dict[str, Any] = {
     "model": {
@@ -100,7 +99,6 @@ LINES = yaml.safe_dump(CONFIG, sort_keys=False).splitlines()
 def parser() -> Iterator[Parser]:
     """Model, data and Trainer like those of ``predict``, without its subcommands, which take ten times as long."""
     with trust.guarded():
-        registry().load()
         made: Any = Parser()
         made.add_argument("--config", action="config")
         made.add_lightning_class_args(RolloutModule, "model")
@@ -131,8 +129,7 @@ def test_configs(tmp_path: Path, parser: Any, monkeypatch: pytest.MonkeyPatch) -
     modules = set(sys.modules)
 
     def parsed(arguments: list[str]) -> Any:
-        with trust.guarded((), arguments):
-            check_files(arguments)
+        with trust.guarded():
             return parser.parse_args(arguments)
 
     def right(config: Any) -> None:
