@@ -2,6 +2,11 @@
 
 import sys
 
-from rollforge.cli import main
+from rollforge.isolation import leave_current_folder_out
 
-sys.exit(main())
+leave_current_folder_out()  # before anything else is imported
+
+from rollforge.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())

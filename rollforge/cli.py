@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from rollforge import __version__
 from rollforge.commands.arguments import Arguments
 from rollforge.errors import UserError, nearest
+from rollforge.isolation import import_matplotlib, safe_environment
 from rollforge.streams import tolerant
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -92,6 +94,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command: those of the process unless given. Errors of the user exit with 2, an interrupt with 130."""
     if arguments is None:
+        os.environ.update(safe_environment())
         with tolerant():
             code = _run(sys.argv[1:])
             if code == INTERRUPTED:
@@ -129,5 +132,6 @@ def _dispatch(given: list[str]) -> int | None:
         names = ", ".join(COMMANDS)
         raise UserError(f"There is no command {known.command!r}.{nearest(known.command, COMMANDS)} Commands: {names}.")
     else:
+        import_matplotlib()
         return COMMANDS[known.command][0](given[1:])
     return None

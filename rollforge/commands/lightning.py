@@ -23,6 +23,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rollforge import trust
 from rollforge.budget import Guard
 from rollforge.commands.addresses import check_addresses
+from rollforge.commands.own_files import OwnFiles
 from rollforge.commands.parser import Parser
 from rollforge.commands.ranks import Ranks
 from rollforge.commands.scoring import leave, score_config
@@ -39,6 +40,7 @@ from rollforge.nameable import PICKLES
 from rollforge.report.predict import VideoOutput
 from rollforge.report.run import RunFolder
 from rollforge.report.training import TrainingReport
+from rollforge.sharded import restricted
 from rollforge.snapshots.settings import Snapshots
 
 LAST = "last"
@@ -164,6 +166,7 @@ class RollforgeCLI(LightningCLI):
         self.guard = Guard.of(self.model, self.trainer, requests, self.datamodule.rollout_batch)
         self.guard.check()
         self.run_folder = folder = self.folder
+        OwnFiles(folder.path).watch(self.trainer)
         resume = self.chosen.resume or self.chosen.ckpt_path == LAST
         settings, precision = self.config_init[self.subcommand].snapshots, str(self.trainer.precision)
         self.model.output = VideoOutput(folder, settings, resume, self.chosen.force, precision)
@@ -241,6 +244,7 @@ class RollforgeCLI(LightningCLI):
             self.held.enter_context(self.folder.lock())
             self.folder.create()
         folder, every = self.folder.path, self.chosen.report_every
+        OwnFiles(folder).watch(self.trainer)
         keep = ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0, every_n_train_steps=every)
         trainer: Any = self.trainer
         if not self.chosen.trainer.callbacks:  # Lightning's own, into the working directory; a rich bar
@@ -262,7 +266,11 @@ def run(name: str, arguments: list[str]) -> int:
     """Runs one of Lightning's subcommands; the exit code is 1 where not all of it could be done."""
     _quiet()
     ranks = Ranks()
-    with ranks.together(), trust.guarded((typed := read(arguments)).modules), ExitStack() as held:
+    with ExitStack() as held:
+        held.enter_context(ranks.together())
+        typed = read(arguments)
+        held.enter_context(trust.guarded(typed.modules))
+        held.enter_context(restricted(typed.weights_only))
         try:
             return RollforgeCLI(name, typed, ranks, held).code
         except SystemExit as leaving:  # how the Trainer answers an interrupt

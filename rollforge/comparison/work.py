@@ -16,6 +16,7 @@ from rollforge.comparison.progress import Progress
 from rollforge.comparison.runs import LOG, Run
 from rollforge.errors import UserError
 from rollforge.files import open_new, open_own
+from rollforge.isolation import safe_environment
 from rollforge.snapshots.identity import versions
 
 PAUSE = 0.2  # seconds between two looks at the process
@@ -65,7 +66,7 @@ class Work:
             self.process = subprocess.Popen(
                 [*self.program, *run.command, *going_on],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                env={**os.environ, "TQDM_MININTERVAL": BAR_EVERY},
+                env={**os.environ, **safe_environment(), "TQDM_MININTERVAL": BAR_EVERY},
                 start_new_session=True,  # signals reach it once, from here
             )  # fmt: skip
             code, peak = self._await(progress)
