@@ -27,8 +27,12 @@ def explained(parser: ArgumentParser) -> Iterator[None]:
     def build(kind: type, *values: Any, **named: Any) -> Any:
         try:
             return kind(*values, **named)
-        except Exception as error:
-            failures.append(error if isinstance(error, UserError) or ran_out(error) else _refused(kind, error))
+        except (Exception, SystemExit) as error:
+            failures.append(
+                error
+                if isinstance(error, UserError) or (isinstance(error, Exception) and ran_out(error))
+                else _refused(kind, error)
+            )
             raise failures[-1] from error
 
     with warnings.catch_warnings(action="ignore"):  # the parameter that replaces it would go before Lightning's own
@@ -41,7 +45,7 @@ def explained(parser: ArgumentParser) -> Iterator[None]:
         raise
 
 
-def _refused(kind: type, error: Exception) -> UserError:
+def _refused(kind: type, error: BaseException) -> UserError:
     first = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
     if isinstance(error, TypeError) and (missing := re.search(r"missing \d+ required .*arguments?: (.*)", first)):
         return UserError(f"{kind.__name__} needs {missing[1]}; give it in the config.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,11 +22,27 @@ from typing import Any
 import pluggy
 
 from rollforge.errors import UserError, nearest
+from rollforge.plugin_guard import PluginError, guarded
 
 log = logging.getLogger(__name__)
 
 GROUP = "rollforge"
 BUILT_IN = "rollforge"
+TARGET = re.compile(r"[\w.]+:\w+")
+BASES = {
+    "backbone": "rollforge.backbones.base:Backbone",
+    "sampler": "rollforge.samplers.base:Sampler",
+    "cache": "rollforge.policies.base:CachePolicy",
+    "rope": "rollforge.memory.rope:Rope",
+    "noise": "rollforge.noise:NoisePrior",
+    "kv_codec": "rollforge.memory.kv:KVCodec",
+    "codec": "rollforge.backbones.base:VideoCodec",
+    "conditioner": "rollforge.backbones.base:Conditioner",
+    "objective": "rollforge.objectives.base:Objective",
+    "metric": "rollforge.metrics.base:Metric",
+    "dataset": "torch.utils.data:Dataset",
+}
+"""What a part of each kind is a subclass of."""
 KINDS = {
     "backbone": "a network that predicts the flow of noisy latents",
     "sampler": "a generator of forward passes",
@@ -67,12 +84,11 @@ class Part:
     target: type | str
 
     def load(self) -> type:
-        """The class."""
-        if isinstance(self.target, type):
-            return self.target
-        module, _, name = self.target.partition(":")
-        loaded: type = getattr(import_module(module), name)
-        return loaded
+        """The class. Raises ``TypeError`` for what is not a class of its kind."""
+        found, base = _resolved(self.target), _resolved(BASES[self.kind])
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise TypeError(f"it is not a subclass of {base.__module__}.{base.__name__}")
+        return found
 
     @property
     def summary(self) -> str:
@@ -120,32 +136,39 @@ class Registry:
     def load(self) -> None:
         """Imports every part, so that jsonargparse resolves short names; a part that cannot be imported is dropped."""
         for key, part in list(self.parts.items()):
-            try:
+            if part.origin == BUILT_IN:
                 part.load()
-            except Exception as error:
-                if part.origin == BUILT_IN:
-                    raise
+                continue
+            try:
+                with guarded(part.origin, self.fail):
+                    part.load()
+            except PluginError as error:
                 del self.parts[key]
-                self.fail(f"{part.origin}: the {part.kind} {part.name!r} cannot be imported ({_brief(error)}).")
+                self.fail(f"{part.origin}: the {part.kind} {part.name!r} cannot be used ({error}).")
 
 
 @cache
 def registry() -> Registry:
     """The registry of this process: built-ins first, then the installed plugins."""
     found = Registry()
-    _collect(found, import_module("rollforge.builtins"), BUILT_IN)
+    for part in _collect(import_module("rollforge.builtins"), BUILT_IN):
+        found.add(part)
     for entry in _allowed(entry_points(group=GROUP), found):
-        found.modules.add(entry.module)
         origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.name
         try:
-            _collect(found, entry.load(), origin)
-        except Exception as error:
-            found.fail(f"{origin}: the plugin {entry.name!r} ({entry.value}) was skipped ({_brief(error)}).")
+            with guarded(origin, found.fail):
+                parts = _collect(entry.load(), origin)
+        except PluginError as error:
+            found.fail(f"{origin}: the plugin {entry.name!r} ({entry.value}) was skipped ({error}).")
+            continue
+        found.modules.add(entry.module)
+        for part in parts:
+            found.add(part)
     return found
 
 
-def _collect(found: Registry, plugin: Any, origin: str) -> None:
-    """Calls the hooks of one plugin; takes its parts only if all of them succeed."""
+def _collect(plugin: Any, origin: str) -> list[Part]:
+    """Calls the hooks of one plugin; returns its parts if all of them succeed."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)  # type: ignore[arg-type] # any namespace of functions will do
     manager.register(plugin, name=origin)
@@ -154,12 +177,21 @@ def _collect(found: Registry, plugin: Any, origin: str) -> None:
     for kind in KINDS:
 
         def register(target: type | str, kind: str = kind) -> None:
+            if not isinstance(target, type | str) or (isinstance(target, str) and not TARGET.fullmatch(target)):
+                raise TypeError(f"it registers {target!r:.60}; expected a class, or 'package.module:Class'")
             name = target.__name__ if isinstance(target, type) else target.rpartition(":")[2]
             parts.append(Part(kind, name, origin, target))
 
         getattr(manager.hook, f"rollforge_register_{kind}")(register=register)
-    for part in parts:
-        found.add(part)
+    return parts
+
+
+def _resolved(target: type | str) -> Any:
+    """What ``package.module:Class`` names."""
+    if isinstance(target, type):
+        return target
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _allowed(entries: Any, found: Registry) -> list[EntryPoint]:
@@ -174,7 +206,3 @@ def _allowed(entries: Any, found: Registry) -> list[EntryPoint]:
             f"ROLLFORGE_PLUGINS names {name!r}, which is not installed.{nearest(name, [e.name for e in ordered])}"
         )
     return [entry for entry in ordered if entry.name in names]
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0]

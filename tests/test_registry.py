@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rollforge import builtins
+from rollforge import builtins, plugin_guard
 from rollforge.cli import main
 from rollforge.errors import UserError
 from rollforge.registry import BUILT_IN, KINDS, Registry, registry
@@ -94,11 +94,20 @@ def test_a_plugin_adds_its_parts_beside_the_built_ins(install: Install) -> None:
         ("import a_module_that_is_not_there", "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"),
         (GOOD.format(name="Half") + "    raise ValueError('half way')", "ValueError: half way"),
         (GOOD.format(name="Odd").replace("register_cache", "register_cash"), "rollforge_register_cash"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("class Own(BaseException): ...\nraise Own('so')", "Own: so"),
+        (
+            "while True:\n    try:\n        1 / 0\n    except Exception:\n        pass",
+            "TooSlow: it takes more than 0.3",
+        ),
+        (GOOD.format(name="Odd") + "    register(3)", "it registers 3; expected a class, or 'package.module:Class'"),
+        (GOOD.format(name="Odd") + "    register('x')", "it registers 'x'; expected a class"),
     ],
 )
 def test_a_plugin_that_fails_is_named_and_skipped_whole(
-    install: Install, code: str, reason: str, capsys: pytest.CaptureFixture[str]
+    install: Install, code: str, reason: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(plugin_guard, "SECONDS", 0.3)
     install("bad", code)
     install("good", GOOD.format(name="Shy"))
     found = registry()
@@ -121,7 +130,39 @@ def test_a_part_that_cannot_be_imported_is_dropped_alone(install: Install) -> No
     found.load()
     assert names(found)[-1] == "Shy"
     assert len(found.failures) == 1
-    assert "rollforge-lazy 1.2: the cache 'Missing' cannot be imported" in found.failures[0]
+    assert "rollforge-lazy 1.2: the cache 'Missing' cannot be used" in found.failures[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("    register(Metric)", "it is not a subclass of rollforge.policies.base.CachePolicy"),
+        ("    register('rollforge_wrong:make')", "it is not a subclass of rollforge.policies.base.CachePolicy"),
+        ("    register('rollforge_wrong_exit:Part')", "SystemExit: 4"),
+    ],
+)
+def test_a_part_that_is_not_one_is_dropped_alone(
+    install: Install, more: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rollforge_wrong_exit.py").write_text("raise SystemExit(4)")
+    install("wrong", GOOD.format(name="Shy") + more + "\nfrom rollforge.metrics import Metric\ndef make(): ...\n")
+    assert main(["plugins", "show", "Shy"]) == 0
+    assert "Shy (cache, from rollforge-wrong 1.2)" in capsys.readouterr().out
+    assert len(registry().failures) == 1
+    assert reason in registry().failures[0]
+
+
+def test_what_a_plugin_prints_is_kept_from_standard_output(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("loud", GOOD.format(name="Shy") + "print('Welcome!')")
+    assert main(["plugins"]) == 0
+    printed = capsys.readouterr().out
+    assert "Shy" in printed
+    assert "Welcome!" not in printed
+    (told,) = registry().failures
+    assert told.startswith("rollforge-loud 1.2 prints when it is imported")
+    assert "Welcome!" in told
 
 
 def test_no_plugin_takes_a_name_that_is_taken(install: Install) -> None:
@@ -199,7 +240,7 @@ def test_plugins_list_is_the_default(capsys: pytest.CaptureFixture[str]) -> None
         ("raise RuntimeError('no card')", "the plugin 'bad' (rollforge_bad) was skipped (RuntimeError: no card)."),
         (
             GOOD.format(name="Shy") + "    register('rollforge_bad_parts:Missing')",
-            "the cache 'Missing' cannot be imported (ModuleNotFoundError: No module named 'rollforge_bad_parts').",
+            "the cache 'Missing' cannot be used (ModuleNotFoundError: No module named 'rollforge_bad_parts').",
         ),
     ],
 )

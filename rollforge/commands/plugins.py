@@ -17,6 +17,7 @@ def run(arguments: list[str]) -> None:
     actions.add_parser("list", help="every part: kind, distribution and what it does (the default)")
     actions.add_parser("show", help="parameters of one part, with types and defaults").add_argument("name")
     chosen = parser.parse_args(arguments)
+    registry().load()
     text = show(registry().find(chosen.name)) if chosen.action == "show" else listing()
     sys.stdout.write(text + "\n")
 
@@ -24,7 +25,6 @@ def run(arguments: list[str]) -> None:
 def listing() -> str:
     """All parts, grouped by kind."""
     found = registry()
-    found.load()
     parts = [part for kind in KINDS for part in found.of(kind)]
     name, origin = (max(len(getattr(part, field)) for part in parts) for field in ("name", "origin"))
     lines = []
