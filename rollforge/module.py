@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -18,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from rollforge.average import AVERAGE, roll_average
 from rollforge.backbones.base import Backbone, Condition, Conditioner, VideoCodec
 from rollforge.backbones.weights import RANDOM, check_fit
+from rollforge.checkpoints import read_checkpoint
 from rollforge.data.module import RolloutData
 from rollforge.data.opening import opening_frames
 from rollforge.data.requests import Request
@@ -245,11 +247,65 @@ class RolloutModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["torch_rng"] = torch.get_rng_state()
 
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **parts: Any,
+    ) -> Self:
+        """A module with the weights of a checkpoint of ``fit``: the averaged ones, where it has them.
+
+        A checkpoint builds nothing: the parts are yours, and what it says of them in its hyperparameters is ignored.
+
+        Args:
+            checkpoint_path: the file.
+            map_location: the device for the weights. Default: the CPU.
+            hparams_file: not supported.
+            strict: whether the checkpoint must hold every weight of the module and no others. Default: True.
+            weights_only: False also reads checkpoints that can run code. Default: True.
+            parts: the arguments of ``RolloutModule``: ``backbone``, ``conditioner``, ``codec``, ``policy``, ``sampler``
+                and whichever others you need.
+
+        Raises:
+            UserError: without the parts, and for a checkpoint that cannot be read or does not fit them.
+        """
+        parameters = signature(cls).parameters.values()
+        needed = [each.name for each in parameters if each.default is Parameter.empty and each.name not in parts]
+        if needed or hparams_file is not None:
+            raise UserError(
+                f"{cls.__name__}.load_from_checkpoint takes its parts from you and not from the checkpoint; give "
+                f"{', '.join(f'{name}=...' for name in needed) or 'no hparams_file'}."
+            )
+        content = read_checkpoint(checkpoint_path, map_location or "cpu", weights_only is not False)
+        if not isinstance(content.get("state_dict"), dict):
+            raise UserError(f"{checkpoint_path} holds no state_dict and is not a checkpoint of fit; take another.")
+        module = cls(**parts)
+        module.load_checkpoint_weights(content["state_dict"], checkpoint_path, strict is not False)
+        return module
+
+    def load_checkpoint_weights(self, weights: dict[str, Tensor], source: Any, strict: bool = True) -> None:
+        """Loads the ``state_dict`` of a checkpoint: the averaged weights, where it has them.
+
+        Raises ``UserError`` for weights that do not fit; ``source`` names their file in it.
+        """
+        self._take_average(weights)
+        if strict:
+            check_fit(self.state_dict(), weights, type(self).__name__, source)
+        self.load_state_dict(weights, strict=strict)
+
+    def _take_average(self, weights: dict[str, Tensor]) -> None:
+        """Puts averaged weights in place of the trained ones, and leaves the module's own average as it is."""
+        roll_average(weights)
+        weights |= {name: value for name, value in self.state_dict().items() if name.startswith(AVERAGE)}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if (weights := checkpoint.get("state_dict")) is not None:  # sharded ones are in the network already
             if self.trainer.state.fn != TrainerFn.FITTING:
-                roll_average(weights)
-                weights |= {name: value for name, value in self.state_dict().items() if name.startswith(AVERAGE)}
+                self._take_average(weights)
             check_fit(self.state_dict(), weights, type(self).__name__, self.trainer.ckpt_path or "the checkpoint")
         torch.set_rng_state(checkpoint["torch_rng"])
 

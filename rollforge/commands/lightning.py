@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import shlex
 import sys
 import traceback
@@ -13,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ActionYesNo
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -22,6 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rollforge import trust
 from rollforge.budget import Guard
+from rollforge.checkpoints import read_checkpoint
 from rollforge.commands.addresses import check_addresses
 from rollforge.commands.own_files import OwnFiles
 from rollforge.commands.parser import Parser
@@ -110,13 +109,8 @@ class RollforgeCLI(LightningCLI):
         path = str(self.config[self.command].get("ckpt_path") or "")
         if path.startswith("registry"):
             raise UserError(f"The checkpoint {path} is on another machine; fetch it, and give the file.")
-        if Path(path).is_file():
-            try:
-                torch.load(path, map_location="meta", weights_only=self.typed.weights_only)
-            except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError) as error:
-                raise UserError(
-                    f"The checkpoint {path} is damaged or holds more than tensors, which could run code; take another."
-                ) from error
+        if "://" in path or Path(path).is_file():
+            read_checkpoint(path, "meta", self.typed.weights_only)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Lightning's, with nothing unpickled unless the command line says so."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -59,6 +59,11 @@ class RolloutData(LightningDataModule):
         self.opening, self.opening_seconds = opening, opening_seconds
         self.videos, self.clips, self.batch_size, self.workers = videos, clips, batch_size, workers
         self.left_out: list[str] = []  # a sentence on each file that cannot be read, among others that can
+
+    @classmethod
+    def load_from_checkpoint(cls, *arguments: Any, **options: Any) -> Self:
+        """Not supported, since a checkpoint keeps nothing of the data, and builds nothing. Raises ``UserError``."""
+        raise UserError(f"A checkpoint keeps no data; make {cls.__name__}(...) with its arguments.")
 
     def requests(self, fps: float, pictures: int = 1) -> list[Request]:
         """One request for each prompt, at ``fps`` latent frames per second.
