@@ -22,17 +22,13 @@ def explained(parser: ArgumentParser) -> Iterator[None]:
     jsonargparse tries the members of a union in turn and hides why they failed: what is raised is the first failure,
     not its list of types. What is built later, such as an optimizer, raises likewise.
     """
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
     def build(kind: type, *values: Any, **named: Any) -> Any:
         try:
             return kind(*values, **named)
-        except (Exception, SystemExit) as error:
-            failures.append(
-                error
-                if isinstance(error, UserError) or (isinstance(error, Exception) and ran_out(error))
-                else _refused(kind, error)
-            )
+        except (Exception, SystemExit) as error:  # nothing has been asked to end yet
+            failures.append(error if isinstance(error, UserError) or ran_out(error) else _refused(kind, error))
             raise failures[-1] from error
 
     with warnings.catch_warnings(action="ignore"):  # the parameter that replaces it would go before Lightning's own
