@@ -21,7 +21,7 @@ from rollforge.backbones.base import Backbone, Condition, Conditioner, VideoCode
 from rollforge.backbones.weights import RANDOM, check_fit
 from rollforge.checkpoints import read_checkpoint
 from rollforge.data.module import RolloutData
-from rollforge.data.opening import opening_frames
+from rollforge.data.opening import Frames, opening_frames
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, blamed
 from rollforge.evaluation.riding import levels
@@ -130,11 +130,15 @@ class RolloutModule(LightningModule):
         return torch.cat(openings) if openings else None
 
     def _opening(self, request: Request, path: Path) -> Tensor:
+        return self.encode(torch.from_numpy(self._opening_frames(request, path)).to(self.device)[None])
+
+    def _opening_frames(self, request: Request, path: Path) -> Frames:
+        """As many pixel frames of an opening as whole latent frames can be made of."""
         spec, count = self.backbone.spec, self.codec.pixel_frames
         most = request.opening_frames or max(1, spec.horizon - spec.block)
         video = opening_frames(path, self.size, self.fps, count(most))
         whole = max(frames for frames in range(1, most + 1) if count(frames) <= len(video))
-        return self.encode(torch.from_numpy(video[len(video) - count(whole) :]).to(self.device)[None])
+        return video[len(video) - count(whole) :]
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -175,8 +179,11 @@ class RolloutModule(LightningModule):
                 )
 
     def requests(self, data: RolloutData) -> list[Request]:
-        """The videos that ``data`` asks of this model."""
-        return data.requests(self.backbone.spec.fps, self._pictures)
+        """The videos that ``data`` asks of this model, without those whose opening cannot be read.
+
+        Raises ``UserError`` where not one can.
+        """
+        return data.readable(data.requests(self.backbone.spec.fps, self._pictures), self._opening_frames)
 
     def check_prompts(self, requests: Sequence[Request]) -> None:
         """Raises ``UserError`` for a prompt that the conditioner cannot express."""

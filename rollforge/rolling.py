@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from copy import copy, deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Self
 
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor
 
 from rollforge.backbones.base import Condition
+from rollforge.branching import REPLAY, carry_over, check_frames, check_parts, parts_of
 from rollforge.devices import sent
 from rollforge.errors import UserError, blamed
 from rollforge.health import OTHER_SEED
 from rollforge.memory import RolloutMemory
 from rollforge.samplers.base import Finished, Job, Pass, Passes
 from rollforge.spec import Phase, PromptSwitch, ReadPlan, Step
-from rollforge.state import State, moved
+from rollforge.state import State, copied, moved
 
 if TYPE_CHECKING:
     from rollforge.rollout import Rollout
@@ -55,13 +57,15 @@ class Run(Iterator[Block]):
             lane: {start: kept.to(self.device, self.dtype) for start, kept in schedule.items()}
             for lane, schedule in schedules.items()
         }
-        self.switches = [start for start in self.schedules["prompt"] if start]
+        self.switches = self._switches_after(0)
+        self.parts = partial(parts_of, rollout, len(samples))
         with blamed("cache policy", self.policy, "telling how many frames it shows"):
             visible = self.policy.visible(self.spec.block)
         self.memories = {lane: RolloutMemory(self.spec, visible, rollout.rope, rollout.kv_codec) for lane in schedules}
-        self.finished: dict[int, Tensor] = {}  # live frames' latents, kept while a switch may read them again
+        self.finished: dict[int, Tensor] = {}  # latents of live frames, which a prompt switch may read again
         self.frames, self.seed, self.samples = frames, seed, samples
         self.index, self.start = 0, 0  # of the next block
+        self.first = 0  # the number of the first block that is made, after those that are given
         self.pending: tuple[Step, Tensor] | None = None  # a block that is shown and not yet committed
         self.attempts: dict[int, list[int]] = {}  # blocks that were made again, and how often for each sample
         self._blocks: Iterator[Block] = iter(())
@@ -70,9 +74,10 @@ class Run(Iterator[Block]):
         return next(self._blocks)
 
     def state_dict(self, kv: bool = True) -> State:
-        """What the blocks to come depend on.
+        """A copy of what the blocks to come depend on. The rollout may go on and be returned to any number of times.
 
-        Without ``kv`` it leaves out what committing the finished latents once more brings back.
+        Without ``kv`` it leaves out what committing the finished latents once more brings back. Tensors are shared with
+        the rollout, which writes into none of them.
         """
         state: State = {"index": self.index, "start": self.start, "attempts": self.attempts}
         if kv:
@@ -80,40 +85,63 @@ class Run(Iterator[Block]):
                 state["policy"] = self.policy.state_dict()
             with blamed("sampler", self.sampler, "telling its state"):
                 state["sampler"] = self.sampler.state_dict()
+            state["parts"] = self.parts()
             pending = self.pending and {"index": self.pending[0].index, "start": self.pending[0].start}
             state |= {
                 "pending": pending and pending | {"latents": self.pending[1]},  # type: ignore[index] # it is there
-                "switches": self.switches,
                 "finished": self.finished,
                 "memories": {lane: memory.state_dict() for lane, memory in self.memories.items()},
             }
-        return state
+        return copied(state)
 
     def begin(self, given: Tensor | None) -> Self:
         """From the first block on."""
         self._blocks = chain(self._prefill(given), self._sample())
+        self.first = _given_blocks(given, self.spec.block)
         return self
 
     def go_on(self, state: State, given: Tensor | None, finished: Iterable[Tensor]) -> Self:
         """From where ``state`` was told; without its memories, after committing the ``finished`` latents again."""
         self.attempts = dict(state["attempts"])
+        self.first = _given_blocks(given, self.spec.block)
         if "memories" in state:
-            self._load(state)
-            self._blocks = chain(self._prefill(given, self.start), self._sample())
+            other = self._load(state)
+            self._blocks = chain(self._fitting(other), self._prefill(given, self.start), self._sample())
         else:
             self._blocks = chain(self._replay(given, finished, state["start"]), self._sample())
         return self
 
-    def _load(self, state: State) -> None:
-        self.index, self.start, self.switches = state["index"], state["start"], list(state["switches"])
+    def _load(self, state: State) -> str | None:
+        """Takes up a state with its memories. Returns the policy that it was saved under, if it was another one."""
+        saved = state["parts"]
+        check_parts(saved, self.parts())
+        self.index, self.start = state["index"], state["start"]
         self.finished = moved(state["finished"], self.device)
-        self.policy.load_state_dict(state["policy"])
-        self.sampler.load_state_dict(moved(state["sampler"], self.device))
-        for lane, memory in self.memories.items():
-            memory.load_state_dict(state["memories"][lane], self.device)
         if pending := state["pending"]:
             step = Step(pending["index"], pending["start"], self.spec.block)
             self.pending = step, pending["latents"].to(self.device)
+            self.switches = self._switches_after(step.start)
+        carry_over(self.sampler, saved["sampler"], moved(state["sampler"], self.device))
+        alike = carry_over(self.policy, saved["policy"], state["policy"])
+        for lane, memory in self.memories.items():
+            if lane not in state["memories"]:
+                raise UserError(
+                    f"The state was saved without guidance, so it has no memory of the {lane} prompt; take the sampler "
+                    f"that it was saved under, or {REPLAY}."
+                )
+            memory.load_state_dict(state["memories"][lane], self.device)
+        return None if alike else saved["policy"][0]
+
+    def _fitting(self, other: str | None) -> Iterator[Block]:
+        """No block; raises ``UserError`` where memories saved under the policy ``other`` lack what this one reads."""
+        step = self.pending[0] if self.pending else Step(self.index, self.start, self.spec.block)
+        for memory in self.memories.values() if other else ():
+            check_frames(self.policy, other or "", memory, step)
+        yield from ()
+
+    def _switches_after(self, frame: int) -> list[int]:
+        """The prompt switches to come once the block at ``frame`` is made."""
+        return [start for start in self.schedules["prompt"] if start > frame]
 
     def _replay(self, given: Tensor | None, finished: Iterable[Tensor], start: int) -> Iterator[Block]:
         """Commits what is finished, block by block, and shows only given blocks that have not been shown."""
@@ -137,7 +165,7 @@ class Run(Iterator[Block]):
         self._commit()
         while self.start < self.frames:
             with blamed("sampler", self.sampler, f"at block {self.index}"):
-                passes = self.sampler.run(Job(self._steps(), self._draw))
+                passes = self.sampler.run(Job(self._steps(), self._draw, self.first))
             answer: Tensor | None = None
             while (request := self._next(passes, answer)) is not None:
                 answer = None
@@ -284,9 +312,6 @@ class Run(Iterator[Block]):
                 yield Block(step.index, step.start, latents)
 
     def _keep(self, step: Step, latents: Tensor) -> None:
-        if not self.switches:
-            self.finished.clear()
-            return
         self.finished |= dict(zip(step.frames, latents.split(1, dim=1), strict=True))
         with self._asking("which frames live", step):
             live = self.policy.live(step.frames.stop, step.block)
@@ -301,6 +326,11 @@ class Run(Iterator[Block]):
             rows = zip(seeds, self.samples, strict=True)  # some samples are made again, the others stay as they are
             drawn = [self.noise.batch(seed, (sample,), step.frames, level, shape) for seed, sample in rows]
         return sent(torch.cat(drawn), self.device)
+
+
+def _given_blocks(given: Tensor | None, block: int) -> int:
+    """How many blocks given latents fill."""
+    return 0 if given is None else -(-given.shape[1] // block)
 
 
 def _given_steps(frames: int, block: int) -> Iterator[Step]:

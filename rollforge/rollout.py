@@ -69,8 +69,10 @@ class Rollout:
             negative: text features of the negative prompt, for samplers that use guidance.
             given: latents ``[B, F, C, H, W]`` that start the video (image or clip to extend). Those that fill no whole
                 block enter first, by themselves, so that an image is a block of one frame.
-            state: go on from there: what ``Run.state_dict`` told after a block of a rollout called with the same
-                arguments. Blocks before it are not yielded again.
+            state: go on from there: what ``Run.state_dict`` told after a block. Blocks before it are not yielded again.
+                With the same arguments the rollout is the one that was not cut off. Other prompts, seeds and lengths
+                hold for the blocks to come. A policy or sampler with other arguments keeps them, where the frames that
+                it reads are in the state; ``UserError`` is raised where they are not.
             finished: with a state told without its keys and values, the latents of all blocks until then, in order.
         """
         prompts = _schedule(condition)

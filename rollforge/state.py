@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -63,10 +63,31 @@ def is_tensor(value: Any) -> bool:
 
 def moved(state: Any, device: Any) -> Any:
     """The same nested state with its tensors on a ``torch.device``."""
+    return _rebuilt(state, lambda tensor: tensor.to(device))
+
+
+def copied(state: Any) -> Any:
+    """The same nested state in containers of its own. It shares its tensors with the original."""
+    return _rebuilt(state, lambda tensor: tensor)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two nested states hold the same. Lists and tuples count as alike, as a file gives them back."""
+    if is_tensor(one) or is_tensor(other):
+        return is_tensor(one) and is_tensor(other) and one.shape == other.shape and bool((one == other).all())
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def _rebuilt(state: Any, change: Callable[[Any], Any]) -> Any:
+    """The same nested state in new containers, with its tensors changed."""
     if is_tensor(state):
-        return state.to(device)
+        return change(state)
     if isinstance(state, Mapping):
-        return {key: moved(value, device) for key, value in state.items()}
+        return {key: _rebuilt(value, change) for key, value in state.items()}
     if isinstance(state, (list, tuple)):
-        return type(state)(moved(value, device) for value in state)
+        return type(state)(_rebuilt(value, change) for value in state)
     return state

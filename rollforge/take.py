@@ -12,7 +12,7 @@ from rollforge.data.requests import Request
 from rollforge.errors import UserError, blamed
 from rollforge.policies.base import CachePolicy
 from rollforge.rollout import Rollout
-from rollforge.state import State
+from rollforge.state import State, copied
 
 if TYPE_CHECKING:
     from rollforge.module import RolloutModule
@@ -84,7 +84,7 @@ class Take(Iterator[Tensor]):
         """What the blocks to come depend on; without ``kv``, less what committing the finished latents brings back."""
         with blamed("codec", self.codec, "telling its state"):
             decoder = self.decoder.state_dict()
-        return {"blocks": self.blocks.state_dict(kv), "decoder": decoder, "left": self.left}
+        return {"blocks": self.blocks.state_dict(kv), "decoder": copied(decoder), "left": self.left}
 
 
 def _check(requests: Sequence[Request]) -> None:

@@ -42,7 +42,7 @@ def test_the_configs_that_were_promised_are_there() -> None:
     assert {path.stem for path in CONFIGS} >= {
         *("self-forcing-5s", "rolling-sink-1min", "rolling-sink-5min", "rolling-sink-30min", "rolling-sink-released"),
         *("attention-sink", "sliding-indices", "causal-forcing-chunk", "causal-forcing-frame", "longlive-1.3b"),
-        "wan-14b",
+        *("causal-forcing-frame-1step", "causal-forcing-frame-2step", "causvid", "wan-14b"),
     }
 
 

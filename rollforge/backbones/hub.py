@@ -55,7 +55,12 @@ class HubName:
         return f"hf download {self.repository} {chosen}" + (f" --local-dir {folder}" if folder else "")
 
     def download(
-        self, wanted: tuple[str, ...], what: str, beside: tuple[str, ...] = (), folder: str | None = None
+        self,
+        wanted: tuple[str, ...],
+        what: str,
+        beside: tuple[str, ...] = (),
+        folder: str | None = None,
+        option: str = "weights",
     ) -> Path:
         """The file or folder on this machine: in the hub's cache, or in ``folder``.
 
@@ -64,6 +69,7 @@ class HubName:
             what: who is asking, for errors.
             beside: names of files to take with the one that is named, if they are there.
             folder: where to download to; the hub's cache unless given.
+            option: what the user names local files with, for errors.
 
         Raises:
             UserError: where it cannot be fetched, with the command that does.
@@ -82,7 +88,8 @@ class HubName:
             raise UserError(
                 f"{what}: {self} is not a file or folder here, and the hub did not give it ({first_line(error)}); "
                 f"download it where there is a network with `{self.command(wanted)}` (from "
-                f"https://huggingface.co/{self.repository}), and name the file or folder."
+                f"https://huggingface.co/{self.repository}), and name the file or folder with "
+                f"{option}."
             ) from error
         found = Path(root, self.path)
         if self.path and not found.exists():

@@ -30,7 +30,7 @@ from rollforge.commands.tolerance import tolerate
 from rollforge.commands.typed import Typed, read
 from rollforge.construction import explained
 from rollforge.data.module import RolloutData
-from rollforge.errors import PartError, UserError, printable
+from rollforge.errors import PartError, UserError
 from rollforge.evaluation.run import evaluate, sheets
 from rollforge.files import write
 from rollforge.metrics.suite import DriftSuite
@@ -197,20 +197,14 @@ class RollforgeCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Says what there is to look at, and what to try next."""
+        self.code = 1 if self.datamodule.unreadable else 0
         outputs = self.ranks.gather(self.model.output)
         if outputs is None:
             return
         self.model.output.merge(outputs[1:])
-        self._say_left_out()
         made = "\n".join(f"  {path}" for path in self.model.output.files)
         next_ = _next(self.chosen, self.model.conditioner.example)
         sys.stdout.write(f"\nOpen:\n{made}\n\nNext, a longer video:\n  {next_}\n")
-
-    def _say_left_out(self) -> None:
-        """Says once more, at the end, what could not be read; the exit code is 1 then."""
-        for why in self.datamodule.left_out:
-            sys.stderr.write(f"rollforge: {printable(why)}\n")
-            self.code = 1
 
     def before_test(self) -> None:
         """Checks all that can be checked before the first block; measures drift where the config names no metric."""
@@ -223,6 +217,7 @@ class RollforgeCLI(LightningCLI):
 
     def after_test(self) -> None:
         """Writes and prints the figures."""
+        self.code = 1 if self.datamodule.unreadable else 0
         outputs = self.ranks.gather(self.model.output)
         if outputs is None:
             return
@@ -230,7 +225,6 @@ class RollforgeCLI(LightningCLI):
         folder = self.model.output.folder
         evaluation = evaluate(self.model, folder, self.model.requests(self.datamodule))
         leave(evaluation, sheets(self.model, folder, evaluation), folder.path, self.trainer.loggers)
-        self._say_left_out()
 
     def before_fit(self) -> None:
         """Adds checkpoints, the loss curve and samples."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from rollforge.data.opening import check_opening, read_openings
+from rollforge.data.opening import read_openings
 from rollforge.data.requests import Prompt, Request, Shot, read_videos
 from rollforge.data.shares import Onwards, Share, batches
 from rollforge.errors import UserError
@@ -58,7 +59,8 @@ class RolloutData(LightningDataModule):
         self.prompts, self.seconds, self.seed, self.rollout_batch = prompts, seconds, seed, rollout_batch
         self.opening, self.opening_seconds = opening, opening_seconds
         self.videos, self.clips, self.batch_size, self.workers = videos, clips, batch_size, workers
-        self.left_out: list[str] = []  # a sentence on each file that cannot be read, among others that can
+        self.unreadable: dict[Path, str] = {}  # openings and prompt files, and what is wrong with each
+        self._openings_read: set[Path] = set()
 
     @classmethod
     def load_from_checkpoint(cls, *arguments: Any, **options: Any) -> Self:
@@ -77,32 +79,37 @@ class RolloutData(LightningDataModule):
         prompts = [" | ".join(shot.prompt for shot in video.shots) for video in videos]
         openings = read_openings(self.opening, len(videos), ([video.name for video in videos], prompts))
         taken = max(1, round(self.opening_seconds * fps)) if self.opening_seconds else 0
-        requests = [
+        return [
             Request(prompt, n, self.seed, frames, _timed(video.shots, frames, fps), path, taken)
             for n, (video, prompt, path) in enumerate(zip(videos, prompts, openings, strict=True))
-            if self._readable(path, openings)
         ]
-        if not requests:
-            raise UserError(f"None of the openings in {self.opening} can be read, as the warnings say.")
-        return requests
 
-    def _readable(self, path: Path | None, openings: list[Path | None]) -> bool:
-        """Whether an opening can be read, or there is none. Raises ``UserError`` where it is the only one."""
-        try:
-            if path is not None:
-                check_opening(path)
-        except UserError as error:
-            if len({*openings}) == 1:
-                raise
-            self._leave_out(f"{error} The video that starts with it is not made.")
-            return False
-        return True
+    def _leave_out(self, file: Path, why: str) -> None:
+        """Says once that a prompt file is left out."""
+        if file not in self.unreadable:
+            self.unreadable[file] = why
+            log.warning("%s Its prompts are left out.", why)
 
-    def _leave_out(self, why: str) -> None:
-        """Says once why something is left out."""
-        if why not in self.left_out:
-            self.left_out.append(why)
-            log.warning("%s", why)
+    def readable(self, requests: list[Request], read: Callable[[Request, Path], object]) -> list[Request]:
+        """Requests without those whose opening ``read`` cannot read; each such file is named once in a warning.
+
+        Raises:
+            UserError: where not one of several is left; for a single opening, what is wrong with it.
+        """
+        for request in requests:
+            if request.opening and request.opening not in self._openings_read:
+                self._openings_read.add(request.opening)
+                try:
+                    read(request, request.opening)
+                except UserError as error:
+                    self.unreadable[request.opening] = str(error)
+                    log.warning("%s The video that it opens is left out.", error)
+        left = [request for request in requests if request.opening not in self.unreadable]
+        if requests and not left:
+            first, *more = dict.fromkeys(self.unreadable[each.opening] for each in requests if each.opening)
+            others = len(more)
+            raise UserError(f"{first} Nor can the other {others} openings be read." if others else first)
+        return left
 
     def predict_dataloader(self) -> Any:
         module: Any = self.trainer.lightning_module if self.trainer else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from unicodedata import normalize
 
@@ -52,16 +51,6 @@ def read_openings(opening: str | None, videos: int, names: Sequence[Sequence[str
             f"{', '.join(sorted({*PICTURES, *VIDEOS}))}, so convert it."
         )
     return [path] * videos
-
-
-def check_opening(path: Path) -> None:
-    """Raises ``UserError`` for an opening that cannot be read. A file is looked at once while it stays the same."""
-    try:
-        status = check_regular(path)
-    except OSError as error:
-        raise UserError(f"The opening {path} cannot be read ({error.strerror}).") from error
-    if told := _trouble(path, status.st_mtime_ns, status.st_size):
-        raise UserError(told)
 
 
 def opening_frames(path: Path, size: tuple[int, int], fps: float, most: int) -> Frames:
@@ -113,13 +102,3 @@ def _by_name(folder: Path, files: Sequence[Path], names: Sequence[str]) -> list[
 def _plain(name: str) -> str:
     """Equal for names that a person takes for the same: macOS takes letters and their accents apart."""
     return normalize("NFC", name).casefold().strip()
-
-
-@lru_cache(maxsize=4096)
-def _trouble(path: Path, changed: int, size: int) -> str:
-    """Why an opening cannot be read; empty where it can."""
-    try:
-        opening_frames(path, (16, 16), 1.0, 1)
-    except UserError as error:
-        return str(error)
-    return ""

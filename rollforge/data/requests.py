@@ -85,6 +85,13 @@ class Request(NamedTuple):
         return told
 
 
+Tell = Callable[[Path, str], None]
+
+
+def _warn(file: Path, why: str) -> None:
+    log.warning("%s Its prompts are left out.", why)
+
+
 class Video(NamedTuple):
     """The prompts of one video. ``name`` is that of its file, where a folder has a file for each video, or empty."""
 
@@ -103,8 +110,8 @@ def read_prompts(prompts: Sequence[Prompt] | str | Path) -> list[list[Shot]]:
     return [video.shots for video in read_videos(prompts)]
 
 
-def read_videos(prompts: Sequence[Prompt] | str | Path, tell: Callable[[str], None] = log.warning) -> list[Video]:
-    """As ``read_prompts``. Of a folder, ``tell`` hears of each file that cannot be used, and the others are read."""
+def read_videos(prompts: Sequence[Prompt] | str | Path, tell: Tell = _warn) -> list[Video]:
+    """As ``read_prompts``. Of a folder, ``tell`` is called with each file that cannot be read, and why."""
     if not isinstance(prompts, str | Path):
         return [Video(_shots(prompt, "data.prompts")) for prompt in prompts]
     path = Path(prompts)
@@ -129,14 +136,14 @@ def _check_name(path: Path) -> None:
         raise UserError(f"{path} is not a prompt file by its name; expected {', '.join(SUFFIXES)}.")
 
 
-def _folder(path: Path, tell: Callable[[str], None]) -> Iterator[Video]:
+def _folder(path: Path, tell: Tell) -> Iterator[Video]:
     files = listed(path, SUFFIXES, "prompt file")
     read = 0
     for file in files:
         try:
             videos = _file(file)
         except UserError as error:
-            tell(f"{error} The other prompts are used.")
+            tell(file, str(error))
             continue
         read += 1
         yield from (Video(video.shots, file.stem if len(videos) == 1 else "") for video in videos)

@@ -87,7 +87,7 @@ class RolloutMemory(Memory):
             )
         if not self.rope.constant:
             self._follow_rope(step)
-        missing = next((pair for pair in entries if pair[0] not in self.raw and pair not in self._shown), None)
+        missing = next((pair for pair in entries if not self._holds(pair)), None)
         if missing:
             raise ValueError(
                 f"The plan of block {step.index} reads frame {missing[0]}, which is not in the memory (at time index "
@@ -97,6 +97,10 @@ class RolloutMemory(Memory):
         if step.start != self._place:  # the passes of one block share their rotations
             self._rotations, self._place = {}, step.start
         self._step, self._query, self._staged = step, range(plan.query, plan.query + len(step.frames)), {}
+
+    def _holds(self, entry: Entry) -> bool:
+        """Whether a frame can be shown at a time index."""
+        return entry[0] in self.raw or entry in self._shown
 
     def _follow_rope(self, step: Step) -> None:
         """Everything is rotated anew where the temporal frequencies have changed."""
@@ -178,6 +182,11 @@ class RolloutMemory(Memory):
         }
         return {"raw": self.raw, "slots": self._slots, "bare": bare, "held": held, "frequencies": self._frequencies}
 
+    def lacks(self, plan: ReadPlan, revisited: frozenset[int]) -> set[int]:
+        """Frames of a plan that it cannot be given, and those of ``revisited`` that are not here raw."""
+        unread = {pair[0] for pair in plan.entries() if not self._holds(pair)}
+        return unread | {*revisited} - self.raw.keys()
+
     def load_state_dict(self, state: State, device: torch.device) -> None:
         """Takes up, in a new memory on ``device``, what ``state_dict`` told."""
         state = moved(state, device)
@@ -186,7 +195,8 @@ class RolloutMemory(Memory):
         for layer, pieces in state["held"].items():
             if pieces:
                 k, v = pieces[0]
-                view = self._views[layer] = self._blank(k, v, self.visible + self.spec.block)
+                slots = max(self.visible, len(self._slots))  # a policy that sees fewer may go on from here
+                view = self._views[layer] = self._blank(k, v, slots + self.spec.block)
                 view.slots = [entry if entry in self._shown else None for entry in self._slots]
                 for slot, piece in zip(state["bare"], pieces, strict=True):
                     view.put(slot, *piece)

@@ -95,7 +95,7 @@ class Measures:
 
     def state_dict(self) -> State:
         """What the metrics have gathered, and which are out."""
-        return {"out": self.out, "metrics": {name: metric.state_dict() for name, metric in self.working.items()}}
+        return {"out": dict(self.out), "metrics": {name: metric.state_dict() for name, metric in self.working.items()}}
 
     def load_state_dict(self, state: State) -> None:
         """Takes up what ``state_dict`` told, after ``start``."""

@@ -47,10 +47,15 @@ Noise = Callable[[Step, int], Tensor]
 
 @dataclass(frozen=True)
 class Job:
-    """What a sampler works on: the blocks to make, in order, and their noise by ``(step, level)``."""
+    """What a sampler works on: the blocks to make, in order, and their noise by ``(step, level)``.
+
+    ``first`` is the number of the first block that is made, the number of given blocks before it; the ``steps`` of a
+    rollout that was cut off start later.
+    """
 
     steps: Iterable[Step]
     noise: Noise
+    first: int = 0
 
 
 class Sampler(Checked, Stateful, ABC):
@@ -64,13 +69,18 @@ class Sampler(Checked, Stateful, ABC):
     timesteps: Sequence[float] = ()
     context_noise: float = 0.0
 
+    @property
+    def commit_level(self) -> int:
+        """The level of the commit pass: above those of all denoising passes, whose noise it must not draw again."""
+        return len(self.timesteps)
+
     @abstractmethod
     def run(self, job: Job) -> Passes:
         """Yields ``Pass`` requests, is sent the flow of each, and yields ``Finished`` blocks before their commits."""
 
     def commit(self, step: Step, clean: Tensor, noise: Noise) -> Iterator[Pass]:
         """The passes by which a finished block enters the memories: one in each lane, at ``context_noise``."""
-        commit = replace(step, phase=Phase.COMMIT, level=len(self.timesteps))
+        commit = replace(step, phase=Phase.COMMIT, level=self.commit_level)
         if self.context_noise:
             clean = add_noise(clean, noise(step, commit.level), self.context_noise)
         for lane in self.lanes:

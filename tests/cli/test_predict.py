@@ -255,3 +255,24 @@ def test_a_killed_run_leaves_nothing_that_looks_finished_and_can_go_on(tiny: Any
     assert probe(tiny.out / video).frames == FRAMES
     assert manifest(tiny.out)["complete"] is True
     assert not list(tiny.out.glob("*.partial*"))
+
+
+@pytest.mark.parametrize("command", ["predict", "test"])
+def test_an_opening_that_cannot_be_read_is_named_and_the_other_videos_are_made(
+    command: str, tiny: Any, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    openings = tiny.folder / "openings"
+    openings.mkdir()
+    for name in ("1.png", "2.png", "10.png"):
+        Image.new("RGB", (64, 64), (90, 90, 90)).save(openings / name)
+    (openings / "2.png").write_bytes(b"\x89PNG nothing more")
+    tiny.config["data"] |= {"prompts": [RED, TWO, RED], "opening": str(openings), "seconds": 1.5}
+    assert tiny.run(command) == 1
+    assert caplog.text.count("2.png cannot be read") == 1
+    manifest = json.loads((tiny.out / "manifest.json").read_text())
+    assert [(video["sample"], video["complete"]) for video in manifest["videos"]] == [(0, True), (2, True)]
+    for name in ("1.png", "10.png"):
+        (openings / name).write_bytes(b"\x89PNG nothing more")
+    capsys.readouterr()
+    assert tiny.run(command, "--overwrite", "true") == 2
+    assert "Nor can the other 2 openings be read." in capsys.readouterr().err

@@ -102,21 +102,6 @@ def test_openings_go_with_prompts_by_name(tmp_path: Path) -> None:
         _paired(["a", "b"], str(tmp_path / "two"))
 
 
-def test_one_damaged_opening_among_many_is_left_out(tmp_path: Path) -> None:
-    opening = Path(_openings(tmp_path / "i", "a.png", "b.png", "c.png"))
-    (opening / "b.png").write_bytes((opening / "a.png").read_bytes()[:45])
-    data = RolloutData(prompts=["a", "b", "c"], opening=str(opening), seconds=1)
-    assert [(request.prompt, request.sample) for request in data.requests(8.0)] == [("a", 0), ("c", 2)]
-    data.requests(8.0)
-    assert [why.partition("b.png")[2] for why in data.left_out] == [
-        " cannot be read (image file is truncated); expected a PNG or JPEG. The video that starts with it is not made."
-    ]
-    for name in ("a.png", "c.png"):
-        (opening / name).write_bytes(b"x")
-    with pytest.raises(UserError, match="None of the openings in"):
-        data.requests(8.0)
-
-
 def test_an_opening_too_large_to_decode_is_refused(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rollforge.data.opening.MOST", 5 * 3 * 32 * 16)
     assert len(opening_frames(clip, (8, 8), fps=8, most=5)) == 5

@@ -69,7 +69,7 @@ def test_one_bad_file_among_many_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("no prompt")
     data = RolloutData(prompts=str(tmp_path), seconds=1)
     assert [request.prompt for request in data.requests(8.0)] == ["nine", "ten"]
-    (why,) = data.left_out
+    (why,) = data.unreadable.values()
     assert "1.txt cannot be read as UTF-8 text" in why
     for name in ("10.txt", "9.csv"):
         (tmp_path / name).unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,18 +26,36 @@ class Release(NamedTuple):
     original: Path
 
 
+PIECES = [
+    *((token, 0.0) for token in ("<pad>", "</s>", "<unk>")),
+    ("▁", -2.0),
+    *((f"▁{word}", -1.0) for word in ("a", "red", "box")),
+    *((each, -3.0) for each in LETTERS),
+]
+
+
 def write_tokenizer(folder: Path) -> None:
-    words = [(f"▁{word}", -1.0) for word in ("a", "red", "box")]
-    special = [(token, 0.0) for token in ("<pad>", "</s>", "<unk>")]
-    tokenizer = Tokenizer(
-        models.Unigram([*special, ("▁", -2.0), *words, *((each, -3.0) for each in LETTERS)], unk_id=2)
-    )
+    tokenizer = Tokenizer(models.Unigram(PIECES, unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     folder.mkdir(parents=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     told = {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     (folder / "tokenizer_config.json").write_text(json.dumps({**told, "extra_ids": 0}))
+
+
+def sentencepiece() -> bytes:
+    """The same tokenizer as a SentencePiece model: protocol buffers, written by hand."""
+
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    types = [3, 3, 2]
+    made = b"".join(
+        field(1, field(1, piece.encode()) + b"\x15" + struct.pack("<f", score) + bytes([0x18, kind]))
+        for (piece, score), kind in zip(PIECES, [*types, *[1] * (len(PIECES) - len(types))], strict=True)
+    )
+    return made + field(2, b"\x18\x01") + field(3, field(1, b"identity"))
 
 
 def original_name(name: str) -> str:

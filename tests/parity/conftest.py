@@ -1,6 +1,35 @@
-"""Lets the parity tests import one another."""
+"""Lets the parity tests import one another, and records what enters the cache."""
+
+from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollforge.memory import RolloutMemory
+from rollforge.spec import ReadPlan, Step
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
+    """The raw keys and values that every frame last entered the cache with, layer by layer."""
+    found: dict[int, Any] = {}
+    steps: list[Step] = []
+    begin, end = RolloutMemory.begin, RolloutMemory.end
+
+    def beginning(self: RolloutMemory, step: Step, plan: ReadPlan) -> None:
+        steps.append(step)
+        begin(self, step, plan)
+
+    def ending(self: RolloutMemory, live: frozenset[int], revisited: frozenset[int] | None = None) -> None:
+        end(self, live, revisited)
+        if steps[-1].phase.writes:
+            found.update({frame: self.raw[frame] for frame in steps[-1].frames})
+
+    monkeypatch.setattr(RolloutMemory, "begin", beginning)
+    monkeypatch.setattr(RolloutMemory, "end", ending)
+    return found

@@ -1,7 +1,8 @@
 """Whole rollouts against the authors' own released programs, number by number.
 
 A case is a folder of ``meta.json``, ``weights``, ``inputs`` and ``outputs.safetensors``; ``ROLLFORGE_PARITY_DIR`` names
-the folder of cases (default: ``shared/parity`` beside the repository).
+the folder of cases (default: ``shared/parity`` beside the repository). Cases are chosen by what ``meta.json`` says of
+their kind and policy; those that no policy of rollforge computes are skipped under their name.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -21,58 +23,94 @@ from torch import Tensor
 
 from rollforge.backbones.base import Condition
 from rollforge.backbones.wan.network import Wan
-from rollforge.memory import Plain, Rope
+from rollforge.memory import Rope
 from rollforge.memory.rope import rotate
-from rollforge.noise import FixedNoise
-from rollforge.policies import AttentionSink, CachePolicy, RollingSink, SlidingIndices, Window
+from rollforge.noise import FixedNoise, Shape
+from rollforge.policies import AttentionSink, CachePolicy, LongLive, RollingSink, SlidingIndices, Window
+from rollforge.rolling import Schedule
 from rollforge.rollout import Rollout
 from rollforge.samplers import FewStep, Job, Passes
 from rollforge.spec import Step
 
 CASES = Path(os.environ.get("ROLLFORGE_PARITY_DIR") or Path(__file__).parents[3] / "shared" / "parity")
-FOLDERS = sorted(meta.parent for meta in CASES.glob("*/meta.json"))
 TOLERANCE = 1e-5  # max abs difference over the whole rollout
+
+
+def cases() -> Iterator[Any]:
+    """Every folder of cases; what cannot be computed here is skipped and says why."""
+    for file in sorted(CASES.rglob("meta.json")):
+        meta, folder = json.loads(file.read_text()), file.parent
+        kind, policy = meta.get("kind", "rollout"), meta.get("policy")
+        if kind != "rollout":
+            reason = f"{folder.name} is a case of {kind} ({meta.get('method')}), not a rollout"
+            yield pytest.param(folder, marks=pytest.mark.skip(reason=reason))
+        elif policy_of(meta) is None:
+            reason = f"{folder.name}: rollforge has no policy that computes {policy!r}"
+            yield pytest.param(folder, marks=pytest.mark.skip(reason=reason))
+        else:
+            yield folder
+
+
+def policy_of(meta: dict[str, Any]) -> CachePolicy | None:
+    """The policy that a case's sentence names, where rollforge has it."""
+    said, block = str(meta["policy"]).lower(), meta["block"]
+    context, sink = meta["window"] // block - 1, meta["sink"] // block
+    if said.startswith("rolling_sink"):
+        k, s = (int(re.search(rf"\b{name}=(\d+)", said)[1]) for name in "ks")  # type: ignore[index]
+        return RollingSink(k, s)
+    if said.startswith("window") and not sink:
+        return Window(context)
+    if not said.startswith("attention sink"):
+        return None
+    if "recache" in said:
+        return LongLive(context, sink, global_sink=meta["global_sink"])
+    assert ("relative" in said) != ("absolute" in said), f"what time indices does {said!r} mean?"
+    return SlidingIndices(context, sink) if "relative" in said else AttentionSink(context, sink)
+
+
+FOLDERS = list(cases())
 
 
 class CommitsAll(FewStep):
     """Makes the first ``blocks`` blocks of a longer video, so that the last of them is committed as the others are."""
 
-    def __init__(self, blocks: int, timesteps: list[float], context_noise: float) -> None:
-        super().__init__(timesteps, shift=1.0, context_noise=context_noise)  # the steps of a case are warped already
+    def __init__(self, blocks: int, meta: dict[str, Any]) -> None:
+        steps, first = meta["denoising_steps"], meta.get("denoising_steps_first_block")
+        super().__init__(steps, shift=1.0, context_noise=meta.get("context_noise", 0), first_timesteps=first)
         self.blocks = blocks
 
     def run(self, job: Job) -> Passes:
         return super().run(replace(job, steps=islice(job.steps, self.blocks)))
 
 
-class Recorder(Plain):
-    """Remembers every frame that enters the cache, ``[frame * layers + layer]``."""
+class CaseNoise(FixedNoise):
+    """The noise of a case, whose first frames may be given and whose first block may have steps of its own."""
 
-    def __init__(self) -> None:
-        self.kept: list[tuple[Tensor, Tensor]] = []
+    def __init__(self, folder: Path, given: int) -> None:
+        super().__init__(str(folder / "inputs.safetensors"))
+        self.given, self.first = given, load_file(folder / "inputs.safetensors").get("renoise_first")
 
-    def encode(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        self.kept.append(super().encode(k, v))
-        return self.kept[-1]
+    def draw(self, seed: int, sample: int, frames: range, level: int, shape: Shape) -> Tensor:
+        start = frames.start - self.given
+        if level and self.first is not None:
+            if start == 0:
+                return self.first[level - 1, sample]
+            start -= len(frames)
+        return super().draw(seed, sample, range(start, start + len(frames)), level, shape)
 
 
-def policy_of(meta: dict[str, Any]) -> CachePolicy:
-    """The policy that a case's sentence names."""
-    said, block = str(meta["policy"]).lower(), meta["block"]
-    context, sink = meta["window"] // block - 1, meta["sink"] // block
-    if said.startswith("rolling_sink"):
-        k, s = (int(re.search(rf"\b{name}=(\d+)", said)[1]) for name in "ks")  # type: ignore[index]
-        return RollingSink(k, s)
-    if sink == 0:
-        return Window(context)
-    assert ("relative" in said) != ("absolute" in said), f"what time indices does {said!r} mean?"
-    return SlidingIndices(context, sink) if "relative" in said else AttentionSink(context, sink)
+def prompts_of(meta: dict[str, Any], inputs: dict[str, Tensor]) -> Schedule:
+    """The prompts of a case, by the frame from which on each was asked for."""
+    if "prompts" not in inputs:
+        return {0: Condition("case", inputs["prompt_embeds"])}
+    starts = {0: 0} | {switch["frame_asked"]: switch["prompt"] for switch in meta["switches"]}
+    return {frame: Condition(f"prompt {n}", inputs["prompts"][n]) for frame, n in starts.items()}
 
 
 def build(folder: Path, meta: dict[str, Any], inputs: dict[str, Tensor]) -> Wan:
     """The tiny Wan network of a case."""
     _, frames, channels, height, width = inputs["noise"].shape
-    assert frames == meta["frames"]
+    assert frames + meta.get("given_frames", 0) == meta["frames"]
     model = Wan(
         channels=channels,
         height=height,
@@ -110,27 +148,27 @@ ABSENT = pytest.mark.skip(reason=f"no parity cases under {CASES}; name their fol
 
 
 @pytest.mark.parametrize("folder", FOLDERS or [pytest.param(CASES, marks=ABSENT)], ids=lambda folder: folder.name)
-def test_a_whole_rollout_equals_the_authors_program(folder: Path) -> None:
+def test_a_whole_rollout_equals_the_authors_program(folder: Path, kept: Any) -> None:
     meta = json.loads((folder / "meta.json").read_text())
     inputs, outputs = load_file(folder / "inputs.safetensors"), load_file(folder / "outputs.safetensors")
-    model, policy, recorder = build(folder, meta, inputs), policy_of(meta), Recorder()
-    block, layers, blocks = meta["block"], meta["layers"], meta["frames"] // meta["block"]
-    sampler = CommitsAll(blocks, meta["denoising_steps"], meta.get("context_noise", 0))
-    noise = FixedNoise(str(folder / "inputs.safetensors"))
+    model, policy, given = build(folder, meta, inputs), policy_of(meta), inputs.get("initial_latent")
+    assert policy is not None
+    block, blocks, opened = meta["block"], meta["frames"] // meta["block"], meta.get("given_frames", 0)
+    sampler = CommitsAll(blocks - opened // block, meta)
 
-    rollout = Rollout(model, policy, sampler, noise, kv_codec=recorder)
-    made = list(rollout(Condition("case", inputs["prompt_embeds"]), frames=(blocks + 1) * block))
+    rollout = Rollout(model, policy, sampler, CaseNoise(folder, opened))
+    run = rollout(prompts_of(meta, inputs), frames=(blocks + 1) * block, given=given)
+    made = list(run)
     assert [done.index for done in made] == list(range(blocks))
     assert difference(torch.cat([done.latents for done in made], dim=1), outputs["latents"]) <= TOLERANCE
 
     relative = "relative" in meta["policy"].lower()
-    held = buffer(policy, Step.of(blocks - 1, block), relative)
+    held = buffer(run.policy, Step.of(blocks - 1, block), relative)
     rotation = Rope().rotation(model.spec, [time for _, time in held], torch.device("cpu"))
-    for layer in range(layers):
+    for layer in range(meta["layers"]):
         if f"kv.{layer}.k" not in outputs:
             continue
-        kept = [recorder.kept[content * layers + layer] for content, _ in held]
-        k, v = (torch.cat(parts, dim=1) for parts in zip(*kept, strict=True))
+        k, v = (torch.cat(parts, dim=1) for parts in zip(*(kept[frame][layer] for frame, _ in held), strict=True))
         for ours, name in ((k if relative else rotate(k, rotation), "k"), (v, "v")):
             theirs = outputs[f"kv.{layer}.{name}"]
             assert difference(ours, theirs) <= TOLERANCE * max(1.0, theirs.abs().max().item())

@@ -20,7 +20,7 @@ UNSEEN = ("heads", "text_len", "eps", "block", "window")
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_published_checkpoint_rolls_as_the_authors_program_does(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, kept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def build(folder: Path, meta: dict[str, Any], inputs: dict[str, Tensor]) -> Wan:
         averaged = load_file(folder / "weights.safetensors")
@@ -34,4 +34,4 @@ def test_a_published_checkpoint_rolls_as_the_authors_program_does(
         return model
 
     monkeypatch.setattr(authors, "build", build)
-    authors.test_a_whole_rollout_equals_the_authors_program(folder)
+    authors.test_a_whole_rollout_equals_the_authors_program(folder, kept)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -86,6 +87,31 @@ def test_few_step_says_its_phases_and_levels() -> None:
     assert torch.equal(passes[5].latents, finished[1])
 
 
+@pytest.mark.parametrize("given", [0, 2])
+def test_the_first_block_that_is_made_may_have_steps_of_its_own(given: int) -> None:
+    sampler = FewStep([1000, 500], first_timesteps=[1000, 750, 500, 250])
+    requests = _answered(sampler.run(Job((Step.of(given + n, 3) for n in range(3)), noise, given)))
+    passes = [each for each in requests if isinstance(each, Pass) and each.step.phase is Phase.DENOISE]
+    asked = [(each.step.index - given, float(each.timestep)) for each in passes]
+    assert asked == [
+        *((0, t) for t in FewStep().timesteps),
+        *((n, t) for n in (1, 2) for t in FewStep([1000, 500]).timesteps),
+    ]
+    later = sampler.run(Job([Step.of(given + 5, 3)], noise, given))  # as after a cut
+    assert len([each for each in _answered(later) if isinstance(each, Pass)]) == 2 + 1
+
+
+def _answered(running: Any) -> Iterator[Pass | Finished]:
+    """All requests of a sampler, each answered with zeros."""
+    request = next(running)
+    while True:
+        yield request
+        try:
+            request = running.send(torch.zeros(SHAPE)) if isinstance(request, Pass) else next(running)
+        except StopIteration:
+            return
+
+
 def by_hand(x: Tensor, sigmas: list[float], guidance: float) -> Tensor:
     for sigma, lower in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         flow = toy_at(x, 1000 * sigma)
@@ -160,7 +186,14 @@ def test_context_noise_touches_the_commit_and_not_the_video(sampler: Sampler, le
         torch.testing.assert_close(commit.latents, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("sampler", [FewStep(context_noise=50.0), Euler(steps=4, context_noise=50.0)])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        FewStep(context_noise=50.0),
+        FewStep([1000, 500], context_noise=50.0, first_timesteps=[1000, 750, 500]),
+        Euler(steps=4, context_noise=50.0),
+    ],
+)
 def test_no_level_of_noise_is_drawn_twice(sampler: Sampler) -> None:
     drawn: list[tuple[int, int]] = []
 
@@ -177,6 +210,8 @@ def test_no_level_of_noise_is_drawn_twice(sampler: Sampler) -> None:
 def test_few_step_levels_must_fall(wrong: Iterable[float]) -> None:
     with pytest.raises(UserError, match=r"^FewStep: timesteps must fall from at most 1000 to above 0, not \["):
         FewStep(list(wrong))
+    with pytest.raises(UserError, match=r"^FewStep[:.] ?first_timesteps"):
+        FewStep(first_timesteps=list(wrong))
 
 
 @pytest.mark.parametrize("wrong", [[1001], [500, 0], [500, -1], [math.nan]])

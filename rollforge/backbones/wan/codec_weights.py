@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from rollforge.backbones.tensors import numbers, open_file
+from rollforge.backbones.hub import HubName
+from rollforge.backbones.scaled import scaled
+from rollforge.backbones.tensors import SUFFIXES, numbers, open_file
 from rollforge.backbones.weights import check_fit
 from rollforge.errors import UserError
 from rollforge.safe_files import CONFIG, read_json
 
 ORIGINAL = "Wan2.1_VAE.pth"
 DIFFUSERS = "diffusion_pytorch_model.safetensors"
-SUFFIXES = (".pth", ".pt", ".safetensors")
-PUBLISHED = ("vae/config.json", f"vae/{DIFFUSERS}")
+PATTERNS = ("vae/config.json", f"vae/{DIFFUSERS}", ORIGINAL)  # of a hub repository
 
 
 def locate(weights: str) -> Path:
@@ -27,12 +27,14 @@ def locate(weights: str) -> Path:
         return path
     if path.is_dir():
         return _in_folder(path)
-    if path.is_absolute() or weights.startswith((".", "~")) or weights.count("/") != 1 or path.suffix in SUFFIXES:
+    name = HubName.parse(weights, SUFFIXES)
+    if name is None:
         raise UserError(
             f"WanVAE: there is nothing at {weights}; expected {ORIGINAL}, a folder that holds it or vae/ in diffusers' "
-            "layout, or a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers."
+            "layout, or a hub name such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers."
         )
-    return _from_hub(weights)
+    found = name.download(PATTERNS, "WanVAE", beside=("config.json",))
+    return found if found.is_file() else _in_folder(found)
 
 
 def config_of(file: Path) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def config_of(file: Path) -> dict[str, Any]:
 
 def read(file: Path, what: str) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file, or of a ``.pth`` file, which is opened for tensors only."""
-    return {name: numbers(stored, what) for name, stored in open_file(file, what).items()}
+    return {name: numbers(stored, what) for name, stored in scaled(open_file(file, what), what).items()}
 
 
 def fill(module: nn.Module, found: dict[str, Tensor], file: Path, what: str) -> None:
@@ -74,29 +76,6 @@ def _in_folder(folder: Path) -> Path:
     raise UserError(
         f"WanVAE: {folder} holds none of vae/{DIFFUSERS}, {ORIGINAL} and {DIFFUSERS} with the VAE's config.json; name "
         "the weights file, or download one of them there."
-    )
-
-
-def _from_hub(repository: str) -> Path:
-    """Downloads, or finds in the hub's cache, the VAE of a hub repository in either layout."""
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise missing("WanVAE", "huggingface_hub") from error
-    reason = ""
-    for cached, names in product((True, False), (PUBLISHED, (ORIGINAL,))):
-        try:
-            return [Path(hf_hub_download(repository, name, local_files_only=cached)) for name in names][-1]
-        except Exception as error:  # whatever the network, the hub or its cache may come up with
-            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0].rstrip('.')}"
-            other_layout = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
-            if not (cached or other_layout):
-                break
-    raise UserError(
-        f"WanVAE: {repository} is no file or folder here, and the hub did not give it ({reason}); download "
-        f"{' and '.join(PUBLISHED)}, or {ORIGINAL}, from https://huggingface.co/{repository} into a folder, and name "
-        "that folder as weights."
     )
 
 

@@ -13,7 +13,7 @@ from rollforge.backbones.base import DecodeStream, VideoCodec
 from rollforge.devices import working_dtype
 from rollforge.errors import UserError
 from rollforge.ranges import Range
-from rollforge.state import State, moved
+from rollforge.state import State, copied, moved
 
 DType = Literal["auto", "bf16", "fp32"]
 
@@ -94,7 +94,7 @@ class PlacedStream(DecodeStream):
         return self.submit(latents)()
 
     def state_dict(self) -> State:
-        return {"carried": self.state, "shape": self.shape}
+        return {"carried": copied(self.state), "shape": self.shape}
 
     def load_state_dict(self, state: State) -> None:
         self.state, self.shape = moved(state["carried"], self.codec.where), state["shape"]

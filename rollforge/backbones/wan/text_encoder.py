@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rollforge.backbones.wan.text_files import TextFiles, first_line
+from rollforge.backbones.hub import first_line
+from rollforge.backbones.tensors import open_file
+from rollforge.backbones.wan import sentencepiece_model
+from rollforge.backbones.wan.text_files import TextFiles
 from rollforge.backbones.wan.text_weights import open_model
 from rollforge.errors import UserError
 
@@ -32,7 +35,7 @@ class TextEncoder:
 
     def __init__(self, files: TextFiles, length: int, device: torch.device, dtype: torch.dtype) -> None:
         self.files, self.length, self.device = files, length, device
-        model = open_model(files)
+        model = open_model(files, device, dtype)
         self.tokenizer = _open_tokenizer(files.tokenizer)
         self.model = model.to(device, dtype).eval().requires_grad_(False)
 
@@ -70,9 +73,13 @@ def release(device: torch.device) -> None:
 
 
 def _open_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder, or inside a file of weights."""
     from transformers import AutoTokenizer
 
     try:
+        if folder.is_file():
+            stored = open_file(folder, "UMT5")[sentencepiece_model.STORED]
+            return sentencepiece_model.tokenizer(sentencepiece_model.parse(stored.read().numpy().tobytes()))
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # what a damaged tokenizer raises depends on the file and on the library
         raise UserError(

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
+from rollforge.backbones.hub import HubName
+from rollforge.backbones.tensors import INDEX, SUFFIXES, index_of, named_in, open_file
+from rollforge.backbones.wan import sentencepiece_model
 from rollforge.errors import UserError
-from rollforge.safe_files import MANIFEST, read_json
 
+WHO = "UMT5"
 ORIGINAL = "models_t5_umt5-xxl-enc-bf16.pth"
 TOKENIZER = "google/umt5-xxl"
 VOCABULARY = ("tokenizer.json", "spiece.model")  # a tokenizer has at least one of them
 TOKENIZER_FILES = (*VOCABULARY, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 ENCODER_FILES = ("text_encoder/*", ORIGINAL, "config.json", "model*.safetensors*", "pytorch_model*.bin*")
+PATTERNS = (*ENCODER_FILES, *(f"{folder}/*" for folder in ("tokenizer", TOKENIZER)), *TOKENIZER_FILES)
 WHOLE = 1 << 26  # bytes that are read in full
 SAMPLES, SAMPLE = 256, 1 << 12  # how many, and bytes of each
 
 
 @dataclass(frozen=True)
 class TextFiles:
-    """The files of one encoder. ``config`` is missing where the sizes must be told from the weights' shapes."""
+    """The files of one encoder.
+
+    ``config`` is missing where the sizes must be told from the weights' shapes. ``tokenizer`` is a folder, or a weights
+    file that has the tokenizer inside.
+    """
 
     config: Path | None
     weights: tuple[Path, ...]
@@ -41,21 +48,24 @@ class TextFiles:
 
 def locate(weights: str, tokenizer: str | None) -> TextFiles:
     """The files under a path or a Hugging Face id. Raises ``UserError`` for what is not there."""
-    tokenizers = [f"{folder}/*" for folder in ("tokenizer", TOKENIZER)] + list(TOKENIZER_FILES)
-    path = _local(weights, "weights", (*ENCODER_FILES, *tokenizers))
+    path = _local(weights, "weights", PATTERNS)
     config, files = _encoder(path)
-    return TextFiles(config, files, _named_tokenizer(tokenizer) if tokenizer else _tokenizer_beside(path, config))
+    found = _named_tokenizer(tokenizer) if tokenizer else _tokenizer_beside(path, config, files)
+    return TextFiles(config, files, found)
 
 
 def _encoder(path: Path) -> tuple[Path | None, tuple[Path, ...]]:
     """Config and weights of what a user has named."""
     if path.is_file():
-        return None, (path,)
+        return None, _files_of(index_of(path, WHO) or path)
     if (path / "text_encoder").is_dir():
         path = path / "text_encoder"
     elif (path / ORIGINAL).is_file():
         return None, (path / ORIGINAL,)
     config = path / "config.json"
+    alone = sorted(path.glob("*umt5*.safetensors"))  # in ComfyUI's layout
+    if not config.is_file() and len(alone) == 1:
+        return None, (alone[0],)
     if not config.is_file():
         raise UserError(
             f"UMT5: {path} holds no umT5 encoder; expected text_encoder/ and tokenizer/, a config.json, or {ORIGINAL}: "
@@ -67,27 +77,29 @@ def _encoder(path: Path) -> tuple[Path | None, tuple[Path, ...]]:
 def _shards(folder: Path) -> tuple[Path, ...]:
     """The weights files of a folder that transformers saved."""
     for name in ("model.safetensors", "pytorch_model.bin"):
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            try:
-                named = sorted(set(read_json(index, MANIFEST, "index")["weight_map"].values()))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(f"UMT5: {index} is no index of weights files ({error}); fetch it again.") from error
-            missing = [file for file in named if not (folder / file).is_file()]
-            if missing:
-                raise UserError(f"UMT5: {folder} lacks {missing[0]}, which {index.name} names; fetch it again.")
-            return tuple(folder / file for file in named)
-        if (folder / name).is_file():
-            return (folder / name,)
+        for file in (folder / f"{name}{INDEX}", folder / name):
+            if file.is_file():
+                return _files_of(file)
     raise UserError(f"UMT5: {folder} holds no weights; expected model.safetensors there, so fetch the folder again.")
 
 
-def _tokenizer_beside(path: Path, config: Path | None) -> Path:
-    """Where the layouts keep the tokenizer; a lone weights file has none beside it, and its id is looked up."""
+def _files_of(file: Path) -> tuple[Path, ...]:
+    """A weights file, or those that an index names."""
+    if not file.name.endswith(INDEX):
+        return (file,)
+    named = sorted(set(named_in(file, WHO).values()))
+    if missing := [name for name in named if not (file.parent / name).is_file()]:
+        raise UserError(f"UMT5: {file.parent} lacks {missing[0]}, which {file.name} names; fetch it again.")
+    return tuple(file.parent / name for name in named)
+
+
+def _tokenizer_beside(path: Path, config: Path | None, files: tuple[Path, ...]) -> Path:
+    """Where the layouts keep the tokenizer: next to the weights, or inside; else it is looked up on the hub."""
     if config is None:
         folder = path if path.is_dir() else path.parent
         found = _first_tokenizer(folder / TOKENIZER, folder / "tokenizer")
-        return found or _named_tokenizer(TOKENIZER)
+        inside = next((file for file in files if sentencepiece_model.STORED in open_file(file, WHO)), None)
+        return found or inside or _named_tokenizer(TOKENIZER)
     found = _first_tokenizer(path / "tokenizer", path, path.parent / "tokenizer", path / TOKENIZER)
     if found is None:
         raise UserError(
@@ -113,30 +125,16 @@ def _first_tokenizer(*folders: Path) -> Path | None:
 
 
 def _local(name: str, option: str, patterns: tuple[str, ...]) -> Path:
-    """A path as it is; a Hugging Face id as the folder that it is downloaded to."""
+    """A path as it is; a hub name as the file or folder that it is downloaded to."""
     path = Path(name).expanduser()
     if path.exists():
         return path
-    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) or path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
+    found = HubName.parse(name, SUFFIXES)
+    if found is None:
         raise UserError(
-            f"UMT5: there is no file or folder {name}; name one, or a Hugging Face id, with "
-            f"--model.conditioner.{option}."
+            f"UMT5: there is no file or folder {name}; name one, or a hub name, with --model.conditioner.{option}."
         )
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(name, allow_patterns=list(patterns)))
-    except Exception as error:  # the hub's client has no common base for what can go wrong on the way
-        raise UserError(
-            f"UMT5: {name} is no folder here, and as a Hugging Face id it cannot be fetched "
-            f"({first_line(error)}); download {', '.join(patterns)} of https://huggingface.co/{name} "
-            f"to a folder, and name that folder with --model.conditioner.{option}."
-        ) from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return found.download(patterns, WHO, option=f"--model.conditioner.{option}")
 
 
 def _fingerprint(file: Path) -> str:

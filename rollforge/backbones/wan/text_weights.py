@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from rollforge.backbones.tensors import open_file
-from rollforge.backbones.wan.text_files import TextFiles, first_line
+from rollforge.backbones.hub import first_line
+from rollforge.backbones.scaled import scaled
+from rollforge.backbones.tensors import Tensors, numbers, open_file
+from rollforge.backbones.wan.sentencepiece_model import STORED
+from rollforge.backbones.wan.text_files import WHO, TextFiles
 from rollforge.backbones.weights import check_fit
 from rollforge.errors import UserError
 from rollforge.safe_files import CONFIG, read_json
 
-WHO = "UMT5"
+LEFT_OUT = ("decoder.", "lm_head.", STORED, "logit_scale")  # of what may lie in a file with the encoder
 EMBEDDING, EMBEDDING_TOO = "shared.weight", "encoder.embed_tokens.weight"  # one tensor under two names
 OUTER = {"token_embedding": "shared", "norm": "encoder.final_layer_norm"}
 BLOCK = {
@@ -31,20 +33,24 @@ BLOCK = {
 }
 
 
-def open_model(files: TextFiles) -> Any:
-    """The encoder with its weights, as they are on disk: mapped, on the CPU, in their own dtype."""
+def open_model(files: TextFiles, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Any:
+    """The encoder with its weights, in their own dtype unless another is given, on a device.
+
+    They are read one by one: no second copy is ever held.
+    """
     from transformers import UMT5EncoderModel
 
-    state = {_name(name): value.read() for file in files.weights for name, value in open_file(file, WHO).items()}
-    state = {name: value for name, value in state.items() if not name.startswith(("decoder.", "lm_head."))}
-    state.setdefault(EMBEDDING, state.get(EMBEDDING_TOO, torch.empty(0)))
-    state[EMBEDDING_TOO] = state[EMBEDDING]
+    found = scaled({name: each for file in files.weights for name, each in open_file(file, WHO).items()}, WHO)
+    found = {_name(name): each for name, each in found.items() if not name.startswith(LEFT_OUT)}
     where = files.config.parent if files.config else files.weights[0]
-    config = _config(files.config) if files.config else _sizes(state, where)
+    if one := found.get(EMBEDDING) or found.get(EMBEDDING_TOO):
+        found |= {EMBEDDING: one, EMBEDDING_TOO: one}
+    config = _config(files.config) if files.config else _sizes(found, where)
     with torch.device("meta"):
         model = UMT5EncoderModel(config)
-    check_fit(model.state_dict(), state, WHO, where)
-    model.load_state_dict(state, assign=True)
+    check_fit(model.state_dict(), found, WHO, where)
+    state = {name: numbers(each, WHO, dtype).to(device) for name, each in found.items() if name != EMBEDDING_TOO}
+    model.load_state_dict(state | {EMBEDDING_TOO: state[EMBEDDING]}, assign=True)
     model.tie_weights()
     return model
 
@@ -76,17 +82,17 @@ def _config(file: Path) -> Any:
     )
 
 
-def _sizes(state: dict[str, Tensor], where: Path) -> Any:
+def _sizes(found: Tensors, where: Path) -> Any:
     """The config of an encoder that comes without one, from the shapes of its weights."""
     from transformers import UMT5Config
 
     first = "encoder.block.0.layer"
     try:
-        vocabulary, width = state[EMBEDDING].shape
-        buckets, heads = state[f"{first}.0.SelfAttention.relative_attention_bias.weight"].shape
-        ffn = len(state[f"{first}.1.DenseReluDense.wi_0.weight"])
-        inner = len(state[f"{first}.0.SelfAttention.q.weight"])
-    except (KeyError, ValueError, TypeError) as error:
+        vocabulary, width = found[EMBEDDING].shape
+        buckets, heads = found[f"{first}.0.SelfAttention.relative_attention_bias.weight"].shape
+        ffn = found[f"{first}.1.DenseReluDense.wi_0.weight"].shape[0]
+        inner = found[f"{first}.0.SelfAttention.q.weight"].shape[0]
+    except (KeyError, ValueError, IndexError) as error:
         raise UserError(
             f"UMT5: {where} holds no umT5 encoder (it has no fitting {first_line(error)}); expected "
             "models_t5_umt5-xxl-enc-bf16.pth: name it with --model.conditioner.weights."
@@ -96,7 +102,7 @@ def _sizes(state: dict[str, Tensor], where: Path) -> Any:
         d_model=width,
         d_kv=inner // heads,
         d_ff=ffn,
-        num_layers=1 + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.block.")),
+        num_layers=1 + max(int(name.split(".")[2]) for name in found if name.startswith("encoder.block.")),
         num_heads=heads,
         relative_attention_num_buckets=buckets,
         feed_forward_proj="gated-gelu",

@@ -311,27 +311,27 @@ def test_the_vae_of_another_family_is_refused(published: Path) -> None:
         WanVAE(str(published / "diffusers"))
 
 
-def test_a_hub_id_is_fetched(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+def test_a_hub_name_is_fetched(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
 
-    def fetch(repository: str, name: str, local_files_only: bool) -> str:
-        if local_files_only:
-            raise LocalEntryNotFoundError("not in the cache")
-        if not (published / repository.rpartition("/")[2] / name).exists():
-            raise EntryNotFoundError("404")
-        return str(published / repository.rpartition("/")[2] / name)
+    def fetch(repository: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        return str(published / repository.rpartition("/")[2])
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     assert WanVAE("Wan-AI/diffusers").latent_channels == 4
     assert WanVAE("Wan-AI/original", **SMALL).latent_channels == 4
+    assert WanVAE("Wan-AI/original:Wan2.1_VAE.pth", **SMALL).latent_channels == 4
+    assert asked[0] == ["vae/config.json", "vae/diffusion_pytorch_model.safetensors", "Wan2.1_VAE.pth"]
+    assert asked[2] == ["Wan2.1_VAE.pth", "config.json"]
 
 
 def test_a_hub_out_of_reach_says_what_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> str:
         raise ConnectionError("no network")
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-    with pytest.raises(UserError, match=r"no network.*download vae/config\.json and .* into a folder"):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(UserError, match=r"no network.*download Wan-AI/Wan2.1-T2V-1.3B-Diffusers --include 'vae/config"):
         WanVAE("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
 
 

@@ -16,7 +16,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
-from release import Release, write_release
+from release import Release, sentencepiece, write_release
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
@@ -91,6 +91,62 @@ def test_the_folder_of_the_original_release_and_of_the_encoder_alone_will_do(rel
     whole = umt5(release.diffusers)(PROMPTS)
     for path in (release.original.parent, release.diffusers / "text_encoder"):
         torch.testing.assert_close(umt5(path)(PROMPTS).embeds, whole.embeds)
+
+
+def comfy(folder: Path, state: dict[str, Tensor]) -> Path:
+    """One file as ComfyUI has it, without a config, and with the tokenizer inside."""
+    inside = {"spiece_model": torch.tensor(list(sentencepiece()), dtype=torch.uint8)}
+    folder.mkdir()
+    save_file({name: value.clone() for name, value in (state | inside).items()}, folder / "umt5_xxl.safetensors")
+    return folder / "umt5_xxl.safetensors"
+
+
+def test_a_file_of_comfyui_has_its_tokenizer_inside(copied: Release, tmp_path: Path) -> None:
+    state = load_file(copied.transformers / "model.safetensors")
+    state.pop("encoder.embed_tokens.weight", None)
+    expected = umt5(copied.diffusers)(PROMPTS).embeds
+    file = comfy(tmp_path / "exact", state)
+    for named in (file, file.parent):
+        torch.testing.assert_close(umt5(named)(PROMPTS).embeds, expected, rtol=1e-5, atol=1e-5)
+    stored: dict[str, Tensor] = {"scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn)}
+    for name in [name for name in state if name.endswith((".q.weight", ".wo.weight"))]:
+        factor = state[name].abs().max() / 448
+        stored |= {name: (state[name] / factor).to(torch.float8_e4m3fn), name.replace("weight", "scale_weight"): factor}
+        state[name] = stored[name].float() * factor
+    file = comfy(tmp_path / "rounded", state | stored)
+    save_file(state, copied.transformers / "model.safetensors", {"format": "pt"})
+    rounded = umt5(copied.transformers)(PROMPTS).embeds
+    assert (rounded - expected).norm() > 0.01 * expected.norm()
+    torch.testing.assert_close(umt5(file)(PROMPTS).embeds, rounded, rtol=1e-5, atol=1e-5)
+
+
+def test_a_damaged_tokenizer_inside_is_named(release: Release, tmp_path: Path) -> None:
+    file = comfy(tmp_path / "comfy", load_file(release.transformers / "model.safetensors"))
+    state = load_file(file)
+    for broken in (b"", b"\x0a\xff\xff\xff\xff\x7f", sentencepiece()[:-3], sentencepiece()[9:], b"\x0a\x02\x0a\x00"):
+        save_file(state | {"spiece_model": torch.tensor(list(broken or b"?"), dtype=torch.uint8)}, file)
+        fails("no tokenizer that transformers can read", file, prompt=f"new {len(broken)}")
+
+
+@pytest.mark.parametrize("suffix", ["bin", "safetensors"])
+@pytest.mark.parametrize("outside", ["../secret", "/etc/secret", "sub/secret", "..\\secret"])
+def test_an_index_names_files_beside_it_only(copied: Release, suffix: str, outside: str) -> None:
+    folder, name = copied.transformers, "pytorch_model.bin" if suffix == "bin" else "model.safetensors"
+    (folder / "model.safetensors").rename(folder.parent / f"secret.{suffix}")
+    (folder / f"{name}.index.json").write_text(json.dumps({"weight_map": {"a": f"{outside}.{suffix}"}}))
+    fails("which is no weights file beside it", folder)
+
+
+def test_tied_weights_of_a_bin_load(copied: Release) -> None:
+    state = UMT5EncoderModel.from_pretrained(copied.transformers).state_dict()
+    big = torch.nn.functional.pad(state["shared.weight"], (0, 0, 0, 4000))  # so large that it counts twice
+    folder = copied.transformers
+    torch.save(state | {"shared.weight": big, "encoder.embed_tokens.weight": big}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 4040}))
+    expected = umt5(copied.diffusers)(PROMPTS).embeds
+    torch.testing.assert_close(umt5(folder)(PROMPTS).embeds, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_names_of_the_original_release(release: Release) -> None:
@@ -291,10 +347,10 @@ def test_missing_files(copied: Release, tmp_path: Path) -> None:
 
 
 def test_an_id_that_cannot_be_reached(copied: Release) -> None:
-    fails(r"some/model is no folder here.*cannot be fetched.*download.*--model.conditioner.weights", Path("some/model"))
-    fails(r"download tokenizer.json.*https://huggingface.co/me/words", copied.diffusers, tokenizer="me/words")
+    fails(r"some/model is not a file or folder here.*hf download some.*--model.conditioner.weights", Path("some/model"))
+    fails(r"hf download me/words.*tokenizer.json.*huggingface.co/me/words", copied.diffusers, tokenizer="me/words")
     shutil.rmtree(copied.original.parent / "google")
-    fails(r"download .*https://huggingface.co/google/umt5-xxl.*--model.conditioner.tokenizer", copied.original)
+    fails(r"hf download .*https://huggingface.co/google/umt5-xxl.*--model.conditioner.tokenizer", copied.original)
     words = copied.diffusers / "tokenizer"
     assert umt5(copied.original, tokenizer=str(words))(["a"]).embeds.shape == (1, LENGTH, 24)
 
@@ -315,7 +371,7 @@ def test_damaged_files(copied: Release) -> None:
     (copied.diffusers / "tokenizer" / "tokenizer.json").write_text("{")
     fails("no tokenizer that transformers can read", copied.diffusers)
     (copied.diffusers / "text_encoder" / "model.safetensors.index.json").write_text("[]")
-    fails("is no index of weights files", copied.diffusers)
+    fails("is not an index of weights files", copied.diffusers)
 
 
 def test_weights_that_do_not_fit(copied: Release) -> None:
