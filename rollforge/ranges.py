@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
-from inspect import signature
+from inspect import Signature, formatannotation, signature
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -101,8 +101,16 @@ def checked(part: type[T]) -> type[T]:
         bound.arguments |= fitted(label(type(self)), hints(init), bound.arguments)
         init(*bound.args, **bound.kwargs)
 
+    construct.__signature__ = _typed(init)  # type: ignore[attr-defined] # which inspect reads
     part.__init__ = construct  # type: ignore[method-assign] # takes the same arguments
     return part
+
+
+def _typed(init: Callable[..., Any]) -> Signature:
+    """The signature of a constructor with types in place of their names, so that whoever asks is told the ranges."""
+    plain, types = signature(init), hints(init)
+    parameters = [each.replace(annotation=types.get(each.name, each.annotation)) for each in plain.parameters.values()]
+    return plain.replace(parameters=parameters)
 
 
 def label(part: type) -> str:
@@ -110,13 +118,17 @@ def label(part: type) -> str:
     return str(getattr(part, "config_section", part.__name__))
 
 
-@cache
 def hints(function: Callable[..., Any]) -> Mapping[str, Any]:
     """The types of a function's arguments; empty where one of them cannot be resolved."""
     try:
-        return get_type_hints(function, include_extras=True)
+        return _hints(function)
     except (NameError, TypeError, AttributeError):
         return {}
+
+
+@cache
+def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
+    return get_type_hints(function, include_extras=True)
 
 
 def fitted(where: str, types: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,6 +189,19 @@ def _ruled(kind: Any) -> bool:
     if get_origin(kind) is Annotated:
         return any(isinstance(rule, RULES) for rule in get_args(kind)[1:])
     return any(map(_ruled, get_args(kind)))
+
+
+def described(kind: Any) -> str:
+    """A type in words, as ``rollforge plugins show`` prints it."""
+    base, rule = _range_of(kind)
+    inner = get_args(kind)
+    if rule or get_origin(kind) is Annotated:
+        return rule.expected(base) if rule else "a path"
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(described, inner))
+    if not _ruled(kind):
+        return "None" if kind is NoneType else formatannotation(kind)
+    return f"{get_origin(kind).__name__}[{', '.join(map(described, inner))}]"
 
 
 def _plain(number: float) -> str:

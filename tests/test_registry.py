@@ -258,14 +258,17 @@ def test_plugins_show_prints_parameters_with_types_and_defaults(capsys: pytest.C
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "RollingSink (cache, from rollforge)"
     assert "class_path: rollforge.policies.rolling_sink.RollingSink" in lines
-    assert lines[lines.index("parameters:") + 1 :] == ["  context_blocks: int = 6", "  sink_blocks: int = 5"]
+    assert lines[lines.index("parameters:") + 1 :] == [
+        "  context_blocks: a whole number of 1 or more = 6",
+        "  sink_blocks: a whole number of 0 or more = 5",
+    ]
 
 
 def test_plugins_show_says_what_is_required_and_what_has_no_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "show", "VideoClips"]) == 0
     shown = capsys.readouterr().out
-    assert "  folder: str = (required)\n" in shown
-    assert "  stride: int = 1\n" in shown
+    assert "  folder: a path = (required)\n" in shown
+    assert "  stride: a whole number of 1 or more = 1\n" in shown
     assert main(["plugins", "show", "PocketText"]) == 0
     assert capsys.readouterr().out.endswith("parameters:\n  none\n")
 

@@ -25,6 +25,7 @@ from rollforge.commands.addresses import check_addresses
 from rollforge.commands.own_files import OwnFiles
 from rollforge.commands.parser import Parser
 from rollforge.commands.ranks import Ranks
+from rollforge.commands.room import check_networks
 from rollforge.commands.scoring import leave, score_config
 from rollforge.commands.tolerance import tolerate
 from rollforge.commands.typed import Typed, read
@@ -124,6 +125,7 @@ class RollforgeCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Model, data and Trainer, where they are needed."""
         if not self.gives_videos:
+            check_networks(self.chosen.model)
             with explained(self.parser):
                 super().instantiate_classes()
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from rollforge.commands.arguments import Arguments
+from rollforge.ranges import described
 from rollforge.registry import KINDS, Part, registry
 
 
@@ -54,7 +55,7 @@ def show(part: Part) -> str:
 def _type(annotation: Any) -> str:
     if annotation is inspect.Parameter.empty:
         return "any"
-    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    return annotation if isinstance(annotation, str) else described(annotation)
 
 
 def _default(parameter: inspect.Parameter) -> str:

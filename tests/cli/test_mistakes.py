@@ -289,3 +289,18 @@ def test_the_process_ends_with_one_sentence_and_exit_code_two(tiny: Any) -> None
     assert stderr.count("\n") == 1
     assert stderr.startswith("rollforge: ")
     assert "Did you mean 'RollingSink'?" in stderr
+
+
+@pytest.mark.parametrize(
+    ("part", "sizes"),
+    [("backbone", {"dim": 65_536, "heads": 64, "layers": 40}), ("codec", {"width": 4_096, "channels": 4_096})],
+)
+def test_random_weights_larger_than_memory_are_refused_before_they_are_made(
+    tiny: Any, mistake: Mistake, monkeypatch: pytest.MonkeyPatch, part: str, sizes: dict[str, int]
+) -> None:
+    monkeypatch.setattr("rollforge.commands.room.free_memory", lambda device: 4 * 2**30)
+    for name, size in sizes.items():
+        put(tiny.config, f"model.{part}.init_args.{name}", size)
+    said = mistake(tiny.run("predict"))
+    assert "would take" in said
+    assert f"give model.{part} smaller sizes" in said
