@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 
 from rollforge import __version__
 from rollforge.commands.arguments import Arguments
-from rollforge.errors import UserError, nearest
+from rollforge.errors import UserError, nearest, of_the_machine
 from rollforge.isolation import import_matplotlib, safe_environment
 from rollforge.streams import tolerant
+
+log = logging.getLogger(__name__)
 
 INTERRUPTED = 128 + signal.SIGINT
 Command = Callable[[list[str]], int | None]
@@ -109,6 +111,12 @@ def _run(given: list[str]) -> int:
         return _dispatch(given) or 0
     except UserError as error:
         sys.stderr.write(f"rollforge: {error}\n")
+        return 2
+    except (OSError, MemoryError, RuntimeError) as error:
+        if (told := of_the_machine(error)) is None:
+            raise
+        log.debug("The traceback:", exc_info=True)
+        sys.stderr.write(f"rollforge: {told}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("rollforge: interrupted.\n")

@@ -50,6 +50,18 @@ def ran_out(error: BaseException) -> bool:
     )
 
 
+def of_the_machine(error: BaseException) -> UserError | None:
+    """The sentence for a file that cannot be used or memory that ran out, where no other was given; else nothing."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    if isinstance(error, OSError) and error.filename is not None:
+        return UserError(f"{error.filename} cannot be used ({error.strerror}); check the path and its permissions.")
+    if isinstance(error, OSError):
+        return UserError(f"The system refused an operation ({first}); check files, disk and network.")
+    if ran_out(error):
+        return UserError(f"The memory ran out ({first}); free memory that other programs hold, or make less at once.")
+    return None
+
+
 class PartError(UserError):
     """A part raised an exception of its own, which is the cause of this one."""
 

@@ -41,9 +41,6 @@ class Backbone(Checked, nn.Module, ABC):
 class Conditioner(Checked, nn.Module, ABC):
     """Turns prompts into text features."""
 
-    example: str | None = None
-    """A prompt to try, where not every prompt will do."""
-
     def check(self, prompts: Sequence[str]) -> None:
         """Raises ``UserError`` for a prompt it cannot express, without doing the work."""
 

@@ -105,6 +105,8 @@ def _parts(value: Any, kind: Any) -> Iterator[tuple[type, Namespace]]:
 def _resolve_home(value: Any) -> Any:
     """The value with every text that begins with ``~/`` resolved, in place where it holds others."""
     if isinstance(value, str):
+        if "\0" in value:
+            raise UserError(f"The config has a null character in {value!r:.60}; remove it.")
         return os.path.expanduser(value) if value.startswith("~/") else value
     if isinstance(value, Namespace | dict):
         entries = vars(value) if isinstance(value, Namespace) else value

@@ -205,8 +205,9 @@ class RollforgeCLI(LightningCLI):
             return
         self.model.output.merge(outputs[1:])
         made = "\n".join(f"  {path}" for path in self.model.output.files)
-        next_ = _next(self.chosen, self.model.conditioner.example)
-        sys.stdout.write(f"\nOpen:\n{made}\n\nNext, a longer video:\n  {next_}\n")
+        longer = self.typed.longer(2 * self.chosen.data.seconds, f"{self.run_folder.path}-longer")
+        again = shlex.join(["rollforge", self.command, *longer])
+        sys.stdout.write(f"\nOpen:\n{made}\n\nNext, a longer video:\n  {again}\n")
 
     def before_test(self) -> None:
         """Checks all that can be checked before the first block; measures drift where the config names no metric."""
@@ -278,13 +279,6 @@ def traced(folder: Path) -> Iterator[None]:
         file = folder / "failure.txt"
         write(file, "".join(traceback.format_exception(error.__cause__)))
         raise UserError(f"{error} The traceback is in {file}.") from error
-
-
-def _next(chosen: Any, example: str | None) -> str:
-    """A command that makes a longer video."""
-    config = " ".join(f"--config {path}" for path in chosen.get("config") or [])
-    prompt = f"--data.prompts '{example}' " if example else ""
-    return f"rollforge predict {config} {prompt}--data.seconds {2 * chosen.data.seconds:g} --output_dir outputs/next"
 
 
 def _quiet() -> None:

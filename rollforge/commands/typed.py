@@ -15,6 +15,8 @@ from rollforge.errors import UserError
 from rollforge.trust import OPTION, VARIABLE
 
 WEIGHTS_ONLY = "--weights_only"
+AGAIN = (("--overwrite",), ("--resume", "--no_resume"))
+"""Options that would start a run again."""
 YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 ADDRESS = re.compile(r"[\w+.-]+://[^\s\"',\]}]*")
 
@@ -43,10 +45,19 @@ class Typed:
 
     def resumed(self) -> list[str]:
         """The arguments of the same command that resumes: without those that would start it again."""
+        return [*self._without(*AGAIN), "--resume"]
+
+    def longer(self, seconds: float, output_dir: str) -> list[str]:
+        """The arguments of the same command for videos of that many seconds, into another folder."""
+        kept = self._without(*AGAIN, ("--force", "--no_force"), ("--data.seconds",), ("--output_dir",))
+        return [*kept, "--data.seconds", f"{seconds:g}", "--output_dir", output_dir]
+
+    def _without(self, *options: tuple[str, ...]) -> list[str]:
+        """The arguments but for those options, whose names are alternatives."""
         parser = Arguments(prog="rollforge", add_help=False)
-        parser.add_argument("--overwrite", nargs="?")
-        parser.add_argument("--resume", "--no_resume", nargs="?")
-        return [*parser.parse_known_args(self.arguments)[1], "--resume"]
+        for names in options:
+            parser.add_argument(*names, nargs="?")
+        return parser.parse_known_args(self.arguments)[1]
 
 
 def read(arguments: Sequence[str]) -> Typed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,17 @@ def test_saved_config_is_accepted_by_every_command_and_starts_nothing_again(tiny
     assert main(["fit", *to, str(tmp_path / "fitted"), *training, *fitted]) == 0
     saved = tmp_path / "fitted" / "config.yaml"
     assert main(["predict", "--config", str(saved), "--output_dir", str(tmp_path / "rolled")]) == 0
+
+
+def test_command_for_a_longer_video_repeats_what_was_typed(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shots = "[{prompt: a red ball over snow at day}, {at: 1s, prompt: a red ball over snow at night}]"
+    typed = ["--data.prompts", f"[{shots}]", "--data.seconds=2", "--overwrite", "true"]
+    assert tiny.run("predict", *typed) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    config, folder = str(tmp_path / "tiny.yaml"), str(tiny.out)
+    assert command == [
+        *("rollforge", "predict", "--config", config, "--data.prompts", f"[{shots}]"),
+        *("--data.seconds", "4", "--output_dir", f"{folder}-longer"),
+    ]

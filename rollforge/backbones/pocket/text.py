@@ -19,8 +19,6 @@ SCALE = 4.0  # one-hot features this large have about unit variance over a token
 class PocketText(Conditioner):
     """One-hot features of a caption of the procedural world, ``[B, 4, 64]``; the empty prompt is all zeros."""
 
-    example = "a yellow cone over snow at night"
-
     def check(self, prompts: Sequence[str]) -> None:
         for prompt in prompts:
             _features(prompt)
