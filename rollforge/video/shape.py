@@ -59,11 +59,20 @@ class Shape:
         """RGB, uint8 ``[height, width, 3]`` in the shown size; ``how`` is the way of converting colours."""
         if self.width != self.stored[0]:
             how = {"interpolation": Interpolation.BICUBIC, **how, "width": self.width, "height": self.stored[1]}
-        image = np.asarray(picture.to_ndarray(format="rgb24", **how), np.uint8)
+        image = _opaque(picture, how)
         if self.plain:
             return image
         image = image.transpose(1, 0, 2) if self.transposed else image
         return np.ascontiguousarray(image[:: -1 if self.upended else 1, :: -1 if self.mirrored else 1])
+
+
+def _opaque(picture: av.VideoFrame, how: dict[str, Any]) -> Frames:
+    """RGB; what is transparent becomes white."""
+    if not any(part.is_alpha for part in picture.format.components):
+        return np.asarray(picture.to_ndarray(format="rgb24", **how), np.uint8)
+    image = picture.to_ndarray(format="rgba", **how).astype(np.uint16)
+    colour, alpha = image[..., :3], image[..., 3:]
+    return np.asarray((colour * alpha + 255 * (255 - alpha) + 127) // 255, np.uint8)
 
 
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, int, int, int]:

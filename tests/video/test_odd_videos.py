@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from odd_videos import ODD, UNEVEN_VIDEOS, is_upright, number
+from odd_videos import ODD, UNEVEN_VIDEOS, encoded, is_upright, number
+from PIL import Image
 
 from rollforge.data.opening import opening_frames
 from rollforge.errors import UserError
@@ -89,3 +92,36 @@ def test_decord_gets_no_playlist_that_goes_on_as_a_video(text: str, tmp_path: Pa
         assert "is no video" in str(error)  # noqa: PT017 - either is right
     with pytest.raises(UserError):
         read_clip(path, 0, 1, backend="decord")
+
+
+@pytest.mark.parametrize(("name", "kind", "disposal"), [("a.gif", "GIF", 2), ("a.apng", "PNG", 0)])
+def test_what_is_transparent_becomes_white(name: str, kind: str, disposal: int, tmp_path: Path) -> None:
+    images = [Image.new("RGBA", (32, 16), (200, 0, 0, 255)) for _ in range(3)]
+    for n, image in enumerate(images):
+        image.paste((0, 0, 0, 0), (16, 0, 32, 16 - n))
+    images[0].save(tmp_path / name, kind, save_all=True, append_images=images[1:], duration=100, disposal=disposal)
+    shown = list(frames(tmp_path / name))
+    assert len(shown) == 3
+    for image in shown:
+        assert np.array_equal(image[2, 4], (200, 0, 0))
+        assert np.array_equal(image[2, 28], (255, 255, 255))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_only_regular_files_are_videos(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    for read in (probe, times, lambda path: list(frames(path)), lambda path: read_clip(path, 0, 1)):
+        with pytest.raises(UserError, match="it is a named pipe, not a regular file"):
+            read(tmp_path / "a.mp4")
+
+
+def test_a_mirrored_picture_is_shown_mirrored(tmp_path: Path) -> None:
+    """As the front cameras of some phones mark it."""
+    path = tmp_path / "a.mp4"
+    encoded(store=lambda image: image[:, ::-1], turn=180)(path)
+    turned, mirrored = (struct.pack(">5i", -1 << 16, 0, 0, 0, down << 16) for down in (-1, 1))
+    content = path.read_bytes()
+    assert turned in content
+    path.write_bytes(content.replace(turned, mirrored))
+    assert all(is_upright(image) for image in frames(path))
+    assert all(is_upright(image) for image in read_clip(path, 3, 3))

@@ -12,6 +12,7 @@ import av
 
 from rollforge.errors import UserError, nearest
 from rollforge.safe_files import MANIFEST, bare_name, listed, read_json
+from rollforge.safe_files import listed
 from rollforge.video.reader import VideoInfo, probe
 
 SUFFIXES = (".mp4", ".avi", ".mov")  # what VBench-Long looks at
