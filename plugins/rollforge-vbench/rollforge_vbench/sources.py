@@ -12,7 +12,6 @@ import av
 
 from rollforge.errors import UserError, nearest
 from rollforge.safe_files import MANIFEST, bare_name, listed, read_json
-from rollforge.safe_files import listed
 from rollforge.video.reader import VideoInfo, probe
 
 SUFFIXES = (".mp4", ".avi", ".mov")  # what VBench-Long looks at
@@ -30,7 +29,7 @@ class Source:
     def record(self) -> dict[str, Any]:
         """What a result must say of its video."""
         with av.open(self.path) as container:
-            context = container.streams.video[0].codec_context
+            context = container.streams.best("video").codec_context
             codec = {"codec": context.codec.canonical_name, "pix_fmt": context.pix_fmt}
         with self.path.open("rb") as file:
             digest = sha256()
