@@ -20,7 +20,7 @@ class Timing:
     """The times of the pictures of a video.
 
     Args:
-        seconds: when each picture is shown, the first at 0, rising.
+        seconds: when each picture is shown, the first at 0; none comes before the one before it.
         fps: pictures a second: what the header says where the times agree with it, else their mean.
     """
 
@@ -31,12 +31,12 @@ class Timing:
     def of(cls, times: Sequence[int | None], tick: Fraction, nominal: Fraction | None) -> Timing:
         """Of pictures in showing order, whose times count in ticks of so many seconds.
 
-        Where times are missing or do not rise, and where they are but rounded, pictures come at the nominal rate.
+        Where times are missing or go back, and where they are but rounded, pictures come at the nominal rate.
         """
         count, rate = len(times), float(nominal or 0)
         known = [time for time in times if time is not None]
         seconds = np.array([time - known[0] for time in known], np.float64) * float(tick)
-        if len(known) < count or count == 1 or (np.diff(seconds) <= 0).any():
+        if len(known) < count or (np.diff(seconds) < 0).any() or not seconds[-1] > 0:
             rate = rate or ASSUMED
             return cls(np.arange(count) / rate, rate)
         if abs(float(seconds[-1]) * rate - (count - 1)) > AGREES:
