@@ -79,6 +79,12 @@ def _doctor(arguments: list[str]) -> int:
     return run(arguments)
 
 
+def _fetch(arguments: list[str]) -> int:
+    from rollforge.commands.fetch import run
+
+    return run(arguments)
+
+
 COMMANDS: dict[str, tuple[Command, str]] = {
     "predict": (_lightning("predict"), "roll prompts to videos: mp4, contact sheet, manifest"),
     "test": (_test, "roll prompts and measure what comes out, or measure given videos"),
@@ -87,6 +93,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "bench": (_bench, "time the rollout: ms per block, first block apart, peak memory"),
     "gpu": (_gpu, "check a CUDA card: results against the CPU, speed at the 1.3B shape"),
     "doctor": (_doctor, "say whether machine, files and config will work, and how long it will take"),
+    "fetch": (_fetch, "print or run the downloads that a config needs"),
     "decode": (_decode, "decode kept latents again, with another codec if need be"),
     "convert": (_convert, "write published weights of a Wan transformer as one safetensors file"),
     "plugins": (_plugins, "list every part that a config can name, or show one"),

@@ -30,6 +30,7 @@ def publish(folder: Path, model: dict[str, Any]) -> None:
     write_vae(base)
     backbone = model["backbone"]["init_args"]
     file, weights = folder / backbone["weights"], state(**SIZES)
+    file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".pt":
         family(file, state(seed=1, **SIZES), weights)
     else:

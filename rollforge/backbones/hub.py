@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -30,10 +31,10 @@ class HubName:
             files: suffixes of files. ``folder/name.pt`` is a local file, though a repository could be called so.
         """
         found = NAME.fullmatch(name)
-        if found is None or (not found["path"] and name.endswith(files)):
+        if found is None or not name.isprintable() or (not found["path"] and name.endswith(files)):
             return None
         path = PurePosixPath(found["path"] or "")
-        if path.is_absolute() or ".." in path.parts:
+        if path.is_absolute() or ".." in path.parts or str(path).startswith("-"):
             return None
         return cls(found["repository"], "" if path == PurePosixPath() else str(path))
 
@@ -51,8 +52,8 @@ class HubName:
 
     def command(self, wanted: tuple[str, ...], folder: str | None = None) -> str:
         """The shell command that downloads it, into the hub's cache or a ``folder``."""
-        chosen = self.path if self.is_file else f"--include {' '.join(f'{each!r}' for each in self.patterns(wanted))}"
-        return f"hf download {self.repository} {chosen}" + (f" --local-dir {folder}" if folder else "")
+        chosen = [self.path] if self.is_file else ["--include", *self.patterns(wanted)]
+        return shlex.join(["hf", "download", self.repository, *chosen, *(["--local-dir", folder] if folder else [])])
 
     def download(
         self,
@@ -94,7 +95,8 @@ class HubName:
         found = Path(root, self.path)
         if self.path and not found.exists():
             raise UserError(
-                f"{what}: https://huggingface.co/{self.repository} has no {self.path}; look up its files there."
+                f"{what}: the hub did not give {self}: there is no network, or no such file; see "
+                f"https://huggingface.co/{self.repository}."
             )
         return found
 

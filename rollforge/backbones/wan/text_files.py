@@ -49,13 +49,13 @@ class TextFiles:
 def locate(weights: str, tokenizer: str | None) -> TextFiles:
     """The files under a path or a Hugging Face id. Raises ``UserError`` for what is not there."""
     path = _local(weights, "weights", PATTERNS)
-    config, files = _encoder(path)
+    config, files = encoder_of(path)
     found = _named_tokenizer(tokenizer) if tokenizer else _tokenizer_beside(path, config, files)
     return TextFiles(config, files, found)
 
 
-def _encoder(path: Path) -> tuple[Path | None, tuple[Path, ...]]:
-    """Config and weights of what a user has named."""
+def encoder_of(path: Path) -> tuple[Path | None, tuple[Path, ...]]:
+    """Config and weights of an encoder in a local file or folder. Raises ``UserError`` where there is none."""
     if path.is_file():
         return None, _files_of(index_of(path, WHO) or path)
     if (path / "text_encoder").is_dir():
