@@ -19,6 +19,9 @@ CONFIGS = sorted((ROOT / "configs" / "wan").glob("*.yaml"))
 SOURCES = {  # as the authors' own pages give them
     "self_forcing_dmd.pt": "gdhe17/Self-Forcing checkpoints/self_forcing_dmd.pt --local-dir .",
     "causal-forcing-chunk": "zhuhz22/Causal-Forcing chunkwise/causal_forcing.pt --local-dir checkpoints",
+    "causal-forcing-frame-1step": "zhuhz22/Causal-Forcing causal-forcing++/framewise-1step.pt --local-dir checkpoints",
+    "causal-forcing-frame-2step": "zhuhz22/Causal-Forcing causal-forcing++/framewise-2step.pt --local-dir checkpoints",
+    "causvid": "tianweiy/CausVid autoregressive_checkpoint/model.pt --local-dir checkpoints/CausVid",
     "causal-forcing-frame": "zhuhz22/Causal-Forcing framewise/causal_forcing.pt --local-dir checkpoints",
     "longlive-1.3b": "Efficient-Large-Model/LongLive-1.3B models/lora.pt --local-dir checkpoints/LongLive-1.3B",
 }
