@@ -11,10 +11,9 @@ from rollforge import trust
 from rollforge.backbones.wan.published import WHO, Need, needs
 from rollforge.commands.arguments import Arguments, path
 from rollforge.commands.lightning import _quiet
-from rollforge.commands.mistakes import check_files
 from rollforge.commands.parsed import ParsedCLI
+from rollforge.commands.typed import read
 from rollforge.errors import UserError
-from rollforge.registry import registry
 
 PARTS = ("backbone", "conditioner", "codec")
 
@@ -24,17 +23,14 @@ def run(arguments: list[str]) -> int:
     parser = Arguments(
         prog=WHO,
         description="Print the commands that download what a config needs. Takes what `rollforge predict` takes.",
-        allow_abbrev=False,
     )
     parser.add_argument("config", type=path, help="the YAML whose files are wanted")
     parser.add_argument("--run", action="store_true", help="download them, instead of printing how")
     chosen, rest = parser.parse_known_args(arguments)
-    modules, given = trust.take(["--config", chosen.config, *rest])
+    typed = read([f"--config={chosen.config}", *rest])
     _quiet()
-    with trust.guarded(modules, given):
-        check_files(given)
-        registry().load()
-        model = ParsedCLI("predict", given).chosen.model
+    with trust.guarded(typed.modules):
+        model = ParsedCLI("predict", typed).chosen.model
     parts = {part: _described(model.get(part)) for part in PARTS}
     found = needs(parts)
     missing = [need for need in found if not need.here]
