@@ -28,6 +28,10 @@ PARTIAL = ".partial"
 READ_WHOLE = 64_000_000  # bytes; of larger files size and date stand for the content
 
 
+class NotWritten(UserError):
+    """The disk does not take a file."""
+
+
 def content_id(path: Path) -> str:
     """What stands for the content of a file: its hash, or its size and date where it is large.
 
@@ -52,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
     stays as it was.
 
     Raises:
-        UserError: where the disk does not take it. Any ``OSError`` in the block is held for that.
+        NotWritten: where the disk does not take it. Any ``OSError`` in the block is held for that.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
@@ -62,13 +66,13 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(
+        raise NotWritten(
             f"{path} cannot be written ({_reason(error)}); make room there, or choose another folder."
         ) from error
     finally:
         with suppress(OSError):  # the first error is the one to tell
             partial.unlink()
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
 def open_new(path: Path, buffering: int = -1) -> BinaryIO:
@@ -145,10 +149,10 @@ def _reason(error: Exception) -> str:
     return os.strerror(int(found[1])) if found else str(error)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Puts the new name on the disk. Some file systems cannot; the file is whole there all the same."""
+def sync(path: Path) -> None:
+    """Puts a file, or the names in a folder, on the disk. Some file systems cannot do it for a folder."""
     with suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY)
+        opened = os.open(path, os.O_RDONLY)
         try:
             os.fsync(opened)
         finally:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
-from rollforge.average import AVERAGE, roll_average
+from rollforge.average import Average
 from rollforge.backbones.base import Backbone, Condition, Conditioner, VideoCodec
 from rollforge.backbones.weights import RANDOM, check_fit
 from rollforge.checkpoints import read_checkpoint
@@ -29,17 +26,19 @@ from rollforge.health import BlockCheck
 from rollforge.memory import KVCodec, Plain, Rope
 from rollforge.metrics.base import Metric
 from rollforge.noise import IndependentNoise, NoisePrior
-from rollforge.objectives.base import Clips, Objective
-from rollforge.parallel import data_parallel, draw_apart, shard
+from rollforge.objectives.base import Objective
+from rollforge.parallel import data_parallel, shard
 from rollforge.policies.base import CachePolicy
+from rollforge.precision import float32_by_default, keeping_format
 from rollforge.ranges import Range, checked
 from rollforge.report.predict import VideoOutput
 from rollforge.samplers.base import Sampler
 from rollforge.take import Take
+from rollforge.training import TrainedModule
 
 
 @checked
-class RolloutModule(LightningModule):
+class RolloutModule(TrainedModule):
     """A backbone with everything it needs to roll and to be trained.
 
     Args:
@@ -58,7 +57,8 @@ class RolloutModule(LightningModule):
         objective: what ``fit`` minimises.
         ema: decay of the running average of the trained weights, which samples and the exported file use; 0 keeps none.
         optimizer: its optimizer.
-        scheduler: its learning-rate schedule, stepped with every optimizer step.
+        scheduler: its learning-rate schedule, stepped with every optimizer step. A plateau schedule watches ``loss``
+            unless it names another ``monitor``.
     """
 
     config_section = "model"
@@ -90,17 +90,8 @@ class RolloutModule(LightningModule):
         self.metrics: list[Metric] = metrics or []
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
         self.output: VideoOutput | None = None
-        self.average: AveragedModel | None = None
         if objective and ema:
-            self.average = AveragedModel(self.trained, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
-            self.average.requires_grad_(False)
-
-    @property
-    def trained(self) -> nn.Module:
-        """The part that ``fit`` trains."""
-        if self.objective is None:
-            raise UserError("fit needs model.objective, the loss to train with, and the config names none.")
-        return self.get_submodule(self.objective.trains)
+            self.average = Average(self.trained, ema)
 
     @torch.no_grad()
     def condition(self, prompts: Sequence[str]) -> Condition:
@@ -140,18 +131,12 @@ class RolloutModule(LightningModule):
         whole = max(frames for frames in range(1, most + 1) if count(frames) <= len(video))
         return video[len(video) - count(whole) :]
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Puts the averaged weights in place of the trained ones for a while."""
-        if self.average is None:
-            yield
-            return
-        kept = {name: value.clone() for name, value in self.trained.state_dict().items()}
-        self.trained.load_state_dict(self.average.module.state_dict())
-        try:
-            yield
-        finally:
-            self.trained.load_state_dict(kept)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RolloutModule:
+        """Moves everything. Only the backbone changes its number format with the Trainer's ``precision``."""
+        for part in self.children():
+            part._apply(fn if part is self.backbone else keeping_format(fn))
+        super()._apply(fn, recurse=False)
+        return self
 
     def setup(self, stage: str) -> None:
         for part in (self.backbone, self.codec, self.conditioner):
@@ -214,6 +199,7 @@ class RolloutModule(LightningModule):
     def on_test_start(self) -> None:
         self.on_predict_start()
 
+    @float32_by_default()
     def predict_step(self, batch: list[Request], batch_idx: int) -> Tensor | None:
         """Rolls requests: into ``output`` where there is one, else returned as uint8 ``[B, T, H, W, 3]``."""
         if self.output is None:
@@ -221,38 +207,13 @@ class RolloutModule(LightningModule):
         self.output.make(self, batch)
         return None
 
+    @float32_by_default()
     def test_step(self, batch: list[Request], batch_idx: int) -> None:
         """Rolls requests and measures them: into ``output`` where there is one, else each level is logged."""
         if self.output is None:
             self.log_dict(levels(self, batch), batch_size=len(batch))
             return
         self.output.make(self, batch)
-
-    def on_train_start(self) -> None:
-        self.draws = torch.initial_seed()
-
-    def on_train_batch_start(self, batch: Clips, batch_idx: int) -> None:
-        if self.trainer.world_size > 1:
-            done = self.trainer.fit_loop.total_batch_idx
-            draw_apart(self.draws, done, self.global_rank, self.trained)
-
-    def training_step(self, batch: Clips, batch_idx: int) -> Tensor:
-        assert self.objective is not None
-        for part in (self.backbone, self.codec, self.conditioner):
-            part.train(part is self.trained)
-        with blamed("objective", self.objective, f"at step {self.global_step}"):
-            losses = self.objective(self, batch)
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, sync_dist=True)
-        self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
-        return losses["loss"]
-
-    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        super().optimizer_step(*arguments, **options)
-        if self.average is not None:  # here and not after the batch, when callbacks have saved their checkpoint already
-            self.average.update_parameters(self.trained)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["torch_rng"] = torch.get_rng_state()
 
     @classmethod
     def load_from_checkpoint(
@@ -299,25 +260,7 @@ class RolloutModule(LightningModule):
 
         Raises ``UserError`` for weights that do not fit; ``source`` names their file in it.
         """
-        self._take_average(weights)
+        self.take_average(weights)
         if strict:
             check_fit(self.state_dict(), weights, type(self).__name__, source)
         self.load_state_dict(weights, strict=strict)
-
-    def _take_average(self, weights: dict[str, Tensor]) -> None:
-        """Puts averaged weights in place of the trained ones, and leaves the module's own average as it is."""
-        roll_average(weights)
-        weights |= {name: value for name, value in self.state_dict().items() if name.startswith(AVERAGE)}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if (weights := checkpoint.get("state_dict")) is not None:  # sharded ones are in the network already
-            if self.trainer.state.fn != TrainerFn.FITTING:
-                self._take_average(weights)
-            check_fit(self.state_dict(), weights, type(self).__name__, self.trainer.ckpt_path or "the checkpoint")
-        torch.set_rng_state(checkpoint["torch_rng"])
-
-    def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.trained.parameters())
-        if self.scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ BAD = (ValueError, LookupError, AttributeError, TypeError)
 """What PyYAML raises for a value that is not what its tag says, as in ``!!timestamp 1``, ``!!bool maybe``."""
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
+"""Some of Lightning's callbacks have enumerated defaults, which a saved config must hold."""
 
 
 def read(file: Path) -> Any:

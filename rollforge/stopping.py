@@ -1,4 +1,4 @@
-"""Signals, heard between blocks: the first lets the block be finished and saved, the second ends all at once."""
+"""Signals, heard between blocks or steps: the first lets it be finished and saved, the second ends all at once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ class Stop:
     """Whether someone has asked for an end. Installed when Lightning has set its own handlers, which swallow SIGTERM.
 
     ``due`` is the time in seconds that finishing is expected to take; whoever works keeps it up to date.
+
+    Args:
+        work: what is finished before the end, in a word.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, work: str = "block") -> None:
+        self.work = work
         self.asked: signal.Signals | None = None
         self.due: float | None = None
         self.quiet = False
@@ -35,9 +39,10 @@ class Stop:
             raise SystemExit(self.code)
 
     def install(self) -> None:
-        """Listens from here on; only in the main thread, as Python demands."""
-        if threading.current_thread() is threading.main_thread() and not self._former:
-            self._former = {each: signal.signal(each, self._hear) for each in HEARD}
+        """Listens from here on, also if it did before and somebody else took over; only in the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            former = {each: signal.signal(each, self._hear) for each in HEARD}
+            self._former = self._former or former
 
     def remove(self) -> None:
         """Lets signals do again what they did before, unless somebody else listens by now, as Lightning may."""
@@ -54,6 +59,6 @@ class Stop:
         self.asked = signal.Signals(number)
         if not self.quiet:
             about = "" if self.due is None else f" (about {max(1, round(self.due))} s)"
-            told = f"{self.asked.name}: finishing this block and saving{about}; once more to stop at once."
+            told = f"{self.asked.name}: finishing this {self.work} and saving{about}; once more to stop at once."
             with suppress(OSError):
                 os.write(2, f"\nrollforge: {told}\n".encode())  # sys.stderr may be in the middle of another write

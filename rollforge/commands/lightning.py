@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 from jsonargparse import ActionYesNo
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rollforge import trust
@@ -28,6 +27,7 @@ from rollforge.commands.ranks import Ranks
 from rollforge.commands.room import check_networks
 from rollforge.commands.scoring import leave, score_config
 from rollforge.commands.tolerance import tolerate
+from rollforge.commands.training import Training, check_precision
 from rollforge.commands.typed import Typed, read
 from rollforge.construction import explained
 from rollforge.data.module import RolloutData
@@ -39,9 +39,10 @@ from rollforge.module import RolloutModule
 from rollforge.nameable import PICKLES
 from rollforge.report.predict import VideoOutput
 from rollforge.report.run import RunFolder
-from rollforge.report.training import TrainingReport
+from rollforge.resuming import check_checkpoint, explain_restoring
 from rollforge.sharded import restricted
 from rollforge.snapshots.settings import Snapshots
+from rollforge.stopping import Stop
 
 LAST = "last"
 """As ``ckpt_path`` of ``predict``, the same as ``--resume``."""
@@ -84,7 +85,8 @@ class RollforgeCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """The Trainer, with an eye on the other processes. Raises ``UserError`` for one that cannot be."""
         try:
-            trainer: Any = super().instantiate_trainer(**kwargs)
+            root = {"default_root_dir": self.chosen.trainer.default_root_dir or str(self.path)}
+            trainer: Any = super().instantiate_trainer(**root | kwargs)
         except (ValueError, MisconfigurationException) as error:  # no such device, no such strategy
             raise UserError(f"The section trainer does not work here: {' '.join(str(error).split())}") from error
         if self.subcommand != "fit":
@@ -97,7 +99,9 @@ class RollforgeCLI(LightningCLI):
         """Options beside Lightning's own."""
         parser.add_argument("--output_dir", type=str, default=None, help="run folder (default: outputs/<config name>)")
         parser.add_argument("--overwrite", type=bool, default=False, help="make finished videos again")
-        parser.add_argument("--resume", action=ActionYesNo, default=False, help="predict, test: go on from snapshots")
+        parser.add_argument(
+            "--resume", action=ActionYesNo, default=False, help="go on: fit from last.ckpt, others from snapshots"
+        )
         parser.add_argument("--force", action=ActionYesNo, default=False, help="resume although something has changed")
         parser.add_class_arguments(Snapshots, "snapshots")
         parser.add_argument("--report_every", type=int, default=250, help="fit: steps between reports and checkpoints")
@@ -110,6 +114,8 @@ class RollforgeCLI(LightningCLI):
         path = str(self.config[self.command].get("ckpt_path") or "")
         if path.startswith("registry"):
             raise UserError(f"The checkpoint {path} is on another machine; fetch it, and give the file.")
+        if path and path != LAST and "://" not in path:
+            check_checkpoint(path)
         if "://" in path or Path(path).is_file():
             read_checkpoint(path, "meta", self.typed.weights_only)
 
@@ -146,12 +152,22 @@ class RollforgeCLI(LightningCLI):
         return self.config[self.command]
 
     @property
+    def chosen_callbacks(self) -> list[Any]:
+        """The callbacks that the config names."""
+        named = self.config_init[self.command].trainer.callbacks or []
+        return named if isinstance(named, list) else [named]
+
+    @property
+    def path(self) -> Path:
+        """Of the run folder."""
+        named = [Path(str(config)).stem for config in self.chosen.get("config") or []]
+        return Path(self.chosen.output_dir or Path("outputs") / (named[-1] if named else "run"))
+
+    @property
     def folder(self) -> RunFolder:
         """The run folder."""
-        named = [Path(str(config)).stem for config in self.chosen.get("config") or []]
-        path = Path(self.chosen.output_dir or Path("outputs") / (named[-1] if named else "run"))
         config = self.resolved(self.config)
-        return RunFolder(path, config, self.chosen.overwrite, self.chosen.force, self.trainer.global_rank)
+        return RunFolder(self.path, config, self.chosen.overwrite, self.chosen.force, self.trainer.global_rank)
 
     def _prepare(self) -> None:
         """Checks all that can be checked before the first block, and opens the run folder."""
@@ -161,6 +177,8 @@ class RollforgeCLI(LightningCLI):
         self.model.check_prompts(requests)
         self.guard = Guard.of(self.model, self.trainer, requests, self.datamodule.rollout_batch)
         self.guard.check()
+        check_precision(self.trainer)
+        explain_restoring(self.trainer)
         self.run_folder = folder = self.folder
         OwnFiles(folder.path).watch(self.trainer)
         resume = self.chosen.resume or self.chosen.ckpt_path == LAST
@@ -176,13 +194,18 @@ class RollforgeCLI(LightningCLI):
         """Rolls; memory that runs out ends in the budget and what to change, a signal in what to do to go on."""
         if options.get("ckpt_path") == LAST:
             options["ckpt_path"] = None
-        folder, stop = self.run_folder, self.model.output.stop
+        folder = self.run_folder
+        kept = f" What was made until then is in {folder.path}, as *.partial.mp4."
+        with self._stoppable(self.model.output.stop), self.guard.explained(kept), traced(folder.path):
+            run(**options)
+
+    @contextmanager
+    def _stoppable(self, stop: Stop) -> Iterator[None]:
+        """Around the work: says after a signal what to do to go on."""
         try:
-            kept = f" What was made until then is in {folder.path}, as *.partial.mp4."
-            with self.guard.explained(kept), traced(folder.path):
-                run(**options)
+            yield
         except SystemExit:
-            if stop.asked and folder.rank == 0:
+            if stop.asked and self.run_folder.rank == 0:
                 again = shlex.join(["rollforge", self.command, *self.typed.resumed()])
                 sys.stderr.write(f"Stopped by {stop.asked.name}; go on with:\n  {again}\n")
             raise
@@ -230,23 +253,25 @@ class RollforgeCLI(LightningCLI):
         leave(evaluation, sheets(self.model, folder, evaluation), folder.path, self.trainer.loggers)
 
     def before_fit(self) -> None:
-        """Adds checkpoints, the loss curve and samples."""
-        if self.trainer.is_global_zero:
-            self.held.enter_context(self.folder.lock())
-            self.folder.create()
-        folder, every = self.folder.path, self.chosen.report_every
-        OwnFiles(folder).watch(self.trainer)
-        keep = ModelCheckpoint(dirpath=folder, save_last=True, save_top_k=0, every_n_train_steps=every)
-        trainer: Any = self.trainer
-        if not self.chosen.trainer.callbacks:  # Lightning's own, into the working directory; a rich bar
-            own = [each for each in trainer.callbacks if not isinstance(each, ModelCheckpoint)]
-            trainer.callbacks = [TQDMProgressBar() if isinstance(each, RichProgressBar) else each for each in own]
-        trainer.callbacks += [TrainingReport(folder, every), keep]
+        """Checks all that can be checked before the first step, and opens the run folder."""
+        if self.datamodule.prompts:
+            self.model.check_prompts(self.model.requests(self.datamodule))
+        self.run_folder = folder = self.folder
+        own = self.chosen_callbacks
+        self.training = Training(self.trainer, folder.path, own, self.chosen.report_every, self.ranks)
+        OwnFiles(folder.path).watch(self.trainer)
+        if folder.rank == 0:
+            self.held.enter_context(folder.lock())
+        given, resume = self.chosen.ckpt_path, self.chosen.resume
+        given, resume = (None, True) if given == LAST else (given, resume)
+        self.start = self.training.checkpoint(given, resume, folder.overwrite)
+        if folder.rank == 0:
+            folder.create()
 
     def fit(self, **options: Any) -> None:
         """Trains."""
-        with traced(self.folder.path):
-            self.trainer.fit(**options)
+        with self._stoppable(self.training.stop), traced(self.run_folder.path):
+            self.training.run(**options | {"ckpt_path": self.start})
 
     def after_fit(self) -> None:
         """Waits for the other processes."""

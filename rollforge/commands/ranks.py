@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from torch import distributed
 from torch._C._distributed_c10d import PrefixStore, Store
@@ -84,6 +85,14 @@ class Ranks(Callback):
             ) from error
         self.over = self.rank != 0
         return gathered
+
+    def highest(self, number: int) -> int:
+        """The highest of the numbers of all processes, each of which must call this."""
+        if self.group is None:
+            return number
+        numbers = torch.tensor([number])
+        distributed.all_reduce(numbers, distributed.ReduceOp.MAX, group=self.group)
+        return int(numbers)
 
     def _speaks(self, error: BaseException) -> bool:
         """Whether this process is the one to say what went wrong: of several, the first to ask."""

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rollforge.data.opening import read_openings
 from rollforge.data.requests import Prompt, Request, Shot, read_videos
-from rollforge.data.shares import Onwards, Share, batches
+from rollforge.data.shares import Onwards, SeededClips, Share, batches, ignore_signals
 from rollforge.errors import UserError
 from rollforge.ranges import Count, Positive, Range, UserPath, checked
 
@@ -131,18 +131,23 @@ class RolloutData(LightningDataModule):
         if count < processes:
             raise UserError(f"data.clips holds {count} clips for {processes} processes; each needs one at least.")
         size = min(self.batch_size, count // processes)
-        order = Onwards(count, size, self._batches_done, self.seed, **place)
+        seed = self.seed % 2**64
         own = torch.Generator()  # so that the loader draws nothing from the random numbers of the training
         return DataLoader(
-            self.clips, batch_size=size, sampler=order, num_workers=self.workers, drop_last=True, generator=own
-        )
+            SeededClips(self.clips, seed), batch_size=size, drop_last=True, generator=own,
+            sampler=Onwards(count, size, self._position, seed, **place),
+            num_workers=self.workers, worker_init_fn=ignore_signals,
+        )  # fmt: skip
 
     def _place(self) -> dict[str, int]:
         """``num_replicas`` and ``rank`` among the processes of the run; empty for a single one."""
         return (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {}
 
-    def _batches_done(self) -> int:
-        return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
+    def _position(self) -> tuple[int, int]:
+        """The epoch of the training, and the batches of it that are done."""
+        if self.trainer is None:
+            return 0, 0
+        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
 
 def _only(batch: list[list[Request]]) -> list[Request]:

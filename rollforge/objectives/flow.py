@@ -55,6 +55,15 @@ class FlowMatching(Objective):
     def flow_error(self, module: RolloutModule, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         """Mean squared error of the predicted flow for each frame, ``[B, F]``."""
 
+    @staticmethod
+    def flow(
+        module: RolloutModule, latents: Tensor, levels: Tensor, condition: Condition, memory: MaskedMemory
+    ) -> Tensor:
+        """The predicted flow of noisy latents, ``[B, F, C, H, W]``, which enter in the precision of the weights."""
+        dtype = next(module.backbone.parameters()).dtype
+        flow: Tensor = module.backbone(latents.to(dtype), levels, condition.to(dtype), memory)
+        return flow
+
     def levels(self, module: RolloutModule, latents: Tensor) -> Tensor:
         """A timestep for each block, drawn independently and told to each of its frames: ``[B, F]``."""
         block = module.backbone.spec.block
@@ -88,7 +97,7 @@ class DiffusionForcing(FlowMatching):
     def flow_error(self, module: RolloutModule, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         levels = self.levels(module, latents)
         memory = MaskedMemory.diffusion_forcing(module.backbone.spec, latents.shape[1], module.rope)
-        flow = module.backbone(add_noise(latents, noise, levels), levels, condition, memory)
+        flow = self.flow(module, add_noise(latents, noise, levels), levels, condition, memory)
         return squared_error(flow, noise - latents)
 
 
@@ -105,7 +114,7 @@ class TeacherForcing(FlowMatching):
         levels, frames = self.levels(module, latents), latents.shape[1]
         memory = MaskedMemory.teacher_forcing(module.backbone.spec, frames, module.rope)
         both = torch.cat([history, add_noise(latents, noise, levels)], dim=1)
-        flow = module.backbone(both, torch.cat([torch.zeros_like(levels), levels], dim=1), condition, memory)
+        flow = self.flow(module, both, torch.cat([torch.zeros_like(levels), levels], dim=1), condition, memory)
         return squared_error(flow[:, frames:], noise - latents)
 
 

@@ -166,8 +166,16 @@ def test_every_request_goes_to_one_rank(requests: int, ranks: int) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_ranks_train_side_by_side_on_what_one_would() -> None:
-    for done in (0, 1, 4):
-        whole = np.array(list(Onwards(27, 6, lambda done=done: done, 0)))
-        halves = [np.array(list(Onwards(27, 3, lambda done=done: done, 0, 2, rank))).reshape(-1, 3) for rank in (0, 1)]
-        assert np.array_equal(np.concatenate(halves, axis=1), whole.reshape(-1, 6))
+@pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 0), (2, 3)])
+def test_ranks_train_side_by_side_on_what_one_would(place: tuple[int, int]) -> None:
+    whole = np.array(list(Onwards(27, 6, lambda: place, 0))).reshape(-1, 6, 2)
+    halves = [np.array(list(Onwards(27, 3, lambda: place, 0, 2, rank))).reshape(-1, 3, 2) for rank in (0, 1)]
+    assert np.array_equal(np.concatenate(halves, axis=1), whole)
+
+
+def test_an_epoch_that_is_entered_late_is_the_rest_of_the_whole_one() -> None:
+    whole = list(Onwards(27, 6, lambda: (3, 0), 0))
+    assert len({clip for _, clip in whole}) == len(whole) == 24
+    assert list(Onwards(27, 6, lambda: (3, 2), 0)) == whole[12:]
+    assert list(Onwards(27, 6, lambda: (3, 4), 0)) == []
+    assert whole != list(Onwards(27, 6, lambda: (4, 0), 0))

@@ -120,6 +120,7 @@ class Case:
     )  # fmt: skip
     runs: int = 0
     seconds: float = 0.0  # that the last run took
+    command: str = "predict"
     pixels: int = 64  # not enlarged, as it is by default: encoding would take longer than all else
 
     @property
@@ -136,7 +137,7 @@ class Case:
         self.folder.mkdir(exist_ok=True)
         path = self.folder / "case.yaml"
         path.write_text(yaml.safe_dump(self.config))
-        return ["predict", "--config", str(path), "--output_dir", str(self.out), *more]
+        return [self.command, "--config", str(path), "--output_dir", str(self.out), *more]
 
     def start(self, *more: str, **how: Any) -> Process:
         self.runs += 1

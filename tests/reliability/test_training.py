@@ -1,0 +1,221 @@
+"""Kills and signals during ``fit``: whatever was lost, the resumed training is the uninterrupted one, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import re
+from copy import deepcopy
+from pathlib import Path
+from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1, Signals
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+RED = "a red ball over snow at day"
+BATCHES = 5  # in an epoch
+STEPS = 12
+MODEL: dict[str, Any] = {
+    "backbone": {
+        "class_path": "Pocket",
+        "init_args": {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 64, "window": 6, "horizon": 6},
+    },
+    "conditioner": "PocketText",
+    "codec": {"class_path": "PocketCodec", "init_args": {"width": 16}},
+    "policy": {"class_path": "RollingSink", "init_args": {"context_blocks": 2, "sink_blocks": 1}},
+    "sampler": {"class_path": "Euler", "init_args": {"steps": 1}},
+    "objective": {"class_path": "DiffusionForcing"},
+    "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.003}},
+}
+DATA: dict[str, Any] = {
+    "clips": {"class_path": "WorldClips", "init_args": {"frames": 6, "clips": 2 * BATCHES + 1}}, "batch_size": 2,
+}  # fmt: skip
+Change = dict[str, Any]
+PLATEAU = {
+    "class_path": "lightning.pytorch.cli.ReduceLROnPlateau",
+    "init_args": {"monitor": "loss", "patience": 0, "factor": 0.7},
+}
+CYCLE = {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.01, "total_steps": STEPS}}
+CHANCE = {
+    "model.backbone.class_path": "chance.Dropping", "data.clips.class_path": "chance.Augmented",
+    "model.policy": "chance.Wasteful",
+}  # fmt: skip
+CURRICULUM = {"model.objective.init_args": {"curriculum": {0: 3, 4: 6}, "single_blocks": 0.3}}
+SAMPLES = {"data.prompts": [RED], "data.seconds": 1.0}
+SETTINGS: dict[str, Change] = {
+    "plain": {},
+    "average and samples": {"model.ema": 0.9, **SAMPLES},
+    "curriculum": CURRICULUM,
+    "workers and chance": {**CHANCE, "data.workers": 2},
+    "accumulation": {"trainer.accumulate_grad_batches": 2},
+    "accumulation over epochs": {
+        "trainer.accumulate_grad_batches": 3, "trainer.max_steps": None, "trainer.max_epochs": 5,
+    },
+    "epochs and plateau": {"trainer.max_steps": None, "trainer.max_epochs": 3, "model.scheduler": PLATEAU},
+    "schedule": {"model.scheduler": CYCLE},
+    "codec": {"model.objective": {"class_path": "Reconstruction"}, "trainer.accumulate_grad_batches": 2},
+    "half precision": {"trainer.precision": "bf16-true", "model.ema": 0.99},
+    "one batch an epoch": {"data.batch_size": 9, "trainer.accumulate_grad_batches": 2, "trainer.max_steps": 5},
+    "a limit": {"trainer.limit_train_batches": 3, "trainer.accumulate_grad_batches": 2},
+    "accumulation by epoch": {
+        "trainer.callbacks": [
+            {
+                "class_path": "lightning.pytorch.callbacks.GradientAccumulationScheduler",
+                "init_args": {"scheduling": {1: 2, 2: 3}},
+            }
+        ]
+    },
+    "all at once": {
+        **CHANCE, **CURRICULUM, **SAMPLES, "model.ema": 0.9, "data.workers": 2, "trainer.accumulate_grad_batches": 2,
+        "model.scheduler": PLATEAU,
+    },
+}  # fmt: skip
+KILL_AT_BATCH = """
+import os, signal
+from rollforge import training
+real, left = training.TrainedModule.training_step, [{at}]
+def training_step(self, *arguments, **options):
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), {number})
+    return real(self, *arguments, **options)
+training.TrainedModule.training_step = training_step
+"""
+KILL_WHILE_SAVING = """
+import os, signal, torch
+real, left = torch.save, [{at}]
+def save(content, file, *about):
+    real(content, file, *about)
+    left[0] -= 1
+    if not left[0]:
+        file.flush()
+        file.truncate(file.tell() // 2)
+        os.kill(os.getpid(), {number})
+torch.save = save
+"""
+
+
+def train(case: Any, changes: Change, folder: str = "case") -> Any:
+    """A training case with a setting."""
+    case.command, case.folder = "fit", case.folder.with_name(folder)
+    case.config = {
+        "model": deepcopy(MODEL), "data": deepcopy(DATA),
+        "trainer": {"max_steps": STEPS, "enable_progress_bar": False}, "report_every": 2,
+    }  # fmt: skip
+    for path, value in changes.items():
+        *sections, last = path.split(".")
+        place = case.config
+        for section in sections:
+            place = place[section]
+        place[last] = deepcopy(value)
+    return case
+
+
+def how(before: str = "") -> dict[str, Any]:
+    """The options of a run that knows the parts of ``chance.py``."""
+    return {
+        "before": f"import sys; sys.path.insert(0, {str(HELPERS)!r}){before}",
+        "environment": {"ROLLFORGE_TRUST": "chance"},
+    }
+
+
+def assert_same(one: Any, other: Any, path: str = "") -> None:
+    """Compares nested states bit for bit."""
+    assert type(one) is type(other), path
+    if isinstance(one, Tensor):
+        assert one.dtype == other.dtype, path
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_same(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), path
+        for n, (mine, theirs) in enumerate(zip(one, other, strict=True)):
+            assert_same(mine, theirs, f"{path}[{n}]")
+    else:
+        assert one == other, path
+
+
+def compare(case: Any, whole: Any) -> None:
+    """Everything that a training leaves."""
+    assert (case.out / "losses.csv").read_text() == (whole.out / "losses.csv").read_text()
+    weights = next(whole.out.glob("*.safetensors")).name
+    assert_same(load_file(case.out / weights), load_file(whole.out / weights))
+    states = [torch.load(each.out / "last.ckpt", weights_only=True) for each in (case, whole)]
+    for state in states:
+        state["loops"] = state["loops"]["fit_loop"]
+        state["loops"].pop("state_dict")
+        state["callbacks"] = {name: kept for name, kept in state["callbacks"].items() if "Model" not in name}
+    assert_same(*states)
+    for sheet in whole.out.glob("samples-*.png"):
+        assert (case.out / sheet.name).read_bytes() == sheet.read_bytes()
+    assert not list(case.out.glob("*partial*"))
+    assert json.loads((case.out / "training.json").read_text())["complete"] is True
+
+
+def survive(case: Any, another: Any, changes: Change, kills: list[tuple[str, Signals]]) -> str:
+    """Trains without a cut, and with one after the other; compares. Returns what the last cut run printed."""
+    whole = train(another("whole"), changes, "whole")
+    whole.run(**how())
+    train(case, changes)
+    said = ""
+    for kill, number in kills:
+        process = case.start("--resume", **how(kill))
+        code = process.wait()
+        assert code == (-number if number == SIGKILL else 128 + number), process.said
+        said = process.said
+        assert "Traceback" not in said
+    case.run("--resume", **how())
+    compare(case, whole)
+    return said
+
+
+def at_batch(number: Signals, at: int) -> tuple[str, Signals]:
+    return KILL_AT_BATCH.format(at=at, number=int(number)), number
+
+
+def while_saving(at: int) -> tuple[str, Signals]:
+    return KILL_WHILE_SAVING.format(at=at, number=int(SIGKILL)), SIGKILL
+
+
+def test_a_training_that_is_killed_again_and_again_is_the_uninterrupted_one(case: Any, another: Any) -> None:
+    kills = [at_batch(SIGKILL, 8), while_saving(2), at_batch(SIGTERM, 4), at_batch(SIGINT, 4)]
+    survive(case, another, SETTINGS["all at once"], kills)
+
+
+@pytest.mark.parametrize("number", [SIGTERM, SIGUSR1], ids=lambda number: number.name)
+def test_a_signal_ends_a_training_with_its_code_and_the_command_that_continues(case: Any, number: Signals) -> None:
+    train(case, {"report_every": 1000})
+    process = case.start(**how(at_batch(number, 3)[0]))
+    assert process.wait() == 128 + number, process.said
+    assert f"{number.name}: finishing this step and saving" in process.said
+    assert re.findall(r"^  rollforge (fit .*)$", process.said, re.MULTILINE)[0].endswith(" --resume")
+    assert torch.load(case.out / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
+def test_an_interrupted_training_is_neither_lost_nor_continued_by_accident(case: Any) -> None:
+    train(case, {})
+    case.start(**how(at_batch(SIGKILL, 4)[0])).wait()
+    kept = (case.out / "last.ckpt").read_bytes()
+    said = case.run(code=2, **how())
+    assert "add --resume to continue it, or --overwrite true to begin anew" in said
+    assert (case.out / "last.ckpt").read_bytes() == kept
+    case.run("--overwrite", "true", "--trainer.max_steps", "1", **how())
+    assert len((case.out / "losses.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("kind", ["early", "late", "saving", "signals"])
+def test_every_setting_survives(case: Any, another: Any, setting: str, kind: str) -> None:
+    kills = {
+        "early": [at_batch(SIGKILL, 2), at_batch(SIGKILL, 4), at_batch(SIGKILL, 4)],
+        "late": [at_batch(SIGKILL, BATCHES + 1)],
+        "saving": [while_saving(1), while_saving(2), while_saving(1)],
+        "signals": [at_batch(SIGTERM, 1), at_batch(SIGUSR1, 3), at_batch(SIGINT, 1)],
+    }[kind]
+    survive(case, another, SETTINGS[setting], kills)
