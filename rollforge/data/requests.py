@@ -138,19 +138,21 @@ def _check_name(path: Path) -> None:
 
 def _folder(path: Path, tell: Tell) -> Iterator[Video]:
     files = listed(path, SUFFIXES, "prompt file")
-    read = 0
+    if not files:
+        raise UserError(f"{path} holds no prompt file; expected {', '.join(SUFFIXES)}.")
+    errors: dict[Path, str] = {}
     for file in files:
         try:
             videos = _file(file)
         except UserError as error:
-            tell(file, str(error))
+            errors[file] = str(error)
             continue
-        read += 1
         yield from (Video(video.shots, file.stem if len(videos) == 1 else "") for video in videos)
-    if files and not read:
-        raise UserError(f"None of the {len(files)} prompt files in {path} can be used, as the warnings say.")
-    if not files:
-        raise UserError(f"{path} holds no prompt file; expected {', '.join(SUFFIXES)}.")
+    if len(errors) == len(files):
+        more = f" Nor can the other {len(files) - 1} prompt files be used." if len(files) > 1 else ""
+        raise UserError(errors[files[0]] + more)
+    for file, why in errors.items():
+        tell(file, why)
 
 
 def _file(path: Path) -> list[Video]:
