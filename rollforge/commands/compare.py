@@ -53,6 +53,8 @@ def _compare(
     from rollforge.comparison.resolve import resolve, seconds
     from rollforge.comparison.runs import Run, check_apart
     from rollforge.comparison.work import Work
+    from rollforge.files import make_folder
+    from rollforge.locking import locked
 
     configs = resolve(made, lines)
     runs = [
@@ -60,14 +62,16 @@ def _compare(
         for point, config, line in zip(made, configs, lines, strict=True)
     ]
     check_apart(runs)
-    work = Work(runs)
-    try:
-        work.all()
-    except SystemExit:
-        if work.asked:
-            sys.stderr.write(f"Stopped by {work.asked.name}; the same command goes on from here.\n")
-        raise
-    return _report(folder, runs, command, varied)
+    make_folder(folder)
+    with locked(folder):
+        work = Work(runs)
+        try:
+            work.all()
+        except SystemExit:
+            if work.asked:
+                sys.stderr.write(f"Stopped by {work.asked.name}; the same command goes on from here.\n")
+            raise
+        return _report(folder, runs, command, varied)
 
 
 def _report(folder: Path, runs: Sequence[Run], command: Sequence[str], varied: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from rollforge import safe_yaml
 from rollforge.commands.checks import check
+from rollforge.commands.other_class import own_defaults
 from rollforge.commands.sentences import sentence
 from rollforge.errors import UserError, nearest
 from rollforge.trust import OPTION, VARIABLE, check_classes
@@ -37,7 +38,8 @@ class Parser(LightningArgumentParser):
 
     def parse_args(self, *arguments: Any, **options: Any) -> Any:
         """The config, its numbers checked and ``~`` in its paths resolved."""
-        config = super().parse_args(*arguments, **options)
+        with own_defaults():
+            config = super().parse_args(*arguments, **options)
         check(config)
         return config
 

@@ -69,15 +69,20 @@ class Point:
     def line(self, configs: Sequence[str], options: Sequence[str]) -> list[str]:
         """All arguments of its ``rollforge test``: an option wins over every file, what is varied over what is shared.
 
+        A part that is varied comes before shared options that refine it: another class drops the arguments before it.
+
         Args:
             configs: files that all points share.
             options: options that all points share.
         """
         files = [*configs, *(choice.value for choice in self.choices if choice.option == CONFIG)]
-        own = [
-            argument for argument, choice in zip(self.arguments, self.choices, strict=True) if choice.option != CONFIG
-        ]
-        return [*(f"--{CONFIG}={file}" for file in files), *options, *own]
+        own = {
+            argument: any(option.startswith(f"--{choice.option}.") for option in options)
+            for argument, choice in zip(self.arguments, self.choices, strict=True)
+            if choice.option != CONFIG
+        }
+        before, after = ([argument for argument, refined in own.items() if refined is early] for early in (True, False))
+        return [*(f"--{CONFIG}={file}" for file in files), *before, *options, *after]
 
 
 def points(varied: Sequence[str]) -> list[Point]:

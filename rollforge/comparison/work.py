@@ -12,6 +12,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, BinaryIO
 
+import torch
+
 from rollforge.comparison.progress import Progress
 from rollforge.comparison.runs import LOG, Run
 from rollforge.errors import UserError
@@ -56,7 +58,7 @@ class Work:
             progress.close()
 
     def _make(self, run: Run, progress: Progress) -> None:
-        run.note(versions=versions(), command_line=run.command)
+        run.note(versions=versions(_device(run)), command_line=run.command)
         progress.start(run)
         began = time.perf_counter()
         going_on = ["--resume"] if run.begun else []
@@ -111,6 +113,12 @@ def _log(run: Run) -> BinaryIO:
         return open_own(path, append=True) if os.path.lexists(path) else open_new(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); choose another --output_dir.") from error
+
+
+def _device(run: Run) -> torch.device:
+    """What the model of a run will be on."""
+    asked = str((run.config.get("trainer") or {}).get("accelerator") or "auto")
+    return torch.device("cuda" if asked in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
 
 
 def _why(run: Run, code: int) -> str:

@@ -13,7 +13,7 @@ from rollforge.errors import UserError
 from rollforge.report.recording import Recording
 from rollforge.report.run import Entry, RunFolder
 from rollforge.report.session import Session
-from rollforge.snapshots.identity import fingerprint, versions
+from rollforge.snapshots.identity import devices_of, fingerprint, versions
 from rollforge.snapshots.settings import Snapshots
 from rollforge.snapshots.store import SnapshotStore
 from rollforge.stopping import Stop
@@ -155,7 +155,7 @@ class VideoOutput:
             "model": self.folder.config.get("model", {}),
             "precision": self.precision,
             "weights": self.weights,
-            "versions": versions(str(module.device)),
+            "versions": versions(*devices_of(module.backbone, module.codec)),
             "snapshots": {"kv": self.settings.kv},
             "measured": [type(metric).__name__ for metric in module.metrics],  # test has some that no config names
         }

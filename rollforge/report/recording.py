@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from rollforge.data.requests import Request
-from rollforge.errors import UserError
 from rollforge.files import PARTIAL, subfolder
 from rollforge.metrics.base import Blocks
 from rollforge.policies.base import CachePolicy
@@ -127,15 +126,18 @@ class Recording:
             self.unsaved = []
 
     def finish(self) -> None:
-        """The last block has come: files get their names."""
+        """The last block has come: files get their names.
+
+        Raises ``UserError`` where the disk does not take what the contact sheet is drawn from; a snapshot then goes on
+        to the same sheet, which could not be drawn from the compressed video.
+        """
+        picked = {f"{n:06d}": image for n, image in enumerate(self.sheet.state_dict()["images"])}
+        write_sealed(self._picked, SHEET, {"seen": str(self.sheet.seen)}, picked)
         self.writer.close()
         if self.curves:
             self.curves.finish()
         if self.settings.latents:
             self.save_latents()
-        with suppress(UserError):  # then it is drawn from the video, if it comes to that
-            picked = {f"{n:06d}": image for n, image in enumerate(self.sheet.state_dict()["images"])}
-            write_sealed(self._picked, SHEET, {"seen": str(self.sheet.seen)}, picked)
         self.figures["frames"] = self.writer.written
         self.figures["seconds"] = round(self.writer.written / self.module.fps, 3)
         if self.module.metrics:

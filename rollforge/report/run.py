@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from rollforge import __version__, safe_yaml
 from rollforge.data.requests import CONTENT, Request
 from rollforge.errors import UserError
-from rollforge.files import check_own, write
+from rollforge.files import write
+from rollforge.locking import locked
 from rollforge.safe_files import MANIFEST, bare_name, leads_out, parse_json, read_text
 from rollforge.snapshots.identity import changes
 
@@ -61,18 +62,7 @@ class RunFolder:
     def lock(self) -> FileLock:
         """Keeps other runs out of the folder as long as this process lives and holds the answer. For rank 0."""
         self._make()
-        lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            if os.path.lexists(lock.lock_file):
-                check_own(Path(lock.lock_file))  # the lock empties the file
-            lock.acquire()
-        except Timeout as error:
-            raise UserError(
-                f"Another run is at work in {self.path}; wait for it, or choose another --output_dir."
-            ) from error
-        except OSError as error:
-            raise self._unusable(error) from error
-        return lock
+        return locked(self.path)
 
     def open(self) -> None:
         """Creates the folder, or takes up what earlier runs of the same config left there. For rank 0."""

@@ -6,7 +6,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -41,8 +41,8 @@ def fingerprint(module: nn.Module) -> str:
     return told.hexdigest()
 
 
-def versions(device: str = "cpu") -> dict[str, Any]:
-    """Versions of what computes the pixels, and the machine. ``device`` is the name of what the backbone runs on.
+def versions(*devices: torch.device) -> dict[str, Any]:
+    """Versions of what computes the pixels, and the machine: the ``devices`` that parts run on, the CPU unless said.
 
     Packages that only some backbones need are named where they have been imported.
     """
@@ -54,8 +54,25 @@ def versions(device: str = "cpu") -> dict[str, Any]:
         "av": av.__version__,
         "numpy": np.__version__,
         **optional,
-        "machine": {"cpu": _processor(), "threads": torch.get_num_threads(), "device": device},
+        "machine": _machine(devices or (torch.device("cpu"),)),
     }
+
+
+def _machine(devices: Iterable[torch.device]) -> dict[str, Any]:
+    """What rounds the numbers. Of a GPU its number does not matter; the CPU does where a part runs on it."""
+    kinds = sorted({device.type for device in devices})
+    told: dict[str, Any] = {"device": ", ".join(kinds)}
+    if gpus := sorted({torch.cuda.get_device_name(device) for device in devices if device.type == "cuda"}):
+        told |= {"gpu": ", ".join(gpus), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        told["matmul"] = torch.get_float32_matmul_precision()
+    if kinds != ["cuda"]:
+        told |= {"cpu": _processor(), "threads": torch.get_num_threads()}
+    return told
+
+
+def devices_of(*modules: nn.Module) -> set[torch.device]:
+    """Where the parameters of modules are."""
+    return {parameter.device for module in modules for parameter in module.parameters()}
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

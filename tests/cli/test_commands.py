@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rollforge.cli import COMMANDS, main
+from rollforge.locking import locked
 
 CURVES = [
     *("presence", "colour_error", "background_error", "tint", "skyline", "landscape"),
@@ -92,7 +93,8 @@ def test_compare_goes_on_after_a_kill_and_reports_each_point_under_the_same_prom
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a snapshot belongs to a number of threads, and the first run has one
     long = ["--data.seconds", "60"]  # so that the signal comes well before the end, also where this process is starved
-    vary = ["--vary", "model.policy=Window,RollingSink", "--data.rollout_batch", "2", *long]
+    same = ["--model.policy.init_args.context_blocks", "2"]  # of both: it comes after the class that it refines
+    vary = ["--vary", "model.policy=Window,RollingSink", "--data.rollout_batch", "2", *same, *long]
     killed = measured.start("compare", *vary)
     while killed.poll() is None and not list(measured.out.glob("runs/RollingSink-*/manifest.json")):
         time.sleep(0.05)
@@ -121,6 +123,14 @@ def test_compare_goes_on_after_a_kill_and_reports_each_point_under_the_same_prom
     page = (measured.out / "report.html").read_bytes()
     videos = sum(path.stat().st_size for path in measured.out.glob("runs/*/*.mp4"))
     assert videos < len(page) < videos + 5_000_000
+
+
+def test_two_comparisons_do_not_work_in_one_folder(measured: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    measured.out.mkdir()
+    with locked(measured.out):
+        assert measured.run("compare", "--vary", "model.policy=Window,RollingSink") == 2
+    assert f"Another run is at work in {measured.out}" in capsys.readouterr().err
+    assert not (measured.out / "runs").exists()
 
 
 @pytest.mark.parametrize(

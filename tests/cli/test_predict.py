@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rollforge.cli import main
+from rollforge.errors import UserError
 from rollforge.video.reader import frames, probe
 
 RED = "a red ball over snow at day"
@@ -223,6 +224,45 @@ def test_a_finished_video_is_not_taken_for_one_with_other_times_or_another_openi
     assert tiny.run("predict", *opened) == 0
     Image.new("RGB", (64, 64), (30, 200, 30)).save(tiny.folder / "start.png")
     refused(tiny.run("predict", *opened))
+
+
+@pytest.mark.parametrize("what", ["rollforge.report.recording.write_sealed", "rollforge.report.predict.save"])
+def test_after_a_full_disk_the_contact_sheet_is_the_same(tiny: Any, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    def full(*arguments: Any) -> None:
+        raise UserError("No space left on device")
+
+    tiny.config["snapshots"] = {"every_blocks": 2}
+    assert tiny.run("predict") == 0
+    whole = pictures(tiny.out)
+    shutil.rmtree(tiny.out)
+    with monkeypatch.context() as patch:
+        patch.setattr(what, full)
+        assert tiny.run("predict") == 2
+    assert not list(tiny.out.glob("*.png"))
+    assert tiny.run("predict", "--resume") == 0
+    assert {name: kept for name, (_, kept) in pictures(tiny.out).items()} == {
+        name: kept for name, (_, kept) in whole.items()
+    }
+
+
+def test_another_class_starts_with_its_own_defaults(tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tiny.folder / "other.yaml"
+    other.write_text("model: {policy: Window}\n")
+
+    def policy(*more: str) -> Any:
+        with pytest.raises(SystemExit):
+            tiny.run("predict", *more, "--print_config")
+        return yaml.safe_load(capsys.readouterr().out)["model"]["policy"]["init_args"]
+
+    assert policy() == {"context_blocks": 2, "sink_blocks": 1}
+    assert policy("--model.policy", "Window") == policy("--config", str(other)) == {"context_blocks": 6}
+    assert policy("--model.policy", "AttentionSink") == {"context_blocks": 6, "sink_blocks": 5}
+    assert policy("--model.policy", "RollingSink") == {"context_blocks": 2, "sink_blocks": 1}  # the class that it was
+    refined = ["--model.policy", "Window", "--model.policy.init_args.context_blocks", "3"]
+    assert policy(*refined) == {"context_blocks": 3}
+    assert policy("--model.policy", '{"class_path": "Window", "init_args": {"context_blocks": 4}}') == {
+        "context_blocks": 4
+    }
 
 
 def test_the_same_seed_starts_a_longer_video_the_same_way(tiny: Any) -> None:

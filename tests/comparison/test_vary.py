@@ -49,6 +49,12 @@ def test_axes_make_every_combination_the_last_one_fastest() -> None:
     assert point.slug == "Window-seconds=1"
 
 
+def test_a_shared_option_refines_every_class_that_is_varied() -> None:
+    shared = ["--data.seed=0", "--model.policy.init_args.context_blocks", "2"]
+    (point, _) = points(["model.policy=Window,RollingSink", "data.seed=1"])
+    assert point.line([], shared) == ["--model.policy=Window", *shared, "--data.seed=1"]
+
+
 def test_an_option_wins_over_every_file_and_what_is_varied_over_what_is_shared(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("{}")
     (point,) = points([f"config={tmp_path}/own.yaml", "data.seed=1"])

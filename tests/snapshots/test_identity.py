@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from rollforge.snapshots import changes, fingerprint, versions
+from rollforge.snapshots.identity import devices_of
 
 
 def module() -> nn.Module:
@@ -71,16 +72,30 @@ def test_every_format_has_a_fingerprint(dtype: torch.dtype) -> None:
 
 
 def test_versions_name_what_computes() -> None:
-    told = versions("NVIDIA H100")
+    told = versions()
     assert {"python", "rollforge", "torch", "av", "numpy", "machine"} <= set(told)
     assert told["torch"] == torch.__version__
     assert told["machine"] == {
         "cpu": told["machine"]["cpu"],
         "threads": torch.get_num_threads(),
-        "device": "NVIDIA H100",
+        "device": "cpu",
     }
     assert told["machine"]["cpu"]
     assert json.loads(json.dumps(told)) == told
+
+
+def test_on_a_gpu_the_machine_is_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card {device.index // 2}")
+    card = [torch.device("cuda", n) for n in range(3)]
+    told = versions(card[0])["machine"]
+    assert told | {"cuda": "", "cudnn": "", "matmul": ""} == {
+        "device": "cuda", "gpu": "Card 0", "cuda": "", "cudnn": "", "matmul": "",
+    }  # fmt: skip
+    assert versions(card[1])["machine"] == told  # another of the same kind
+    assert versions(card[2])["machine"]["gpu"] == "Card 1"
+    both = versions(card[0], torch.device("cpu"))["machine"]  # as with a codec on the CPU
+    assert both == told | {"device": "cpu, cuda", "cpu": both["cpu"], "threads": torch.get_num_threads()}
+    assert devices_of(nn.Linear(1, 1), nn.Identity()) == {torch.device("cpu")}
 
 
 def test_a_machine_may_not_tell_its_processor(monkeypatch: pytest.MonkeyPatch) -> None:
