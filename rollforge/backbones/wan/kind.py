@@ -80,8 +80,8 @@ def check_task(tensors: Tensors, file: Path, what: str) -> None:
 def origin(weights: str, file: Path, taken: str, metadata: Mapping[str, str]) -> Origin:
     """Whether the weights in ``file`` are causal, as far as anything says so.
 
-    The nearest evidence counts: the name of the file, then those of its folders, then what the user has named and the
-    source that ``rollforge convert`` has noted; then the key that the weights were under, which is that of the Self
+    The nearest evidence counts: the name of the file, then those of its folders, then the hub name and the source
+    that ``rollforge convert`` has noted; then the key that the weights were under, which is that of the Self
     Forcing family's training code; then the objective that ``rollforge fit`` has noted.
 
     Args:
@@ -91,7 +91,8 @@ def origin(weights: str, file: Path, taken: str, metadata: Mapping[str, str]) ->
         metadata: of the file's header, if it has any.
     """
     folders = [folder.name for folder in list(file.absolute().parents)[:FOLDERS]]
-    for place in (file.name, *folders, weights, metadata.get("source", "")):
+    hub_name = "" if Path(weights).expanduser().exists() else weights
+    for place in (file.name, *folders, hub_name, metadata.get("source", "")):
         for attention, pattern in NAMES:
             if pattern.search(place):
                 return Origin(attention, f"the name {place}")
