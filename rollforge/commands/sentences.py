@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable
+from typing import get_args
 
 from lightning.pytorch import Trainer
 
 from rollforge.data.module import RolloutData
 from rollforge.errors import nearest
 from rollforge.module import RolloutModule
+from rollforge.ranges import hints
 from rollforge.registry import registry
 from rollforge.trust import DENIED, refusal
 
@@ -26,8 +28,17 @@ TYPES = {
 """What a value must be, by the name of its type."""
 EXPECTED = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[([^\]]+)\])")
 PART = re.compile(r"(?:Expected a dot import path string|[Uu]nexpected class_path|Import path)\W*'?([\w.]+)")
+PATHS = {
+    "does not exist": "There is no file {}.",
+    "is not a file": "{} is not a file; give a file.",
+    "no permission to access": "{} may not be read; check its permissions.",
+    "is not readable": "{} may not be read; check its permissions.",
+}
+"""What is wrong with a path, by what jsonargparse says."""
+PATH = re.compile(rf"({'|'.join(PATHS)}): '?([^'\n]+)'?")
 OWN = re.compile(r"(?:There is no (?:key|part) '|[\w.]+ must (?:be|name) )[^\n]*")
 """A sentence of ours that a union has swallowed."""
+NOT_A_PART = "{} must name a part (class_path and init_args, and no other key){}. See: rollforge plugins."
 
 
 def sentence(message: str, options: Iterable[str] = (), file: str = "") -> str:
@@ -42,6 +53,8 @@ def sentence(message: str, options: Iterable[str] = (), file: str = "") -> str:
     if found := re.search(r"(?:Expected a path but|File does not exist:) '?(\w[\w+.-]*://[^\s']+)", message):
         return f"The config {found[1]} is on another machine; fetch it, read it, and give the file."
     where = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    if (found := DENIED.search(message)) and found[1].rpartition(".")[2] in _bases():  # to which other keys were given
+        return NOT_A_PART.format(where or "A part", "")
     if found := DENIED.search(message):
         return refusal(found[1], f"{f' in {file}' if file else ''}{f' at {where}' if where else ''}")
     if found := OWN.search(message):
@@ -50,8 +63,8 @@ def sentence(message: str, options: Iterable[str] = (), file: str = "") -> str:
         return f"There is no option {found[1]}.{nearest(found[1].split('=')[0], options)}"
     if found := re.search(r"(?:does not accept option|Key|Option|option) '([^']+)'", message):
         return _unknown_key(found[1], where, options)
-    if found := re.search(r"File does not exist: '?([^'\n]+)'?", message):
-        return f"There is no file {found[1]}."
+    if found := PATH.search(message):
+        return PATHS[found[1]].format(found[2])
     return _wrong_value(message, where) or " ".join(message.split())
 
 
@@ -71,9 +84,7 @@ def _wrong_value(message: str, where: str) -> str | None:
     if expected:
         return f"{subject} must be {' or '.join(dict.fromkeys(expected))}{instead}."
     if re.search(r"Not a valid subclass of|is abstract", message):
-        return (
-            f"{subject} must name a part (class_path and init_args, and no other key){instead}. See: rollforge plugins."
-        )
+        return NOT_A_PART.format(subject, instead)
     if "'NoneType' object has no attribute 'keys'" in message:
         return f"The init_args of {subject} are empty; write keys under them, or leave them out."
     if found := re.search(r"Value not boolean: (.*)\.", message):
@@ -103,6 +114,12 @@ def _unknown_part(name: str, where: str) -> str:
     if name in parts:
         return f"{name!r} does not fit{at}: it is a {parts[name].kind}. See: rollforge plugins."
     return f"There is no part called {name!r}{at}.{nearest(name, parts)} See: rollforge plugins."
+
+
+def _bases() -> set[str]:
+    """The names of the base classes of parts, which are not parts themselves."""
+    kinds = hints(RolloutModule.__init__).values()
+    return {each.__name__ for kind in kinds for each in (kind, *get_args(kind)) if inspect.isabstract(each)}
 
 
 def _keys() -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rollforge.cli import main
+from rollforge.cli import COMMANDS, main
 from rollforge.streams import Tolerant
 
 HELP = f"{sys.executable} -m rollforge --help"
@@ -79,3 +79,36 @@ def test_command_for_a_longer_video_repeats_what_was_typed(
         *("rollforge", "predict", "--config", config, "--data.prompts", f"[{shots}]"),
         *("--data.seconds", "4", "--output_dir", f"{folder}-longer"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a/b.mp4"), "a/b.mp4 cannot be used (Permission denied)"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a.txt/b"), "a.txt/b cannot be used (Not a directory)"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), "(File name too long)"),
+        (ConnectionResetError("reset by peer"), "The system refused an operation (reset by peer)"),
+        (MemoryError(), "The memory ran out (MemoryError)"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "The memory ran out (Default"),
+    ],
+)  # fmt: skip
+def test_failure_of_file_or_memory_that_no_part_explains_is_one_sentence(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "plugins", (broken, ""))
+    assert main(["plugins"]) == 2
+    stderr = capsys.readouterr().err
+    assert said in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+def test_error_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(arguments: list[str]) -> int:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setitem(COMMANDS, "plugins", (broken, ""))
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["plugins"])

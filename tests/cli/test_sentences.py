@@ -14,8 +14,10 @@ import yaml
 
 from rollforge import trust
 from rollforge.cli import main
+from rollforge.commands import typed
 from rollforge.commands.arguments import path
 from rollforge.commands.parsed import ParsedCLI
+from rollforge.commands.sentences import sentence
 from rollforge.comparison.vary import axis
 from rollforge.doctor.parts import build
 from rollforge.errors import UserError
@@ -40,11 +42,11 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
     """Parses the config with one value changed."""
     file = tmp_path_factory.mktemp("configs") / "roll.yaml"
     file.write_text(yaml.safe_dump(CONFIG))
-    typed, sys.argv = sys.argv, sys.argv[:1]
+    given, sys.argv = sys.argv, sys.argv[:1]
     with trust.guarded():
         registry().load()
-        cli = ParsedCLI("predict", ["--config", str(file)])
-        sys.argv = typed
+        cli = ParsedCLI("predict", typed.read(["--config", str(file)]))
+        sys.argv = given
 
         def parse(path: str, value: Any) -> dict[str, Any]:
             changed = within = copy.deepcopy(CONFIG)
@@ -53,7 +55,7 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
                 within = within.setdefault(step, {})
             within[last] = value
             file.write_text(yaml.safe_dump(changed))
-            return cli.read(["--config", str(file)])
+            return cli.read(typed.read(["--config", str(file)]))
 
         yield parse
 
@@ -86,7 +88,7 @@ def part(name: str, **arguments: Any) -> dict[str, Any]:
         ("model.objective", part("DiffusionForcing", curriculum={0: 0}), "DiffusionForcing.curriculum[0] must be"),
         ("data.clips", part("VideoClips", folder="x"), "VideoClips needs frames; give it in the config."),
         ("data.clips", part("VideoClips", folder="x", frames=3, size=[64]), "data.clips: size must be a list of 2"),
-        ("data.prompts", ["a red ball", 1984], "data.prompts must be text or a list, not 1984."),
+        ("data.prompts", ["a red ball", 1984], "data.prompts has 1984 where a prompt was expected;"),
         ("data.seconds", float("nan"), "data.seconds must be a number above 0, not nan."),
         ("snapshots.every_seconds", "abc", "snapshots.every_seconds must be a number, not 'abc'."),
         ("snapshots.keep", 0, "snapshots.keep must be a whole number of 1 or more, not 0."),
@@ -157,3 +159,16 @@ def test_home_folder_in_options_of_every_command(monkeypatch: pytest.MonkeyPatch
     assert [choice.value for choice in axis("config=~/a.yaml")] == [str(tmp_path / "a.yaml")]
     assert path("~/runs") == str(tmp_path / "runs")
     assert path("runs/~") == "runs/~"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Parser key \"config\": Path is not a file: '/runs'", "/runs is not a file; give a file."),
+        ("Parser key \"config\": File does not exist: '/a.yaml'", "There is no file /a.yaml."),
+        ("Parser key \"config\": Path exists but no permission to access: '/a.yaml'", "/a.yaml may not be read;"),
+        ("Parser key \"config\": File is not readable: '/a.yaml'", "/a.yaml may not be read; check its permissions."),
+    ],
+)
+def test_config_that_cannot_be_opened(message: str, expected: str) -> None:
+    assert sentence(message).startswith(expected)
