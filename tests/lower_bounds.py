@@ -18,11 +18,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / "configs" / "quickstart.yaml")
+TRAINING = str(ROOT / "configs" / "pocket" / "1-codec.yaml")
 SMOKE = (
     ["plugins"],
     ["gpu", "--device", "cpu", "--output_dir", "gpu"],
     ["predict", "--config", CONFIG, "--data.seconds", "3", "--output_dir", "predicted"],
     ["test", "--data.videos", "predicted", "--output_dir", "measured"],
+    ["fit", "--config", TRAINING, "--trainer.max_steps", "2", "--output_dir", "trained"],
     ["doctor", "--config", CONFIG, "--probe_seconds", "0"],
 )
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import distributed
-from torch._C._distributed_c10d import PrefixStore, Store
-from torch.distributed.distributed_c10d import _get_default_store
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined] # public, as its documentation says
+from torch.distributed.distributed_c10d import _get_default_store  # there is no public way to it; torch 2.9 to 2.13
 
 from rollforge.errors import UserError
 
