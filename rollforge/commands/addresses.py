@@ -40,6 +40,8 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Every text of a config with its key; keys of mappings too, which may be addresses themselves."""
     if isinstance(value, Namespace | dict):
         for name, each in (vars(value) if isinstance(value, Namespace) else value).items():
+            if ADDRESS.search(str(name)):
+                yield key, str(name)
             yield from _texts(each, f"{key}.{name}".lstrip("."))
     elif isinstance(value, list | tuple):
         for each in value:

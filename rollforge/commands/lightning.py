@@ -21,6 +21,7 @@ from rollforge import trust
 from rollforge.budget import Guard
 from rollforge.checkpoints import read_checkpoint
 from rollforge.commands.addresses import check_addresses
+from rollforge.commands.loopback import on_loopback
 from rollforge.commands.own_files import OwnFiles
 from rollforge.commands.parser import Parser
 from rollforge.commands.ranks import Ranks
@@ -47,7 +48,7 @@ from rollforge.stopping import Stop
 LAST = "last"
 """As ``ckpt_path`` of ``predict``, the same as ``--resume``."""
 
-DEFAULTS: dict[str, Any] = {"logger": False, "enable_model_summary": False}
+DEFAULTS: dict[str, Any] = {"logger": False, "enable_model_summary": False, "devices": 1}
 
 
 class RollforgeCLI(LightningCLI):
@@ -93,6 +94,7 @@ class RollforgeCLI(LightningCLI):
             for callback in trainer.callbacks:
                 tolerate(callback)
         trainer.callbacks.append(self.ranks)
+        self.ranks.server = self.held.enter_context(on_loopback(trainer))
         return trainer
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -38,6 +38,7 @@ class Ranks(Callback):
     def __init__(self) -> None:
         self.rank, self.code, self.over, self.stopped = 0, 1, False, False
         self.store: Store | None = None
+        self.server: Store | None = None  # where the processes meet, if this one has opened it
         self.group: distributed.ProcessGroup | None = None
         self.launcher: Any = None
         self.rest, self.watcher = threading.Event(), threading.Thread(target=self._watch, daemon=True)

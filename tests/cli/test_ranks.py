@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +32,7 @@ HELPERS = Path(__file__).parents[1] / "helpers"
 @pytest.fixture
 def pair(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The tiny config, and two processes for whatever is started."""
-    for name, value in {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(HELPERS)}.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(HELPERS))
     tiny.config["data"] = {"prompts": PROMPTS, "seconds": 1}
     tiny.config["trainer"] = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
     return tiny
@@ -66,6 +68,26 @@ def lasting(folder: Path) -> list[dict[str, Any]]:
     """The manifest's videos without what differs from run to run."""
     timed = ("wall_seconds", "first_block_seconds", "steady_fps")
     return [{k: v for k, v in video.items() if k not in timed} for video in manifest(folder)["videos"]]
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses, in hexadecimal, that a process listens on."""
+    inodes = {os.readlink(file)[8:-1] for file in Path(f"/proc/{pid}/fd").iterdir() if "socket:" in os.readlink(file)}
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    return {line[1].partition(":")[0] for line in lines if line[3] == "0A" and line[9] in inodes}
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads the sockets of a process from /proc")
+def test_processes_of_one_machine_listen_on_loopback_alone(pair: Any) -> None:
+    running, found = pair.start("predict"), set[str]()
+    while running.poll() is None:
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        with suppress(OSError):
+            for pid in (running.pid, *map(int, children.read_text().split())):
+                found |= listening(pid)
+        time.sleep(0.05)
+    assert running.returncode == 0, running.communicate()[1]
+    assert found == {"0100007F"}  # 127.0.0.1
 
 
 def test_a_rank_that_fails_ends_the_run_and_the_next_run_makes_what_is_missing(
