@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +18,9 @@ from rollforge.state import State, copied
 
 if TYPE_CHECKING:
     from rollforge.module import RolloutModule
+
+
+log = logging.getLogger(__name__)
 
 
 class Take(Iterator[Tensor]):
@@ -46,6 +51,9 @@ class Take(Iterator[Tensor]):
         starts = sorted(requests[0].prompts)
         prompts = {start: module.condition([request.prompt_at(start) for request in requests]) for start in starts}
         self.condition_ids = [condition.id for condition in prompts.values()]
+        given = module.given(requests)
+        if given is not None and given.shape[1] % module.backbone.spec.block:
+            _warn(given.shape[1], module.backbone.spec.block)
         guided = "negative" in module.sampler.lanes
         self.blocks = rollout(
             prompts,
@@ -53,7 +61,7 @@ class Take(Iterator[Tensor]):
             requests[0].seed,
             samples=[request.sample for request in requests],
             negative=module.condition([module.negative] * len(requests)) if guided else None,
-            given=module.given(requests),
+            given=given,
             state=state["blocks"] if state else None,
             finished=finished,
         )
@@ -85,6 +93,16 @@ class Take(Iterator[Tensor]):
         with blamed("codec", self.codec, "telling its state"):
             decoder = self.decoder.state_dict()
         return {"blocks": self.blocks.state_dict(kv), "decoder": copied(decoder), "left": self.left}
+
+
+@cache
+def _warn(frames: int, block: int) -> None:
+    """Says, once, that an opening is outside what the model was trained on."""
+    log.warning(
+        "The opening has %d latent frame%s, and this model makes blocks of %d: a block that starts so was not in its "
+        "training, and the video may be worse for it. Frame-wise models (blocks of 1) are made for pictures.",
+        frames, "s" if frames > 1 else "", block,
+    )  # fmt: skip
 
 
 def _check(requests: Sequence[Request]) -> None:

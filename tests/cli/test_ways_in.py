@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rollforge import take
 from rollforge.data.world import Scene, render
 from rollforge.video.reader import frames
 from rollforge.video.writer import VideoWriter
@@ -28,7 +29,7 @@ def pixels(tiny: Any) -> Callable[..., Any]:
         tiny.config["data"] |= data
         shutil.rmtree(tiny.out, ignore_errors=True)
         assert tiny.run("predict") == 0
-        (name,) = tiny.videos()
+        name, *_ = tiny.videos()
         return np.stack(list(frames(tiny.out / name)))[:, SCALE // 2 :: SCALE, SCALE // 2 :: SCALE]
 
     return run
@@ -40,6 +41,16 @@ def test_a_video_starts_with_the_picture_it_was_given(tiny: Any, pixels: Any) ->
     made = pixels(prompts=[BALL], seconds=1, opening=str(tiny.folder / "start.png"))
     assert len(made) == 8
     assert np.abs(made[0].astype(int) - picture).mean() < 6
+
+
+def test_an_opening_that_no_block_of_the_training_had_is_said_once(
+    tiny: Any, pixels: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    take._warn.cache_clear()
+    Image.fromarray(render(Scene.parse(BALL), 3, 1)[0][0]).save(tiny.folder / "start.png")
+    pixels(prompts=[BALL, BOX], seconds=1, opening=str(tiny.folder / "start.png"))
+    (said,) = [record.getMessage() for record in caplog.records if "opening" in record.getMessage()]
+    assert said.startswith("The opening has 1 latent frame, and this model makes blocks of 3: ")
 
 
 def test_a_video_goes_on_from_the_end_of_another(tiny: Any, pixels: Any) -> None:

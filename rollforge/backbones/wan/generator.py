@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, Self
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
 
 from rollforge.backbones.tensors import Tensors
 from rollforge.backbones.wan.checkpoint import open_checkpoint
+from rollforge.backbones.wan.config import config_of
 from rollforge.backbones.wan.lora import Changes, attach, check, merge, open_lora, separable
-from rollforge.backbones.wan.sizes import Sizes
+from rollforge.backbones.wan.sizes import Sizes, shown
 from rollforge.backbones.weights import assign_weights, named
 from rollforge.devices import default_device, working_dtype
 from rollforge.errors import UserError
@@ -30,14 +31,15 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 class Generator:
     """Opened weights, not yet read.
 
-    ``weights`` is as the user has named them, ``found`` is empty where the network starts from random values, and
-    ``live`` holds the changes of a LoRA that are to stay modules of their own.
+    ``weights`` is as the user has named them, ``found`` is empty where the network starts from random values, ``live``
+    holds the changes of a LoRA that are to stay modules of their own, and ``config`` what ``config.json`` says.
     """
 
     what: str
     weights: str | None
     found: Tensors
     live: Changes
+    config: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -51,17 +53,20 @@ class Generator:
                     f"{what}: the LoRA {next(iter(strengths))} changes trained weights; name them with weights."
                 )
             return cls(what, weights, {}, ())
-        found = open_checkpoint(str(weights), what, ema).tensors
+        checkpoint = open_checkpoint(str(weights), what, ema)
+        found = checkpoint.tensors
         changes = tuple(
             change for file, strength in strengths.items() for change in open_lora(file, what, alpha, strength)
         )
         check(changes, {name: stored.shape for name, stored in found.items()}, what)
         live, merged = separable(changes, found) if mode == "live" else ((), changes)
-        return cls(what, weights, merge(found, merged, what), live)
+        config = config_of(checkpoint.file, shown(found).get("dim"))
+        return cls(what, weights, merge(found, merged, what), live, config)
 
     def sizes(self, **given: int | None) -> Sizes:
-        """The sizes of the network: given, shown by the weights, or published."""
-        return Sizes.resolve(self.what, self.found, **given)
+        """The sizes of the network: given, shown by the weights or said by their config, or published."""
+        heads = self.config.get("heads") if given.get("heads") is None else given["heads"]
+        return Sizes.resolve(self.what, self.found, **(given | {"heads": heads}))
 
     def fill(self, model: nn.Module, dtype: DType) -> None:
         """Puts the weights into ``model``, which is on the meta device if there are any.

@@ -10,7 +10,7 @@ from rollforge.backbones.tensors import INDEX, SHARD, SUFFIXES, TORCH
 from rollforge.errors import UserError
 
 MAIN = "diffusion_pytorch_model.safetensors"
-PATTERNS = ("transformer/*", "diffusion_pytorch_model*")  # of a hub repository; not its text encoder
+PATTERNS = ("transformer/*", "diffusion_pytorch_model*", "config.json")  # of a hub repository; not its text encoder
 EXPECTED = f"transformer/ in diffusers' layout, {MAIN} or its shards with their .index.json, or one .pt"
 OTHER_PARTS = re.compile(r"vae|t5|clip|text_encoder", re.IGNORECASE)  # beside it in the original layout
 LORA_FILES = ("adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors")
@@ -31,7 +31,7 @@ def locate(weights: str, what: str) -> Path:
             f"{what}: there is no weights file or folder {weights!r}; name a .safetensors or .pt file, a folder, or a "
             f"hub name such as Wan-AI/Wan2.1-T2V-1.3B or {EXAMPLE}."
         )
-    found = name.download(PATTERNS, what)
+    found = name.download(PATTERNS, what, beside=("config.json",))
     return found if found.is_file() else _of_folder(found, what)
 
 

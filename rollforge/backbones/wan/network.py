@@ -112,7 +112,8 @@ class Head(nn.Module):
 class Wan(Backbone):
     """The Wan 2.1 text-to-video transformer (block-causal: a timestep for each frame).
 
-    A size that is not given is read off the weights; without weights it is that of the 1.3B model.
+    A size that is not given is read off the weights and the ``config.json`` next to them; without weights it is that of
+    the 1.3B model.
 
     Args:
         channels: latent channels (16).
@@ -120,12 +121,13 @@ class Wan(Backbone):
         width: latent columns.
         dim: width of the network (1536).
         layers: transformer blocks (30).
-        heads: attention heads; weights do not show them, so unless given each is 128 wide, as in every Wan.
+        heads: attention heads; weights do not show them, so unless given or in the config each is 128 wide, as in every
+            Wan.
         ffn_dim: width of the feed-forward layers (8960).
         freq_dim: channels of the sinusoidal timestep embedding (256).
         text_dim: channels of the text features (4096).
-        text_len: text positions; shorter texts are padded with zeros.
-        eps: of every norm.
+        text_len: text positions (512); shorter texts are padded with zeros.
+        eps: of every norm (1e-6).
         block: latent frames made together.
         window: latent frames seen in training, the current block included.
         horizon: latent frames the model was trained to roll.
@@ -158,8 +160,8 @@ class Wan(Backbone):
         ffn_dim: Width | None = None,
         freq_dim: EvenWidth | None = None,
         text_dim: Width | None = None,
-        text_len: Width = 512,
-        eps: NonNegative = 1e-6,
+        text_len: Width | None = None,
+        eps: NonNegative | None = None,
         block: Frames = 3,
         window: Frames = 21,
         horizon: Frames = 21,
@@ -177,9 +179,10 @@ class Wan(Backbone):
         size = generator.sizes(channels=channels, dim=dim, layers=layers, heads=heads, **given)
         shape, attention = (size.channels, height, width, (2, 2)), (size.layers, size.heads, size.dim // size.heads)
         self.spec = ModelSpec(*shape, *attention, block, window, horizon, fps)
-        self.weights, self.freq_dim, self.text_len = weights, size.freq_dim, text_len
+        self.weights, self.freq_dim = weights, size.freq_dim
+        self.text_len = generator.config.get("text_len", 512) if text_len is None else text_len
         with torch.device("meta") if generator.found else nullcontext():
-            self._build(size, eps)
+            self._build(size, generator.config.get("eps", 1e-6) if eps is None else eps)
         generator.fill(self, dtype)
 
     def _build(self, size: Sizes, eps: float) -> None:
