@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +43,14 @@ class Conditioner(Checked, nn.Module, ABC):
 
     def check(self, prompts: Sequence[str]) -> None:
         """Raises ``UserError`` for a prompt it cannot express, without doing the work."""
+
+    def encoder_memory(self, prompts: Sequence[str], cuda: bool) -> Mapping[str, int]:
+        """Bytes on each device that are in use while these prompts are encoded, and are free again afterwards.
+
+        What the module itself holds does not count. ``cuda`` says whether the model runs on a CUDA card, which need
+        not be here. Nothing, unless a conditioner loads an encoder.
+        """
+        return {}
 
     @abstractmethod
     def forward(self, prompts: Sequence[str]) -> Condition:

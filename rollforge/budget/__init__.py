@@ -2,9 +2,10 @@
 
 from rollforge.budget.check import Guard
 from rollforge.budget.free import free_memory
+from rollforge.budget.lines import budget_of
 from rollforge.budget.settings import fitting, savings
 from rollforge.budget.table import Budget, Line, readable
-from rollforge.budget.work import Decoding, Work, budget_of, work_of
+from rollforge.budget.work import Decoding, Work, work_of
 
 __all__ = [
     "Budget",

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from rollforge.budget.free import bytes_on, free_memory
+from rollforge.budget.lines import budget_of
 from rollforge.budget.settings import fitting, savings
 from rollforge.budget.table import Budget
-from rollforge.budget.work import Work, budget_of, work_of
+from rollforge.budget.work import Work, work_of
+from rollforge.data.pictures import SUFFIXES as PICTURES
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, ran_out
+from rollforge.spec import ModelSpec
 
 if TYPE_CHECKING:
     from rollforge.module import RolloutModule
@@ -32,17 +35,19 @@ class Guard:
     def of(cls, module: RolloutModule, trainer: Any, requests: Sequence[Request], batch: int = 1) -> Self:
         """For a module that ``trainer`` rolls, ``batch`` requests together. Processes of one machine share its CPU."""
         device = str(trainer.strategy.root_device)
-        policies = {"model.policy": module.policy, "model.beside": module.beside}
-        work = work_of(
-            module.backbone, module.codec, module.sampler, {key: each for key, each in policies.items() if each},
-            device=device, frames=max(request.frames for request in requests), batch=min(batch, len(requests)),
-            precision=str(trainer.precision), rope=module.rope, kv_codec=module.kv_codec,
-        )  # fmt: skip
+        work = work_for(module, requests, batch, device, str(trainer.precision))
         free = {place: free_memory(place) for place in (device, work.decoding.device, "cpu")}
         if free["cpu"] is not None:
             held = bytes_on("cpu", [module.codec, *([module.backbone] if device == "cpu" else [])])
             free["cpu"] = free["cpu"] // trainer.num_devices + held
         return cls(work, free)
+
+    @classmethod
+    def on_card(
+        cls, module: RolloutModule, free: int, precision: str, requests: Sequence[Request], batch: int = 1
+    ) -> Self:
+        """For a CUDA card with ``free`` bytes in a machine that is not this one."""
+        return cls(work_for(module, requests, batch, "cuda:0", precision), {"cuda:0": free, "cpu": None})
 
     @property
     def budget(self) -> Budget:
@@ -61,6 +66,11 @@ class Guard:
         """The settings that would make it fit, in one sentence."""
         if settings := fitting(self.work, self.free):
             return f"It would fit with {' and '.join(settings)}."
+        if self.budget.lacks_for_prompts:
+            return (
+                "The text encoder does not fit; encode the prompts on a machine with more memory, and copy its cache "
+                "of text features here."
+            )
         return "No setting of these parts makes it fit; take a smaller height and width, or a machine with more memory."
 
     @contextmanager
@@ -86,3 +96,28 @@ class Guard:
         if not told:
             return "Free memory that other programs hold, or take a smaller height and width."
         return f"Free memory that other programs hold, or set {told[0]}{', or '.join(['', *told[1:]])}."
+
+
+def work_for(module: RolloutModule, requests: Sequence[Request], batch: int, device: str, precision: str) -> Work:
+    """The work of a module on ``device`` that rolls ``batch`` of these requests together."""
+    policies = {"model.policy": module.policy, "model.beside": module.beside}
+    prompts = [prompt for request in requests for prompt in request.prompts.values()]
+    guided = [module.negative] if "negative" in module.sampler.lanes else []
+    spec = module.backbone.spec
+    return work_of(
+        module.backbone, module.codec, module.sampler, {key: each for key, each in policies.items() if each},
+        device=device, frames=max(request.frames for request in requests), batch=min(batch, len(requests)),
+        precision=precision, rope=module.rope, kv_codec=module.kv_codec,
+        switches=sorted({start for request in requests for start in request.prompts if start}),
+        conditioner=module.conditioner, prompts=list(dict.fromkeys([*prompts, *guided])),
+        opening=max(_opening_length(request, spec) for request in requests),
+    )  # fmt: skip
+
+
+def _opening_length(request: Request, spec: ModelSpec) -> int:
+    """Latent frames of an opening, at most; 0 where there is none."""
+    if request.opening is None:
+        return 0
+    if request.opening.suffix.lower() in PICTURES:
+        return 1
+    return min(request.frames, request.opening_frames or max(1, spec.horizon - spec.block))

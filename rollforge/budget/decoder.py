@@ -1,22 +1,14 @@
-"""What a codec holds while it decodes, found by decoding shapes: the meta device has no memory and does no work."""
+"""What a codec holds while it decodes a video and while it encodes its opening, found by running shapes through it."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterator
-from copy import deepcopy
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from rollforge.backbones.base import VideoCodec
-from rollforge.backbones.wan.placement import PlacedStream
-from rollforge.backbones.wan.tiles import Tiles
+from rollforge.budget.live import Live, tensors_in, without_numbers
 from rollforge.spec import ModelSpec
 
 
@@ -34,15 +26,38 @@ def footprint(codec: VideoCodec, spec: ModelSpec, dtype: torch.dtype, tile: int 
     Feature maps grow with the area, so tiles, which overlap, carry more in all and work on less at once. None for a
     codec that cannot run without numbers.
     """
-    whole = _untiled(codec, spec, dtype)
-    if whole is None or tile is None:
-        return whole
-    tiles = Tiles(spec.height, spec.width, tile, getattr(codec, "overlap", 0)).all
-    areas = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in tiles]
-    cells, (width, height) = spec.height * spec.width, codec.pixel_size(spec.width, spec.height)
+    full = _untiled(codec, spec, dtype)
+    if full is None or tile is None:
+        return full
+    total, largest = _areas(codec, spec, tile)
+    width, height = codec.pixel_size(spec.width, spec.height)
     made = codec.pixel_frames(2 * spec.block) - codec.pixel_frames(spec.block)
-    picture = 3 * made * width * height * torch.float32.itemsize  # where the tiles are put together
-    return Footprint(whole.state * sum(areas) // cells, whole.working * max(areas) // cells + picture)
+    blended = 3 * made * width * height * torch.float32.itemsize  # where the tiles are put together
+    return Footprint(round(full.state * total), round(full.working * largest) + blended)
+
+
+def encoding_bytes(codec: VideoCodec, spec: ModelSpec, dtype: torch.dtype, tile: int | None, frames: int) -> int | None:
+    """Bytes held while the opening of a video, ``frames`` latent frames long, is encoded. None as for ``footprint``."""
+    full = _untiled_encoding(codec, spec, dtype, frames)
+    if full is None or tile is None:
+        return full
+    width, height = codec.pixel_size(spec.width, spec.height)
+    pixels = 3 * codec.pixel_frames(frames) * width * height
+    video = pixels * (1 + 4 + dtype.itemsize)  # as bytes, as floats in 0..1 and in -1..1, none of it cut into tiles
+    return max(13 * pixels, video + round((full - video) * _areas(codec, spec, tile)[1]))
+
+
+def _areas(codec: VideoCodec, spec: ModelSpec, tile: int) -> tuple[float, float]:
+    """The areas of all tiles together and of the largest, where the picture's is 1."""
+    overlap = getattr(codec, "overlap", 0)
+    edges = [(_covered(size, tile, overlap) / size, min(tile, size) / size) for size in (spec.height, spec.width)]
+    (rows, row), (columns, column) = edges
+    return rows * columns, row * column
+
+
+def _covered(size: int, tile: int, overlap: int) -> int:
+    """Cells of all spans that ``tiles.spans`` would cut an edge into."""
+    return size + overlap * (len(range(0, max(1, size - overlap), tile - overlap)) - 1)
 
 
 @lru_cache(maxsize=16)
@@ -53,66 +68,26 @@ def _untiled(codec: VideoCodec, spec: ModelSpec, dtype: torch.dtype) -> Footprin
         if hasattr(shapes, "tile"):
             shapes.tile = None
         stream = shapes.stream()
-        decode = stream.frames if isinstance(stream, PlacedStream) else stream  # autocast does not know of meta
-        with _Live() as live:
+        with Live(shapes) as live:
             for _ in range(2):  # the second block is like all later ones
-                decode(torch.empty(1, spec.block, *spec.latent_shape, device="meta"))
+                stream(torch.empty(1, spec.block, *spec.latent_shape, device="meta"))
     except Exception:  # any codec, by anyone: whatever it does that needs numbers
         return None
     state = sum({id(kept.untyped_storage()): kept.untyped_storage().nbytes() for kept in tensors_in(stream)}.values())
     return Footprint(state, max(0, live.peak - state))
 
 
-def without_numbers(module: Any, dtype: torch.dtype | None = None) -> Any:
-    """A copy of a module with its weights on the meta device, in ``dtype`` where they are floats."""
-    memo: dict[int, Any] = {}
-    for tensor in (*module.parameters(), *module.buffers()):
-        kind = dtype if dtype and tensor.is_floating_point() else tensor.dtype
-        empty = torch.empty_like(tensor, device="meta", dtype=kind)
-        memo[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
-    return deepcopy(module, memo)
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor that a value holds, in its attributes, lists and dicts; modules are not entered."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for member in value.values():
-            yield from tensors_in(member)
-    elif isinstance(value, list | tuple | set):
-        for member in value:
-            yield from tensors_in(member)
-    elif is_dataclass(value):
-        for each in fields(value):
-            yield from tensors_in(getattr(value, each.name))
-    elif hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
-        yield from tensors_in(vars(value))
-
-
-class _Live(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made and not yet dropped."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[int] = set()
-        self.now = self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for made in tree_leaves(result):
-            if isinstance(made, Tensor):
-                self._see(made.untyped_storage())
-        return result
-
-    def _see(self, storage: Any) -> None:
-        key, size = id(storage), storage.nbytes()
-        if key not in self.seen:
-            self.seen.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._drop, key, size)
-
-    def _drop(self, key: int, size: int) -> None:
-        self.seen.discard(key)
-        self.now -= size
+@lru_cache(maxsize=16)
+@torch.no_grad()
+def _untiled_encoding(codec: VideoCodec, spec: ModelSpec, dtype: torch.dtype, frames: int) -> int | None:
+    try:
+        shapes = without_numbers(codec, dtype)
+        if hasattr(shapes, "tile"):
+            shapes.tile = None
+        width, height = shapes.pixel_size(spec.width, spec.height)
+        with Live(shapes) as live:
+            pixels = torch.empty(1, shapes.pixel_frames(frames), height, width, 3, device="meta", dtype=torch.uint8)
+            shapes.encode(pixels.permute(0, 1, 4, 2, 3).float() / 255)
+    except Exception:  # as above
+        return None
+    return live.peak

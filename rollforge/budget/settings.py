@@ -8,14 +8,19 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations, product
+from typing import Any
 
 import torch
 
+from rollforge.backbones.wan.codec import WanVAE
+from rollforge.backbones.wan.tiny import FILE, TinyWanDecoder
+from rollforge.budget.lines import budget_of
 from rollforge.budget.table import readable
-from rollforge.budget.work import Work, budget_of, elsewhere, size_of
+from rollforge.budget.work import Work, elsewhere
 from rollforge.policies.base import CachePolicy
 
 TILES = (32, 16)  # latent cells
+MANY = 32
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,35 @@ def savings(work: Work) -> list[str]:
 
 def options(work: Work) -> list[list[Setting]]:
     """Kinds of settings in the order in which they are tried; those of one kind from mild to drastic."""
-    return [
-        list(kind(work)) for kind in (_codec_on_cpu, _half_precision, _smaller_batch, _smaller_context, _tiling)
-    ]  # fmt: skip
+    kinds = (
+        _encoder_on_cpu, _half_precision, _tiling, _smaller_batch, _tiny_decoder, _codec_on_cpu, _smaller_context,
+    )  # fmt: skip
+    return [list(kind(work)) for kind in kinds]
+
+
+def _encoder_on_cpu(work: Work) -> Iterable[Setting]:
+    conditioner, key = work.conditioner, "model.conditioner.init_args"
+    if conditioner is None or not (_takes(conditioner, "device") and _takes(conditioner, "dtype")):
+        return
+    taken = conditioner.encoder_memory(work.prompts, work.device.startswith("cuda"))
+    if any(device != "cpu" for device in taken):
+        yield Setting(f"{key}.device: cpu", lambda now: replace(now, conditioner=_with(now.conditioner, device="cpu")))
+    if taken:
+        yield Setting(
+            f"{key}.device: cpu and {key}.dtype: bf16",
+            lambda now: replace(now, conditioner=_with(now.conditioner, device="cpu", dtype="bf16")),
+        )
+
+
+def _tiny_decoder(work: Work) -> Iterable[Setting]:
+    codec = work.decoding.codec
+    if type(codec) is WanVAE and not work.opening:  # it cannot encode
+        with torch.device("meta"):
+            tiny = TinyWanDecoder(z_dim=codec.latent_channels)
+        yield Setting(
+            f"model.codec: TinyWanDecoder with its weights {FILE}",
+            lambda now: elsewhere(replace(now, decoding=replace(now.decoding, codec=tiny, tile=None)), now.device),
+        )
 
 
 def _codec_on_cpu(work: Work) -> Iterable[Setting]:
@@ -68,18 +99,18 @@ def _half_precision(work: Work) -> Iterable[Setting]:
     def halved(now: Work) -> Work:
         return replace(now, weights=torch.bfloat16, computing=torch.bfloat16)
 
-    if _takes(work.backbone, "dtype") and size_of(work.backbone, work.weights) > size_of(work.backbone, torch.bfloat16):
+    if _takes(work.backbone, "dtype") and work.own_dtype.itemsize > torch.bfloat16.itemsize:
         yield Setting("model.backbone.init_args.dtype: bf16", halved)
 
 
 def _smaller_batch(work: Work) -> Iterable[Setting]:
-    for batch in range(work.batch - 1, 0, -1):
+    for batch in _below(work.batch):
         yield Setting(f"data.rollout_batch: {batch}", lambda now, batch=batch: replace(now, batch=batch))  # type: ignore[misc]
 
 
 def _smaller_context(work: Work) -> Iterable[Setting]:
     largest = max((getattr(policy, "context_blocks", 0) for policy in work.policies.values()), default=0)
-    for blocks in range(largest - 1, 0, -1):
+    for blocks in _below(min(largest, 1 + work.frames // work.spec.block)):
         smaller = {key: with_context(policy, blocks) for key, policy in work.policies.items()}
         changed = [
             f"{key}.init_args.{name}: {value}"
@@ -103,6 +134,14 @@ def _tiling(work: Work) -> Iterable[Setting]:
             )
 
 
+def _below(count: int) -> Iterable[int]:
+    """Smaller counts down to 1: by halves while there are many, then one by one."""
+    while count > MANY:
+        count //= 2
+        yield count
+    yield from range(count - 1, 0, -1)
+
+
 def with_context(policy: CachePolicy, blocks: int) -> CachePolicy:
     """A policy that sees at most ``blocks`` blocks, the last of them recent; itself where it already does."""
     if getattr(policy, "context_blocks", 0) <= blocks:
@@ -112,6 +151,14 @@ def with_context(policy: CachePolicy, blocks: int) -> CachePolicy:
     if hasattr(smaller, "sink_blocks"):
         smaller.sink_blocks = min(smaller.sink_blocks, blocks - 1)
     return smaller
+
+
+def _with(part: Any, **changed: Any) -> Any:
+    """A component with other values for some of its arguments, which it keeps as attributes."""
+    other = copy(part)
+    for name, value in changed.items():
+        setattr(other, name, value)
+    return other
 
 
 def _choices(kinds: Iterable[Sequence[list[Setting]]]) -> Iterable[tuple[Setting, ...]]:

@@ -1,26 +1,34 @@
-"""The budget: named lines of bytes, each on a device, against what is free there."""
+"""The budget: named lines of bytes, each on a device and for some phases of the work, against what is free there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
+
+Phase = Literal["prompts", "opening", "pass", "decoding"]
+ALWAYS: tuple[Phase, ...] = ("prompts", "opening", "pass", "decoding")
+"""What follows each other: prompts are encoded, the opening is encoded, then passes and decoding take turns."""
+WHEN = {"prompts": ", while prompts are encoded", "opening": ", while the opening is encoded"}
+ROLLING: tuple[Phase, ...] = ("pass", "decoding")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that takes memory: what it is, its bytes, the device they are on, and how they come about."""
+    """One thing that takes memory: what it is, its bytes, the device they are on, how they come about, and when."""
 
     name: str
     size: int
     device: str
     how: str = ""
+    during: tuple[Phase, ...] = ALWAYS
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Everything that a rollout holds at once, and the bytes free for it on each device; None where nobody can say."""
+    """What a rollout holds, and the bytes free for it on each device; None where that is not known."""
 
     lines: tuple[Line, ...]
     free: Mapping[str, int | None]
@@ -31,8 +39,8 @@ class Budget:
         return tuple(dict.fromkeys(line.device for line in self.lines))
 
     def needed(self, device: str) -> int:
-        """Bytes on one device."""
-        return sum(line.size for line in self.lines if line.device == device)
+        """Bytes on one device in the phase that needs most."""
+        return max(self._in(phase, device) for phase in ALWAYS)
 
     def lacking(self, device: str) -> int:
         """Bytes that one device is short of; 0 where all fits, or where nobody can say."""
@@ -41,29 +49,41 @@ class Budget:
 
     @property
     def fits(self) -> bool:
-        """Whether every device has room."""
+        """Whether every device has enough free memory."""
         return not any(map(self.lacking, self.devices))
 
+    @property
+    def lacks_for_prompts(self) -> bool:
+        """Whether it is the encoding of the prompts for which a device has too little memory."""
+        return any(self.lacking(device) and self._busiest(device) == "prompts" for device in self.devices)
+
     def table(self) -> str:
-        """The lines of each device, their sum and what is free, as text."""
+        """The lines of each device, its peak and what is free, as text."""
         name = max(len(line.name) for line in self.lines)
         rows: list[str] = []
         for device in self.devices:
             own = [line for line in self.lines if line.device == device]
             rows += [f"  {line.name:{name}}  {readable(line.size):>9}  {device}  {line.how}".rstrip() for line in own]
-            rows.append(f"  {'in all':{name}}  {readable(self.needed(device)):>9}  {device}  {self._room(device)}")
+            rows.append(f"  {'peak':{name}}  {readable(self.needed(device)):>9}  {device}  {self._available(device)}")
         return "\n".join(rows)
 
-    def _room(self, device: str) -> str:
+    def _in(self, phase: Phase, device: str) -> int:
+        return sum(line.size for line in self.lines if line.device == device and phase in line.during)
+
+    def _busiest(self, device: str) -> Phase:
+        return max(reversed(ALWAYS), key=lambda phase: self._in(phase, device))
+
+    def _available(self, device: str) -> str:
+        when = WHEN.get(self._busiest(device), "")
         free = self.free.get(device)
         if free is None:
-            return "what is free there is not known"
+            return f"what is free there is not known{when}"
         lacking = self.lacking(device)
-        return f"of {readable(free)} free" + (f": {readable(lacking)} too much" if lacking else "")
+        return f"of {readable(free)} free{when}" + (f": {readable(lacking)} too much" if lacking else "")
 
 
 def readable(size: int) -> str:
-    """Bytes in the largest decimal unit that leaves a whole number before the point."""
+    """Bytes in the largest decimal unit that leaves an integer before the point."""
     for unit, bytes_in_it in UNITS:
         if size >= bytes_in_it:
             return f"{size / bytes_in_it:.2f} {unit}"

@@ -1,38 +1,21 @@
-"""The arithmetic of a budget: from sizes to bytes.
-
-For one rollout of B videos under L lanes (2 with guidance), with b frames in a block and, for each frame and layer,
-``2 x tokens x heads x head_dim`` numbers of keys and values:
-
-- keys and values in view: L x B x layers x (visible + b) frames, one buffer of fixed size for each layer;
-- raw keys and values: L x B x layers x (the most frames that are kept for later plans, + b just committed);
-- text keys and values: L x B x layers x text positions;
-- a forward pass: B x b x tokens x (8 widths + 2 widest layers), which is an estimate, and the keys and values of the
-  block that is being committed;
-- the codec: what its stream carries from block to block, and its busiest moment beside that.
-"""
+"""What a rollout is, in the numbers that decide its memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from torch import nn
 
-from rollforge.backbones.base import Backbone, VideoCodec
+from rollforge.backbones.base import Backbone, Conditioner, VideoCodec
 from rollforge.backbones.wan.placement import chosen_dtype
-from rollforge.budget.decoder import footprint, tensors_in
-from rollforge.budget.table import Budget, Line
-from rollforge.errors import blamed
-from rollforge.memory import KVCodec, Plain, Rope
+from rollforge.memory import KVCodec, Rope
 from rollforge.policies.base import CachePolicy
 from rollforge.samplers.base import Sampler
 from rollforge.spec import ModelSpec
 
-STARTS = 300  # blocks of a video after which no policy is expected to keep more
-LIVE_WIDTHS, LIVE_WIDEST = 8, 2  # tensors of a forward pass at its busiest: of the network's width, of its widest layer
-WHOLE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64, "32-true": torch.float32}
+FULL = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -68,6 +51,10 @@ class Work:
         frames: latent frames of the longest video.
         all_raw: whether raw keys of every live frame are kept, as they are where frequencies change with the step.
         kv_codec: how raw keys and values are kept.
+        switches: latent frames from which on other prompts are in force; None where that may come at any block.
+        conditioner: what encodes the prompts; None where nothing is known of it.
+        prompts: the prompts.
+        opening: latent frames of the opening, if there is one.
     """
 
     spec: ModelSpec
@@ -82,11 +69,21 @@ class Work:
     frames: int
     all_raw: bool = False
     kv_codec: KVCodec | None = None
+    switches: tuple[int, ...] | None = None
+    conditioner: Conditioner | None = None
+    prompts: tuple[str, ...] = ()
+    opening: int = 0
 
     @property
     def rows(self) -> int:
         """Memories of one video, times videos."""
         return self.lanes * self.batch
+
+    @property
+    def own_dtype(self) -> torch.dtype:
+        """The dtype of the network's weights."""
+        own = (weight.dtype for weight in self.backbone.parameters() if weight.is_floating_point())
+        return self.weights or next(own, self.computing)
 
 
 def work_of(
@@ -101,91 +98,20 @@ def work_of(
     precision: str = "32-true",
     rope: Rope | None = None,
     kv_codec: KVCodec | None = None,
+    switches: Sequence[int] | None = None,
+    conditioner: Conditioner | None = None,
+    prompts: Sequence[str] = (),
+    opening: int = 0,
 ) -> Work:
-    """The work of parts on ``device``. ``precision`` is the Trainer's."""
+    """The work of components on ``device``. ``precision`` is the Trainer's; see ``Work`` for the others."""
     own = next((weight.dtype for weight in backbone.parameters() if weight.is_floating_point()), torch.float32)
-    whole = WHOLE.get(precision) if precision != "32-true" else None
+    full = FULL.get(precision)
     decoding = Decoding(codec, *_place(codec, device), getattr(codec, "tile", None))
     return Work(
-        backbone.spec, backbone, decoding, device, whole, MIXED.get(precision, whole or own), len(sampler.lanes), batch,
+        backbone.spec, backbone, decoding, device, full, MIXED.get(precision, full or own), len(sampler.lanes), batch,
         dict(policies), frames, not getattr(rope, "constant", True), kv_codec,
+        None if switches is None else tuple(switches), conditioner, tuple(prompts), opening,
     )  # fmt: skip
-
-
-def budget_of(work: Work, free: Mapping[str, int | None]) -> Budget:
-    """What the work needs against what is free."""
-    return Budget(tuple(lines(work)), free)
-
-
-def lines(work: Work) -> Iterable[Line]:
-    """The lines of the budget."""
-    spec, here = work.spec, work.device
-    per_frame, videos = frame_bytes(spec, work.computing), f"{work.lanes} x {work.batch} x {spec.layers} layers"
-    visible, raw = max((context(work, policy) for policy in work.policies.values()), key=sum)
-    yield Line("weights of the network", size_of(work.backbone, work.weights), here, _name(work.weights or _own(work)))
-    yield Line(
-        "keys and values in view", work.rows * visible * per_frame, here,
-        f"{videos} x {visible} frames, {_name(work.computing)}",
-    )  # fmt: skip
-    yield Line(
-        "raw keys and values", work.rows * raw * raw_frame_bytes(spec, work.computing, work.kv_codec), here,
-        f"{videos} x {raw} frames",
-    )  # fmt: skip
-    if text := getattr(work.backbone, "text_len", 0):
-        size = work.rows * spec.layers * 2 * text * width_of(spec) * work.computing.itemsize
-        yield Line("text keys and values", size, here, f"{videos} x {text} tokens")
-    yield Line("a forward pass", forward_bytes(work), here, "estimate")
-    yield from _decoding(work)
-
-
-def _decoding(work: Work) -> Iterable[Line]:
-    codec, where = work.decoding, work.decoding.device
-    yield Line("weights of the codec", codec.weights, where, _name(codec.dtype))
-    held = footprint(codec.codec, work.spec, codec.dtype, codec.tile)
-    if held is None:
-        yield Line("decoding", 0, where, f"{type(codec.codec).__name__} does not say")
-        return
-    yield Line("state of the codec", work.batch * held.state, where, f"{work.batch} videos" if work.batch > 1 else "")
-    yield Line("decoding a block", work.batch * held.working, where, f"tiles of {codec.tile}" if codec.tile else "")
-
-
-def context(work: Work, policy: CachePolicy) -> tuple[int, int]:
-    """Frames of the buffers in view, and the most frames of which raw keys and values are kept at once."""
-    block = work.spec.block
-    with blamed("cache policy", policy, "telling how many frames it keeps"):
-        return policy.visible(block) + block, _raw_frames(policy, block, work.frames, work.all_raw)
-
-
-@lru_cache(maxsize=256)
-def _raw_frames(policy: CachePolicy, block: int, frames: int, all_raw: bool) -> int:
-    kept = policy.live if all_raw else policy.revisited
-    commits = range(0, min(frames - block, STARTS * block), block)  # nothing reads a video's last block
-    return max((len(kept(start, block)) + block for start in commits), default=0)
-
-
-def frame_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
-    """Bytes of the keys and values of one frame over all layers."""
-    return 2 * spec.layers * spec.tokens * width_of(spec) * dtype.itemsize
-
-
-def raw_frame_bytes(spec: ModelSpec, dtype: torch.dtype, kv_codec: KVCodec | None) -> int:
-    """The same in the form in which the KV codec keeps them."""
-    plain = frame_bytes(spec, dtype)
-    if kv_codec is None or type(kv_codec) is Plain:
-        return plain
-    sample = torch.zeros(1, spec.tokens, spec.heads, spec.head_dim, dtype=dtype)  # a frame of one layer
-    try:
-        return spec.layers * sum(tensor.nbytes for tensor in tensors_in(kv_codec.encode(sample, sample)))
-    except Exception:  # anyone's codec, here without the device it may need
-        return plain
-
-
-def forward_bytes(work: Work) -> int:
-    """An estimate of a forward pass of one block, and what a commit pass sets aside for the memory."""
-    spec, tokens = work.spec, work.batch * work.spec.block * work.spec.tokens
-    widest = max((layer.out_features for layer in work.backbone.modules() if isinstance(layer, nn.Linear)), default=0)
-    passing = tokens * (LIVE_WIDTHS * width_of(spec) + LIVE_WIDEST * widest) * work.computing.itemsize
-    return passing + work.batch * spec.block * frame_bytes(spec, work.computing)
 
 
 def width_of(spec: ModelSpec) -> int:
@@ -219,11 +145,3 @@ def _place(codec: VideoCodec, device: str) -> tuple[str, torch.dtype]:
     fixed = getattr(codec, "fixed", None)
     where = device if fixed is None else str(fixed)
     return where, decoding_dtype(codec, where)
-
-
-def _own(work: Work) -> torch.dtype:
-    return next((weight.dtype for weight in work.backbone.parameters()), work.computing)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(str(dtype)[6:], str(dtype)[6:])

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rollforge.backbones.base import VideoCodec
 from rollforge.backbones.wan.network import Wan
-from rollforge.budget.work import budget_of, work_of
+from rollforge.budget import budget_of, work_of
 from rollforge.errors import PartError, UserError
 from rollforge.gpu.loop import Times, peak_bytes, reset_peak, run_blocks
 from rollforge.gpu.models import Setup

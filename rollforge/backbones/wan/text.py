@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Annotated, Literal
 
@@ -19,6 +19,7 @@ from rollforge.backbones.base import Condition, Conditioner
 from rollforge.backbones.wan.text_cache import TextCache, digest, key
 from rollforge.backbones.wan.text_encoder import TextEncoder, release
 from rollforge.backbones.wan.text_files import TextFiles, locate
+from rollforge.backbones.wan.text_weights import PUBLISHED, count_parameters
 from rollforge.devices import default_device, working_dtype
 from rollforge.errors import UserError
 from rollforge.ranges import Range, UserPath
@@ -95,6 +96,19 @@ class UMT5(Conditioner):
         self.cache.check()
         self._expected |= dict.fromkeys(map(clean, prompts))
 
+    def encoder_memory(self, prompts: Sequence[str], cuda: bool) -> Mapping[str, int]:
+        """As in ``Conditioner``; that of the published encoder where its files are not there."""
+        device = ("cuda:0" if cuda else "cpu") if self.device == "auto" else _named(self.device)
+        dtype = working_dtype(device) if self.dtype == "auto" else DTYPES[self.dtype]
+        try:
+            keys = [key(clean(prompt), self.files.identity, self.length, dtype) for prompt in prompts]
+            if all(map(self.cache.holds, keys)):
+                return {}
+            parameters = count_parameters(self.files)
+        except UserError:
+            parameters = PUBLISHED
+        return {device: parameters * dtype.itemsize}
+
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> Condition:
         wanted = [clean(prompt) for prompt in prompts]
@@ -167,6 +181,12 @@ def _need(*packages: str) -> None:
             f"UMT5 needs the package {' and '.join(missing)}, which is not installed; install what Wan needs with: "
             "pip install 'rollforge[wan]'."
         )
+
+
+def _named(name: str) -> str:
+    """A device with its number, as a tensor there tells it."""
+    device = _device(name)
+    return f"cuda:{device.index or 0}" if device.type == "cuda" else str(device)
 
 
 def _device(name: str) -> torch.device:

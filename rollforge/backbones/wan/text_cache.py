@@ -61,6 +61,10 @@ class TextCache:
         whole = features.ndim == 2 and told == digest(features)
         return features if whole else _ignored(file, "its content is not what was written")
 
+    def holds(self, key: str) -> bool:
+        """Whether something is kept under a key; it is not read."""
+        return self._file(key).is_file()
+
     def put(self, key: str, features: Tensor, prompt: str) -> None:
         """Keeps features under a key, whole or not at all. Raises ``UserError`` where the disk does not take them."""
         content = save({"features": features.contiguous()}, {"digest": digest(features), "prompt": prompt})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rollforge.safe_files import CONFIG, read_json
 
 LEFT_OUT = ("decoder.", "lm_head.", STORED, "logit_scale")  # of what may lie in a file with the encoder
 EMBEDDING, EMBEDDING_TOO = "shared.weight", "encoder.embed_tokens.weight"  # one tensor under two names
+PUBLISHED = 5_680_910_336  # parameters of umT5-xxl's encoder
 OUTER = {"token_embedding": "shared", "norm": "encoder.final_layer_norm"}
 BLOCK = {
     "norm1": "layer.0.layer_norm",
@@ -53,6 +55,14 @@ def open_model(files: TextFiles, device: torch.device | str = "cpu", dtype: torc
     model.load_state_dict(state | {EMBEDDING_TOO: state[EMBEDDING]}, assign=True)
     model.tie_weights()
     return model
+
+
+def count_parameters(files: TextFiles) -> int:
+    """Parameters of the encoder, by the shapes that its files name; no tensor is read."""
+    found = {_name(name): stored for file in files.weights for name, stored in open_file(file, WHO).items()}
+    if EMBEDDING in found:
+        found.pop(EMBEDDING_TOO, None)
+    return sum(prod(stored.shape) for name, stored in found.items() if not name.startswith(LEFT_OUT))
 
 
 def _name(name: str) -> str:

@@ -1,0 +1,44 @@
+"""What a run puts on the disk beside its videos: snapshots, and the latents that are kept."""
+
+from __future__ import annotations
+
+import math
+
+from rollforge.budget.decoder import footprint
+from rollforge.budget.lines import frame_bytes, held_by, raw_frame_bytes
+from rollforge.budget.work import Work
+from rollforge.snapshots.settings import Snapshots
+
+
+def snapshot_bytes(work: Work, settings: Snapshots) -> int:
+    """Bytes of one snapshot of the videos that are rolled together.
+
+    The latents of its unfinished block, the frames that wait for the encoder and the contact sheet, all of them small
+    beside keys and values, are not counted.
+    """
+    decoding = footprint(work.decoding.codec, work.spec, work.decoding.dtype, work.decoding.tile)
+    size = decoding.state if decoding else 0
+    if settings.kv == "save":
+        frame = frame_bytes(work.spec, work.computing)
+        raw_frame = raw_frame_bytes(work.spec, work.computing, work.kv_codec)
+        saved = [held_by(work, policy).saved for policy in work.policies.values()]
+        size += work.lanes * max(raw * raw_frame + bare * frame for raw, bare in saved)
+    return work.batch * size
+
+
+def snapshots_bytes(work: Work, settings: Snapshots, seconds: float | None = None) -> int:
+    """Bytes of all snapshots that lie on the disk at once: those that are kept, and one that is being written.
+
+    ``seconds`` is how long a video takes to roll, if that is known: one that is finished before the first snapshot is
+    due has at most the one that a signal makes.
+    """
+    unfinished = max(0, math.ceil(work.frames / work.spec.block) - 1)
+    due = [settings.every_blocks is not None and settings.every_blocks <= unfinished]
+    due += [settings.every_seconds is not None and (seconds is None or seconds >= settings.every_seconds)]
+    return min(unfinished, settings.keep + 1 if any(due) else 1) * snapshot_bytes(work, settings)
+
+
+def latents_bytes(work: Work, settings: Snapshots, videos: int) -> int:
+    """Bytes of the latents that are kept: of all ``videos``, or of those in progress for ``kv: replay``."""
+    kept = videos if settings.latents else work.batch if settings.kv == "replay" else 0
+    return kept * work.frames * math.prod(work.spec.latent_shape) * 4

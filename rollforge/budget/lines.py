@@ -1,0 +1,153 @@
+"""The arithmetic of a budget: from frames to bytes.
+
+For one rollout of B videos under L lanes (2 with guidance), where a frame's keys and values are
+``2 x layers x tokens x heads x head_dim`` numbers:
+
+- keys and values in view: L x B x (visible + the longest pass) frames, one buffer of fixed size for each layer;
+- raw keys and values: L x B x the frames that are kept for later plans;
+- text keys and values: L x B x layers x text positions;
+- a forward pass: activations, counted by running shapes through the first layers; keys and values that a commit or
+  recache pass sets aside; and raw ones that are kept only around it;
+- the codec: what its stream carries from block to block, and its busiest moment, which comes between passes;
+- the text encoder, which is loaded and freed before the first block, and the encoding of an opening.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+import torch
+
+from rollforge.budget.decoder import encoding_bytes, footprint
+from rollforge.budget.frames import Held, held
+from rollforge.budget.live import tensors_in
+from rollforge.budget.passes import activations
+from rollforge.budget.table import ROLLING, Budget, Line
+from rollforge.budget.work import Work, size_of, width_of
+from rollforge.errors import blamed
+from rollforge.memory import KVCodec, Plain
+from rollforge.policies.base import CachePolicy
+from rollforge.spec import ModelSpec
+
+RESERVE = 10**9  # bytes of a CUDA card: workspaces of cuBLAS and cuDNN, and what fragmentation of the allocator loses
+
+
+def budget_of(work: Work, free: Mapping[str, int | None]) -> Budget:
+    """What the work needs against what is free."""
+    return Budget(tuple(lines(work)), free)
+
+
+def lines(work: Work) -> Iterable[Line]:
+    """The lines of the budget."""
+    name = _name(work.own_dtype)
+    yield Line("weights of the network", size_of(work.backbone, work.weights), work.device, name)
+    yield Line("weights of the codec", work.decoding.weights, work.decoding.device, _name(work.decoding.dtype))
+    yield from _keys_and_values(work)
+    yield from _decoding(work)
+    yield from _reading(work)
+    for device in sorted({work.device, work.decoding.device}):
+        if device.startswith("cuda"):
+            yield Line(
+                "reserve for codec and matmul workspaces", RESERVE, device, "and fragmentation", ("opening", *ROLLING)
+            )
+
+
+def _keys_and_values(work: Work) -> Iterable[Line]:
+    spec, here, computing = work.spec, work.device, work.computing
+    frame, raw_frame = frame_bytes(spec, computing), raw_frame_bytes(spec, computing, work.kv_codec)
+    most = max((held_by(work, policy) for policy in work.policies.values()), key=lambda each: _size(work, each))
+    videos = f"{work.lanes} x {work.batch} x {spec.layers} layers"
+    yield Line(
+        "keys and values in view", work.rows * most.view * frame, here,
+        f"{videos} x {most.view} frames, {_name(computing)}", ROLLING,
+    )  # fmt: skip
+    yield Line(
+        "raw keys and values", work.rows * most.raw * raw_frame, here, f"{videos} x {most.raw} frames", ROLLING
+    )  # fmt: skip
+    if text := getattr(work.backbone, "text_len", 0):
+        size = work.rows * spec.layers * 2 * text * width_of(spec) * computing.itemsize
+        yield Line("text keys and values", size, here, f"{videos} x {text} tokens", ROLLING)
+    longest = max(moment.passing for moment in most.moments)
+    how = f"up to {longest} frames at once, with the keys and values that it stores"
+    yield Line("a forward pass", pass_bytes(work, most), here, how, ("pass",))
+
+
+def _decoding(work: Work) -> Iterable[Line]:
+    codec, where = work.decoding, work.decoding.device
+    held_by_codec = footprint(codec.codec, work.spec, codec.dtype, codec.tile)
+    if held_by_codec is None:
+        yield Line("decoding", 0, where, f"{type(codec.codec).__name__} cannot be counted without numbers", ROLLING)
+        return
+    videos = f"{work.batch} videos" if work.batch > 1 else ""
+    yield Line("state of the codec", work.batch * held_by_codec.state, where, videos, ROLLING)
+    how = "between passes" + (f", tiles of {codec.tile}" if codec.tile else "")
+    yield Line("decoding a block", work.batch * held_by_codec.working, where, how, ("decoding",))
+
+
+def _reading(work: Work) -> Iterable[Line]:
+    """What is loaded and freed before the first block."""
+    if work.conditioner is not None:
+        cuda = work.device.startswith("cuda")
+        with blamed("conditioner", work.conditioner, "telling its memory"):
+            taken = work.conditioner.encoder_memory(work.prompts, cuda)
+        for device, size in taken.items():
+            yield Line("text encoder", size, device, "freed before the first block", ("prompts",))
+    if work.opening:
+        codec = work.decoding
+        size = encoding_bytes(codec.codec, work.spec, codec.dtype, codec.tile, work.opening) or 0
+        yield Line("encoding the opening", size, codec.device, "freed before the first block", ("opening",))
+
+
+def held_by(work: Work, policy: CachePolicy) -> Held:
+    """The latent frames that one video keeps under a policy."""
+    with blamed("cache policy", policy, "telling how many frames it keeps"):
+        return _held(policy, work.spec.block, work.frames, work.lanes, work.all_raw, work.switches)
+
+
+_held = lru_cache(maxsize=256)(held)
+
+
+def pass_bytes(work: Work, most: Held) -> int:
+    """Bytes that the busiest moment of a pass adds to what is held between passes."""
+    frame, raw_frame = frame_bytes(work.spec, work.computing), raw_frame_bytes(work.spec, work.computing, work.kv_codec)
+    active, resting = activations(work.backbone, work.computing), work.lanes * most.raw
+    widened = 2 * most.view * work.spec.tokens * width_of(work.spec) * 4 if _widens(work) else 0
+    return work.batch * max(
+        (moment.raw - resting) * raw_frame + moment.staged * frame
+        + (active.of(moment.passing, moment.turned) + widened if moment.passing else 0)
+        for moment in most.moments
+    )  # fmt: skip
+
+
+def frame_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
+    """Bytes of the keys and values of one frame over all layers."""
+    return 2 * spec.layers * spec.tokens * width_of(spec) * dtype.itemsize
+
+
+@lru_cache(maxsize=16)
+def raw_frame_bytes(spec: ModelSpec, dtype: torch.dtype, kv_codec: KVCodec | None) -> int:
+    """The same in the form in which the KV codec keeps them."""
+    plain = frame_bytes(spec, dtype)
+    if kv_codec is None or type(kv_codec) is Plain:
+        return plain
+    sample = torch.empty(1, spec.tokens, spec.heads, spec.head_dim, dtype=dtype, device="meta")  # a frame of one layer
+    try:
+        return spec.layers * sum(tensor.nbytes for tensor in tensors_in(kv_codec.encode(sample, sample)))
+    except Exception:  # any KV codec, by anyone: whatever it does that needs numbers
+        return plain
+
+
+def _size(work: Work, most: Held) -> int:
+    """Bytes of everything that depends on the policy, to find the larger of two."""
+    frame, raw_frame = frame_bytes(work.spec, work.computing), raw_frame_bytes(work.spec, work.computing, work.kv_codec)
+    return work.rows * (most.view * frame + most.raw * raw_frame) + pass_bytes(work, most)
+
+
+def _widens(work: Work) -> bool:
+    """Whether attention makes float32 copies of all keys and values, as under autocast on a CPU."""
+    return work.device == "cpu" and work.computing != work.own_dtype
+
+
+def _name(dtype: torch.dtype) -> str:
+    return {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(str(dtype)[6:], str(dtype)[6:])
