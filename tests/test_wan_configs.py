@@ -19,7 +19,8 @@ from rollforge.video.reader import probe
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs" / "wan").glob("*.yaml"))
 SIZES = {"channels": 4, "text_dim": 24}
-TOY = {"height": 4, "width": 6, "heads": 2}  # what the files do not show
+TOY: dict[str, object] = {"height": 4, "width": 6, "heads": 2}  # what the files do not show
+TOY |= dict.fromkeys(("dim", "layers", "ffn_dim"), "null")  # what they do show
 SWITCH = '[[{"prompt": "a red box"}, {"at": "1s", "prompt": "a box"}]]'
 
 

@@ -9,6 +9,7 @@ from rollforge.commands.arguments import Arguments, number, path
 from rollforge.commands.lightning import _quiet
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
+from rollforge.doctor.card import free_on
 from rollforge.doctor.examination import Examination
 from rollforge.doctor.finding import Findings
 from rollforge.errors import UserError
@@ -27,15 +28,17 @@ def run(arguments: list[str]) -> int:
     parser.add_argument(
         "--probe_seconds", type=number(NonNegative), default=PROBE, help="how long to roll to tell the wall time"
     )
+    parser.add_argument("--card", help="answer for a CUDA card of that memory, such as 16GB, which need not be here")
     chosen, rest = parser.parse_known_args(arguments)
     if not chosen.config:
         raise UserError("doctor needs a config; give --config FILE, as to predict.")
+    card = None if chosen.card is None else free_on(chosen.card)
     typed = read([*(f"--config={file}" for file in chosen.config), *rest])
     _quiet()
     findings = Findings(_tell)
     with trust.guarded(typed.modules):
         cli = ParsedCLI("predict", typed)
-        Examination(cli.chosen, cli.folder, findings, chosen.probe_seconds).run()
+        Examination(cli.chosen, cli.folder, findings, chosen.probe_seconds, card).run()
     _tell(f"\n{_verdict(findings)}\n")
     return 1 if findings.problems else 0
 

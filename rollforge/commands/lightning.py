@@ -131,7 +131,7 @@ class RollforgeCLI(LightningCLI):
         return self.command == "test" and bool(self.chosen.data.videos)
 
     def instantiate_classes(self) -> None:
-        """Model, data and Trainer, where they are needed."""
+        """Model, data and Trainer, where they are needed. Raises ``UserError`` for a model larger than the memory."""
         if not self.gives_videos:
             check_networks(self.chosen.model)
             with explained(self.parser):

@@ -1,33 +1,47 @@
-"""Refuses networks with random weights that cannot fit into memory, before anything is allocated."""
+"""Refuses models whose weights cannot fit into memory, before anything is allocated."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import logging
 from typing import Any
 
-from rollforge.backbones.weights import named
 from rollforge.budget import readable
 from rollforge.budget.free import free_memory
+from rollforge.budget.live import Full
 from rollforge.budget.work import size_of
-from rollforge.doctor.parts import blueprint, weights_named
+from rollforge.doctor.parts import blueprint, sizes_in_file
 from rollforge.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def check_networks(model: Any) -> None:
-    """Raises ``UserError`` where a built-in backbone or codec of the config would not fit into the free memory.
+    """Raises ``UserError`` where a built-in backbone and codec of the config would not fit into the free memory.
 
-    One with weights in a file is as large as its file, and is checked as it is read.
+    Whatever else is wrong with one is left to building it.
     """
-    free = free_memory("cpu")
+    free, needed = free_memory("cpu"), dict[str, int]()
+    if free is None:
+        return
     for kind in ("backbone", "codec"):
         config = model[kind]
-        if free is None or named(weights_named(config)) is not None or not config.class_path.startswith("rollforge."):
+        if not config.class_path.startswith("rollforge."):
             continue
-        with suppress(RuntimeError, TypeError):  # torch cannot count so many; building it says why
-            needed = size_of(blueprint(kind, config))
-            if needed > free:
-                name = config.class_path.rpartition(".")[2]
-                raise UserError(
-                    f"The random weights of {name} would take {readable(needed)}, and {readable(free)} of memory are "
-                    f"free; give model.{kind} smaller sizes."
-                )
+        try:
+            sizes = sizes_in_file(config) if kind == "backbone" else None
+            needed[kind] = size_of(blueprint(kind, config, sizes, limit=2 * free))
+        except Full as error:
+            raise _too_large(model, kind, f"more than {readable(2 * free)}", free) from error
+        except Exception:  # of sizes that torch cannot count, or of files: building it says why
+            log.debug("The %s could not be sized.", kind, exc_info=True)
+    if sum(needed.values()) > free:
+        kind = max(needed, key=lambda each: needed[each])
+        raise _too_large(model, kind, readable(needed[kind]), free)
+
+
+def _too_large(model: Any, kind: str, size: str, free: int) -> UserError:
+    name = model[kind].class_path.rpartition(".")[2]
+    return UserError(
+        f"The weights of {name} would take {size}, and {readable(free)} of memory are free; give model.{kind} smaller "
+        "sizes, or use a machine with more memory."
+    )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,18 +19,17 @@ from rollforge.budget.free import free_memory
 from rollforge.budget.work import size_of
 from rollforge.data.module import RolloutData
 from rollforge.data.requests import Request
-from rollforge.doctor import machine, parts
-from rollforge.doctor.finding import Findings
-from rollforge.doctor.probe import Probe, duration, probe
+from rollforge.doctor import estimates, machine, parts
+from rollforge.doctor.finding import Findings, Verdict
+from rollforge.doctor.probe import Probe, probe
 from rollforge.memory import Plain, Rope
 from rollforge.module import RolloutModule
 from rollforge.report.recording import SMALL
 from rollforge.report.run import RunFolder
+from rollforge.snapshots.settings import Snapshots
 
 DEVICE_KEYS = ("accelerator", "devices", "strategy", "precision", "num_nodes")
 PLAIN = ("policy", "beside", "sampler", "rope", "kv_codec")  # a mistake in these is one of the config alone
-FROM_FILES = ("codec", "noise", "metrics")
-GUESS = 0.25  # bytes of a pixel in the mp4
 
 
 class Examination:
@@ -42,52 +40,69 @@ class Examination:
         folder: its run folder, which is not touched.
         findings: where to put what is found.
         seconds: how long to roll for the estimate of the time; 0 for not at all.
+        card: bytes free on a CUDA card that is not here, for which memory alone is computed; unset for this machine.
 
     Raises:
         UserError: for a mistake in the config itself.
     """
 
-    def __init__(self, config: Any, folder: RunFolder, findings: Findings, seconds: float) -> None:
+    def __init__(
+        self, config: Any, folder: RunFolder, findings: Findings, seconds: float, card: int | None = None
+    ) -> None:
         self.config, self.folder, self.findings, self.seconds = config, folder, findings, seconds
+        self.card = card
+        self.absent: Verdict = "problem" if card is None else "warning"  # files need not be where no card is
         self.parts = {name: parts.build(name, config.model.get(name)) for name in PLAIN}
         self.data = RolloutData(**(vars(config.data) | {"clips": None}))
         self.requests: Sequence[Request] = ()
-        self.shapes: dict[str, Any] = {}  # backbone and codec, without weights where they could not be loaded
+        self.shapes: dict[str, Any] = {}  # backbone, codec and conditioner, without weights where they cannot be loaded
+        self.assumed = ""  # what the sizes of the network rest on, where its weights do not tell them
+        self.guard: Guard | None = None
         self.fits, self.there = True, Path()
         self.probed: Probe | None = None
 
     def run(self) -> None:
         """All checks."""
-        machine.versions(self.findings, parts.class_paths(self.config.model))
-        machine.plugins(self.findings)
-        self._device()
-        for name in FROM_FILES:
-            self._part(name)
-        self._network()
-        self._codec_shapes()
-        self._prompts()
-        self._conditioner()
-        self._memory()
-        self._load()
-        with self.findings.problem_at("encoder"):
-            machine.encoder(self.findings, self.size)
-        with self.findings.problem_at("output"):
-            self.there = machine.output_folder(self.findings, self.folder)
-        self._time()
-        with self.findings.problem_at("disk"):
-            self._disk()
+        steps: list[tuple[str, Callable[[], None]]] = [
+            ("versions", self._versions),
+            ("plugins", self._plugins),
+            ("device", self._device),
+            ("noise", partial(self._part, "noise")),
+            ("metrics", partial(self._part, "metrics")),
+            ("codec", self._codec),
+            ("backbone", self._network),
+            ("prompts", self._prompts),
+            ("conditioner", self._conditioner),
+            ("memory", self._memory),
+            ("backbone", self._load),
+            *([] if self.card is not None else self._here),
+            ("disk", self._disk),
+        ]
+        for subject, step in steps:
+            with self.findings.problem_at(subject, self.absent):
+                step()
+
+    @property
+    def _here(self) -> list[tuple[str, Callable[[], None]]]:
+        """Checks of this machine and of nothing else."""
+        return [("encoder", self._encoder), ("output", self._output), ("time", self._time)]
 
     @cached_property
     def trainer(self) -> Any:
         """A Trainer on the devices of the config; on the CPU where there are no such devices."""
         chosen = {key: self.config.trainer[key] for key in DEVICE_KEYS}
-        quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        quiet: dict[str, Any] = {
+            "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
+        }  # fmt: skip
+        on_cpu: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
+        if self.card is not None:
+            return Trainer(**on_cpu, precision=chosen["precision"], **quiet)
         try:
-            return Trainer(**chosen, **quiet, enable_model_summary=False)
+            return Trainer(**chosen, **quiet)
         except (MisconfigurationException, ValueError, RuntimeError) as error:
             first = str(error).strip().splitlines()[0]
             self.findings.add("problem", "device", f"The trainer cannot use {chosen['accelerator']!r} here ({first})")
-            return Trainer(accelerator="cpu", devices=1, **quiet, enable_model_summary=False)
+            return Trainer(**on_cpu, **quiet)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -99,14 +114,26 @@ class Examination:
         scale = max(1, SMALL // min(width, height))
         return width * scale, height * scale
 
+    def _versions(self) -> None:
+        machine.versions(self.findings, parts.class_paths(self.config.model))
+
+    def _plugins(self) -> None:
+        machine.plugins(self.findings)
+
     def _device(self) -> None:
+        if self.card is not None:
+            told = (
+                f"A CUDA card that leaves {readable(self.card)}, precision {self.trainer.precision}; nothing is rolled."
+            )
+            self.findings.add("ok", "device", told)
+            return
         before, device = self.findings.problems, self.trainer.strategy.root_device
         if self.findings.problems > before:
             return
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
         free = free_memory(str(device))
-        room = "free memory unknown" if free is None else f"{readable(free)} of memory free"
-        told = f"{self.trainer.num_devices} x {device.type} ({name}), {room}, precision {self.trainer.precision}."
+        available = "free memory unknown" if free is None else f"{readable(free)} of memory free"
+        told = f"{self.trainer.num_devices} x {device.type} ({name}), {available}, precision {self.trainer.precision}."
         self.findings.add("ok", "device", told)
 
     def _part(self, name: str) -> None:
@@ -115,15 +142,24 @@ class Examination:
             return
         with self.findings.problem_at(name):
             self.parts[name] = parts.build(name, config)
-            if not isinstance(config, Namespace):
-                return
-            verdict, told = parts.standing(config, self.config.ckpt_path)
-            self.findings.add(verdict, name, told)
+            if isinstance(config, Namespace):
+                self.findings.add(*parts.standing(name, config, self.config.ckpt_path))
+
+    def _codec(self) -> None:
+        """Loads the codec where there is memory for it; one without weights stands in for one that is not loaded."""
+        config = self.config.model.codec
+        with self.findings.problem_at("codec"):
+            self.shapes["codec"] = parts.blueprint("codec", config)
+        if self.card is not None:
+            self.findings.add(*parts.standing("codec", config, self.config.ckpt_path))
+        elif self._loadable("codec"):
+            self._part("codec")
+            self.shapes |= {"codec": codec} if (codec := self.parts.get("codec")) else {}
 
     def _network(self) -> None:
         """Opens the weights of the network without reading them; a network without weights stands in for it."""
         config, sizes = self.config.model.backbone, None
-        with self.findings.problem_at("backbone"):
+        with self.findings.problem_at("backbone", self.absent):
             checkpoint = parts.opened(config)
             sizes = shown(checkpoint.tensors) if checkpoint else {}
             if checkpoint:
@@ -131,78 +167,92 @@ class Examination:
                 self.findings.add(verdict, "backbone", told)
         before = self.findings.problems
         with self.findings.problem_at("backbone"):
-            self.shapes["backbone"] = parts.blueprint("backbone", config, sizes)
+            self.shapes["backbone"] = parts.blueprint("backbone", config, sizes, cuda=self.card is not None)
+        self.assumed = parts.assumption(config) if sizes is None else ""
         self.network_opens = sizes is not None and self.findings.problems == before
 
-    def _codec_shapes(self) -> None:
-        """A codec without weights stands in for one that could not be loaded."""
-        if codec := self.parts.get("codec"):
-            self.shapes["codec"] = codec
-            return
-        with suppress(Exception):  # why it fails has been said
-            self.shapes["codec"] = parts.blueprint("codec", self.config.model.codec)
-
     def _prompts(self) -> None:
-        with self.findings.problem_at("prompts"):
-            network, codec = self.shapes.get("backbone"), self.shapes.get("codec")
-            pictures = codec.pixel_frames(2) - codec.pixel_frames(1) if codec else 1
-            self.requests = self.data.requests(network.spec.fps if network else 1.0, pictures)
-            count = len(self.requests)
-            told = f"{count} video{'s' if count > 1 else ''} of {self.data.seconds:g} s."
-            self.findings.add("ok", "prompts", told)
+        network, codec = self.shapes.get("backbone"), self.shapes.get("codec")
+        pictures = codec.pixel_frames(2) - codec.pixel_frames(1) if codec else 1
+        self.requests = self.data.requests(network.spec.fps if network else 1.0, pictures)
+        count = len(self.requests)
+        self.findings.add("ok", "prompts", f"{count} video{'s' if count > 1 else ''} of {self.data.seconds:g} s.")
 
     def _conditioner(self) -> None:
         config = self.config.model.conditioner
-        with self.findings.problem_at("conditioner"):
-            conditioner = parts.build("conditioner", config)
-            conditioner.check(sorted({text for request in self.requests for text in request.prompts.values()}))
-            self.parts["conditioner"] = conditioner
-            self.findings.add("ok", "conditioner", parts.standing(config, None)[1])
+        conditioner = parts.build("conditioner", parts.placed_anywhere(config) if self.card is not None else config)
+        self.shapes["conditioner"] = conditioner
+        conditioner.check(sorted({text for request in self.requests for text in request.prompts.values()}))
+        self.parts["conditioner"] = conditioner
+        self.findings.add(*parts.standing("conditioner", config, None))
 
     def _memory(self) -> None:
         if not (self.requests and {"codec", "backbone"} <= self.shapes.keys()):
+            self.findings.add("warning", "memory", "Not computed, since the sizes of the model are not known.")
             return
-        given = {"beside": None, "rope": None, "kv_codec": None} | self.parts
-        module: Any = SimpleNamespace(**given | self.shapes | {"rope": given["rope"] or Rope()})
-        batches = {"memory": 1}
+        given = {"beside": None, "rope": None, "kv_codec": None, "conditioner": None} | self.parts
+        module: Any = SimpleNamespace(
+            **given | self.shapes | {"rope": given["rope"] or Rope(), "negative": self.config.model.negative}
+        )
+        self.guard = self._guard(module, 1)
+        self._budget("memory", self.guard)
         if self.parts.get("metrics") and self.data.rollout_batch > 1:
-            batches["memory, test"] = self.data.rollout_batch
-        for subject, batch in batches.items():
-            with self.findings.problem_at(subject):
-                self._budget(subject, Guard.of(module, self.trainer, self.requests, batch))
+            self._budget("memory, test", self._guard(module, self.data.rollout_batch))
+
+    def _guard(self, module: Any, batch: int) -> Guard:
+        if self.card is None:
+            return Guard.of(module, self.trainer, self.requests, batch)
+        return Guard.on_card(module, self.card, str(self.trainer.precision), self.requests, batch)
 
     def _budget(self, subject: str, guard: Guard) -> None:
-        budget: Budget = guard.budget
-        if budget.fits:
-            self.findings.add("ok", subject, "There is room for what a rollout holds.", budget.table())
-            return
-        self.fits = False
-        self.findings.add("problem", subject, f"A rollout does not fit. {guard.advice()}", budget.table())
+        with self.findings.problem_at(subject):
+            budget: Budget = guard.budget
+            if budget.fits:
+                self.findings.add("ok", subject, f"A rollout fits into memory{self.assumed}.", budget.table())
+                return
+            self.fits = False
+            told = f"A rollout does not fit{self.assumed}. {guard.advice()}"
+            self.findings.add("problem", subject, told, budget.table())
+
+    def _loadable(self, name: str) -> bool:
+        """Whether the CPU has memory to load the weights of a component."""
+        shapes, free = self.shapes.get(name), free_memory("cpu")
+        if shapes is None or free is None or (size := size_of(shapes)) <= free:
+            return shapes is not None
+        told = f"The weights take {readable(size)} of the CPU's memory to be loaded; {readable(free)} are free."
+        self.findings.add("problem", name, told)
+        return False
 
     def _load(self) -> None:
-        """Loads the network for good, where it opens and there is room."""
-        shapes, free = self.shapes.get("backbone"), free_memory("cpu")
-        if shapes is None or not self.network_opens:
+        """Loads the network for good, where it opens and there is memory for it."""
+        if self.card is not None or not self.network_opens or not self._loadable("backbone"):
             return
-        if free is not None and size_of(shapes) > free:
-            self.findings.add("problem", "backbone", "The weights do not fit into the memory of the CPU to be loaded.")
-            return
-        with self.findings.problem_at("backbone"):
-            config = self.config.model.backbone
-            self.parts["backbone"] = backbone = parts.build("backbone", config)
-            verdict, told = parts.standing(config, self.config.ckpt_path)
-            self.findings.add(verdict, "backbone", f"{told} {parts.described(backbone)}")
+        config = self.config.model.backbone
+        self.parts["backbone"] = backbone = parts.build("backbone", config)
+        verdict, name, told = parts.standing("backbone", config, self.config.ckpt_path)
+        self.findings.add(verdict, name, f"{told} {parts.described(backbone)}")
+
+    def _encoder(self) -> None:
+        machine.encoder(self.findings, self.size)
+
+    def _output(self) -> None:
+        self.there = machine.output_folder(self.findings, self.folder)
 
     def _time(self) -> None:
         if not self.seconds:
             return
-        whole = all(self.parts.get(name) for name in ("backbone", "codec", "conditioner", "sampler", "policy"))
-        if not (whole and self.fits and self.requests):
+        complete = all(self.parts.get(name) for name in ("backbone", "codec", "conditioner", "sampler", "policy"))
+        if not (complete and self.fits and self.requests):
             self.findings.add("warning", "time", "Not measured, since something above keeps the model from rolling.")
             return
-        with self.findings.problem_at("time"):
-            self.probed = self._probe()
-            self._tell_time(self.probed)
+        self.probed = self._probe()
+        told = estimates.time_needed(
+            self.probed, self.requests, self.data.seconds, 2 if self.parts.get("beside") else 1
+        )
+        if self.probed.beside is None:
+            self.findings.add("warning", "time", f"{told}; no block was finished, so decoding is not in it.")
+        else:
+            self.findings.add("ok", "time", f"{told} and {self.probed.blocks} decoded blocks.")
 
     def _probe(self) -> Probe:
         known = {name: part for name, part in self.parts.items() if part is not None}
@@ -214,22 +264,14 @@ class Examination:
         with guard.explained(), self.trainer.precision_plugin.forward_context():
             return probe(module.to(self.trainer.strategy.root_device).eval(), self.requests[0], self.seconds)
 
-    def _tell_time(self, probed: Probe) -> None:
-        videos, policies = len(self.requests), 2 if self.parts.get("beside") else 1
-        whole = probed.start + policies * sum(probed.seconds(request.frames) for request in self.requests)
-        of = f"{videos} video{'s' if videos > 1 else ''} of {self.data.seconds:g} s"
-        if policies > 1:
-            of += " under each of 2 policies"
-        told = f"About {duration(whole)} for {of} on one device, by {len(probed.passes)} forward passes"
-        if probed.beside is None:
-            self.findings.add("warning", "time", f"{told}; no block was finished, so decoding is not in it.")
-        else:
-            self.findings.add("ok", "time", f"{told} and {probed.blocks} decoded blocks.")
-
     def _disk(self) -> None:
-        width, height = self.size
-        codec, measured = self.shapes.get("codec"), self.probed is not None and self.probed.frame_bytes is not None
-        frame = self.probed.frame_bytes if self.probed and self.probed.frame_bytes else GUESS * width * height
+        measured = self.probed is not None and self.probed.frame_bytes is not None
         files = 4 if self.parts.get("beside") else 1  # two videos, and both beside each other
-        count = sum(codec.pixel_frames(request.frames) if codec else request.frames for request in self.requests)
-        machine.disk(self.findings, self.there, round(files * count * frame), measured)
+        videos = files * estimates.video_bytes(self.requests, self.shapes.get("codec"), self.size, self.probed)
+        kept = 0
+        if self.guard is not None:
+            settings = Snapshots(**vars(self.config.snapshots))
+            kept = self.trainer.num_devices * estimates.kept_bytes(
+                self.guard.work, settings, self.requests, self.probed
+            )
+        machine.disk(self.findings, None if self.card is not None else self.there, videos, kept, measured)

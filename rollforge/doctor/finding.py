@@ -39,15 +39,15 @@ class Findings(list[Finding]):
         self.tell(f"{self[-1]}\n")
 
     @contextmanager
-    def problem_at(self, subject: str) -> Iterator[None]:
-        """Whatever goes wrong inside is a problem of ``subject``, and ends there."""
+    def problem_at(self, subject: str, verdict: Verdict = "problem") -> Iterator[None]:
+        """Whatever goes wrong inside is a problem of ``subject``, or a warning, and ends there; an interrupt passes."""
         try:
             yield
         except UserError as error:
-            self.add("problem", subject, str(error))
-        except Exception as error:  # parts of anyone
+            self.add(verdict, subject, str(error))
+        except (Exception, SystemExit) as error:  # components of anyone
             first = (str(error).strip() or "no reason given").splitlines()[0]
-            self.add("problem", subject, f"{type(error).__name__}: {first}")
+            self.add(verdict, subject, f"{type(error).__name__}: {first}")
 
     @property
     def problems(self) -> int:

@@ -91,12 +91,26 @@ def output_folder(findings: Findings, folder: RunFolder) -> Path:
     return there
 
 
-def disk(findings: Findings, folder: Path, size: int, measured: bool) -> None:
-    """Whether ``size`` bytes of video find room; an estimate, ``measured`` if from frames of this very model."""
+def disk(findings: Findings, folder: Path | None, videos: int, snapshots: int, measured: bool) -> None:
+    """Whether the bytes of videos and of what is kept beside them find space in ``folder``; an estimate.
+
+    Without a folder they are only told. ``measured`` says that a video frame's size was measured with this very model.
+    """
+    size = videos + snapshots
+    told = (
+        f"the run takes about {readable(size)} (videos {readable(videos)}{'' if measured else ', at a guess'}, "
+        f"snapshots and latents {readable(snapshots)})"
+    )
+    if folder is None:
+        findings.add("ok", "disk", f"{told}.")
+        return
     free = shutil.disk_usage(folder).free
-    told = f"the videos take about {readable(size)}{'' if measured else ', at a guess'}; {readable(free)} are free"
+    told += f"; {readable(free)} are free"
     if size > free:
-        findings.add("problem", "disk", f"{told}: make room, or choose another --output_dir.")
+        findings.add(
+            "problem", "disk",
+            f"{told}: make room, choose another --output_dir, or set --snapshots.kv replay for smaller snapshots.",
+        )  # fmt: skip
     elif size > free // 2:
         findings.add("warning", "disk", f"{told}, which is not much more.")
     else:

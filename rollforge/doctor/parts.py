@@ -13,15 +13,21 @@ from rollforge.backbones.wan.checkpoint import Checkpoint, open_checkpoint
 from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.wan.sizes import shown
 from rollforge.backbones.weights import RANDOM
+from rollforge.budget.live import Live
 from rollforge.budget.table import readable
 from rollforge.budget.work import size_of
 from rollforge.construction import explained
 from rollforge.doctor.finding import Verdict
 from rollforge.module import RolloutModule
 
+SIZES = ("dim", "layers", "ffn_dim")
+
 
 def build(name: str, config: Any) -> Any:
-    """The part of ``RolloutModule`` called ``name``, from a config parsed or plain; None where there is none."""
+    """The part of ``RolloutModule`` called ``name``, from a config parsed or plain; None where there is none.
+
+    Raises ``UserError`` for one that cannot be built, whatever it raises.
+    """
     if config is None:
         return None
     parser = ArgumentParser(exit_on_error=False)
@@ -42,21 +48,33 @@ def weights_named(config: Any) -> str | None:
     return named
 
 
-def blueprint(name: str, config: Any, sizes: dict[str, int] | None = None) -> Any:
-    """A backbone or codec on the meta device, without its weights; ``sizes`` where the config leaves them out."""
+def blueprint(
+    name: str, config: Any, sizes: dict[str, int] | None = None, limit: int | None = None, cuda: bool = False
+) -> Any:
+    """A backbone or codec on the meta device, without its weights.
+
+    Args:
+        name: the argument of ``RolloutModule``.
+        config: of the component.
+        sizes: where the config leaves them out.
+        limit: bytes of weights at which building it stops with ``Full``.
+        cuda: whether an ``auto`` dtype is that on a CUDA card, which need not be here.
+    """
     changed = config.clone()
     arguments = changed.get("init_args", Namespace())
     for key, value in (sizes or {}).items():
         if key in arguments and arguments[key] is None:
             arguments[key] = value
     if "weights" in arguments:
+        if cuda and name == "backbone" and arguments.weights and arguments.get("dtype") == "auto":
+            arguments.dtype = "bf16"
         arguments.weights = RANDOM if arguments.weights and name == "backbone" else None
     if "lora" in arguments:
         arguments.lora = None
     device = arguments.get("device", "auto")
     if "device" in arguments:
         arguments.device = "auto"
-    with torch.device("meta"):
+    with torch.device("meta"), Live(limit=limit):
         part = build(name, changed)
     if device != "auto":
         part.fixed = torch.device(device)
@@ -94,16 +112,40 @@ def attention(checkpoint: Checkpoint) -> tuple[Verdict, str]:
     )
 
 
-def standing(config: Any, checkpoint: str | None) -> tuple[Verdict, str]:
-    """A part and where its weights come from: random ones are a warning if asked for, else ``predict`` refuses them."""
+def standing(part: str, config: Any, checkpoint: str | None) -> tuple[Verdict, str, str]:
+    """A component and where its weights come from, as a finding.
+
+    Random weights are a warning if they are asked for; else ``predict`` refuses them.
+    """
     name, weights = config.class_path.rpartition(".")[2], weights_named(config)
     if weights == RANDOM:
-        return "warning", f"{name} has random weights, as asked for: the video will be noise."
+        return "warning", part, f"{name} has random weights, as asked for: the video will be noise."
     if weights or "weights" not in config.get("init_args", Namespace()):
-        return "ok", f"{name} from {weights}." if weights else f"{name}."
+        return "ok", part, f"{name} from {weights}." if weights else f"{name}."
     if checkpoint:
-        return "warning", f"{name} is to get its weights from {checkpoint}, which is not opened here."
-    return "problem", f"{name} has random weights; name its checkpoint with weights, or write {RANDOM} on purpose."
+        return "warning", part, f"{name} is to get its weights from {checkpoint}, which is not opened here."
+    return (
+        "problem",
+        part,
+        f"{name} has random weights; name its checkpoint with weights, or write {RANDOM} on purpose.",
+    )
+
+
+def assumption(config: Any) -> str:
+    """What to say of the sizes of a network whose weights cannot be opened; nothing where the config gives them."""
+    arguments = config.get("init_args", Namespace())
+    if all(arguments.get(name) is not None for name in SIZES if name in arguments):
+        return ""
+    return ", if the model has the published sizes of Wan's 1.3B: its own are in the weights, which were not opened"
+
+
+def placed_anywhere(config: Any) -> Any:
+    """The config of a component without a GPU that it names, which need not be here."""
+    changed = config.clone()
+    arguments = changed.get("init_args", Namespace())
+    if str(arguments.get("device", "")).startswith("cuda"):
+        arguments.device = "auto"
+    return changed
 
 
 def described(backbone: Backbone) -> str:

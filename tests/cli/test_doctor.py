@@ -95,6 +95,73 @@ def test_a_budget_that_does_not_fit_is_a_problem(examine: Any, monkeypatch: pyte
     assert "A rollout does not fit." in text
 
 
+CONFIGS = Path(__file__).parents[2] / "configs" / "wan"
+
+
+@pytest.mark.parametrize(
+    ("config", "card", "code", "said"),
+    [
+        ("self-forcing-5s", "16GB", 0, "if the model has the published sizes of Wan's 1.3B"),
+        ("rolling-sink-5min", "16GiB", 1, "It would fit with model.codec: TinyWanDecoder"),
+        ("wan-14b", "80GB", 0, "2 x 1 x 40 layers x 12 frames"),
+    ],
+)
+def test_a_card_that_is_not_here_is_answered_for(
+    config: str, card: str, code: int, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)  # where there are no weights
+    assert main(["doctor", "--config", str(CONFIGS / f"{config}.yaml"), "--card", card]) == code
+    text = capsys.readouterr().out
+    assert f"{'ok' if code == 0 else 'problem':8} memory" in text
+    assert "cuda:0  freed before the first block" in text  # the text encoder
+    assert said in text
+    assert ("1.3B" in text.partition("memory")[2][:200]) == (config != "wan-14b")  # whose config gives its sizes
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("card", ["big", "-16GB", "0.1GB", "16 apples", "nan"])
+def test_the_size_of_a_card_is_checked(tiny: Any, mistake: Callable[[int], str], card: str) -> None:
+    assert "such as 16GB" in mistake(tiny.run("doctor", f"--card={card}"))
+
+
+def test_snapshots_are_part_of_the_disk(tiny: Any, examine: Any) -> None:
+    def told(*more: str) -> str:
+        lines = examine(*more, probe="0")[2].splitlines()
+        return next(line for line in lines if " disk " in line)
+
+    kept = "snapshots and latents "
+    assert f"{kept}0 B" not in told()
+    assert f"{kept}0 B" in told("--data.seconds", "0.1")  # one block
+
+
+def test_what_raises_in_a_check_is_a_problem_and_no_traceback(
+    tiny: Any, examine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any) -> Any:
+        raise PermissionError(13, "Permission denied", "secret")
+
+    for name in ("versions", "plugins", "output_folder", "disk"):
+        monkeypatch.setattr(f"rollforge.doctor.machine.{name}", fails)
+    monkeypatch.setattr(checking, "free_memory", fails)
+    code, verdicts, text = examine(probe="0")
+    assert code == 1
+    assert {"versions", "plugins", "memory", "output", "disk"} <= {
+        subject for subject, verdict in verdicts.items() if verdict == "problem"
+    }
+    assert "Traceback" not in text
+
+
+def test_a_folder_where_a_file_is_expected_is_a_problem(tiny: Any, examine: Any) -> None:
+    (tiny.folder / "folder.safetensors").mkdir()
+    (tiny.out / "manifest.json").mkdir(parents=True)
+    for part in ("backbone", "codec"):
+        tiny.config["model"][part]["init_args"]["weights"] = str(tiny.folder / "folder.safetensors")
+    code, verdicts, text = examine(probe="0")
+    assert (code, verdicts["backbone"], verdicts["codec"]) == (1, "problem", "problem")
+    assert "Traceback" not in text
+
+
 def test_plugins_that_fail_are_named(examine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry(), "failures", ["wobble 1.0: the plugin 'wobble' was skipped (ImportError: no)."])
     code, verdicts, text = examine(probe="0")
