@@ -23,7 +23,7 @@ from rollforge.registry import registry
 from rollforge.samplers import Euler, FewStep
 from rollforge.snapshots.settings import Snapshots
 
-ANY_NUMBER = {("RolloutData", "seed")}  # a text that names the noise is made of it
+ANY_NUMBER = {("RolloutData", "seed"), ("RolloutData", "prompts")}  # a seed is any number, a number is not a prompt
 
 
 class Part(Checked):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from rollforge.errors import UserError
@@ -38,6 +39,11 @@ def number(kind: Any) -> Callable[[str], Any]:
 def path(text: str) -> str:
     """The ``type`` of an option whose value is a path; ``~`` is the home folder."""
     return os.path.expanduser(text)
+
+
+def file(text: str) -> Path:
+    """As ``path``, for what takes a ``Path``."""
+    return Path(path(text))
 
 
 def device(text: str) -> str:

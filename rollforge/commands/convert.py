@@ -23,7 +23,7 @@ from rollforge.backbones.wan.names import to_diffusers
 from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.wan.sizes import shown
 from rollforge.backbones.weights import check_fit
-from rollforge.commands.arguments import Arguments, number, path
+from rollforge.commands.arguments import Arguments, file, number, path
 from rollforge.errors import UserError
 from rollforge.ranges import Finite, Positive
 
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> None:
     """Converts one checkpoint."""
     parser = Arguments(prog=WHO, description="Write published weights of a Wan transformer as one safetensors file.")
     parser.add_argument("source", type=path, help="a .pt or .safetensors file, a folder, or a hub name")
-    parser.add_argument("destination", type=lambda text: Path(path(text)), help="the .safetensors file to write")
+    parser.add_argument("destination", type=file, help="the .safetensors file to write")
     parser.add_argument("--ema", choices=["true", "false"], help="averaged or trained weights, where there are both")
     parser.add_argument("--layout", choices=["wan", "diffusers"], default="wan", help="names to write (default wan)")
     parser.add_argument("--dtype", choices=["keep", *DTYPES], default="keep", help="number format (default keep)")

@@ -114,7 +114,7 @@ def read_videos(prompts: Sequence[Prompt] | str | Path, tell: Tell = _warn) -> l
     """As ``read_prompts``. Of a folder, ``tell`` is called with each file that cannot be read, and why."""
     if not isinstance(prompts, str | Path):
         return [Video(_shots(prompt, "data.prompts")) for prompt in prompts]
-    path = Path(prompts)
+    path = Path(os.path.expanduser(prompts))
     if os.path.isdir(path):  # pathlib raises for a prompt that is longer than a name can be
         return _limited(_folder(path, tell), path)
     if os.path.isfile(path):

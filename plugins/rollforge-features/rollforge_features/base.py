@@ -7,8 +7,10 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from rollforge.ranges import Checked
 
-class Features(ABC):
+
+class Features(Checked, ABC):
     """A frozen network that sees one frame at a time. It keeps nothing between calls, so that all copies are one."""
 
     name: str  # how curves begin that are measured in it

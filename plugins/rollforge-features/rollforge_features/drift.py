@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from rollforge.errors import UserError
 from rollforge.metrics.base import Metric
+from rollforge.ranges import Count
 from rollforge_features.base import Features
 from rollforge_features.extractors import Clip, Dino
 
@@ -43,9 +44,7 @@ class FeatureDrift(Metric):
         opening: measured frames that make the opening; of more than one the mean is taken, and they are part of it.
     """
 
-    def __init__(self, extractor: Features, every: int = 1, opening: int = 1) -> None:
-        if every < 1 or opening < 1:
-            raise UserError(f"FeatureDrift: every and opening must be 1 or more, not {every} and {opening}.")
+    def __init__(self, extractor: Features, every: Count = 1, opening: Count = 1) -> None:
         self.extractor, self.every, self.opening = extractor, every, opening
         self.start("", 1.0)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rollforge.errors import UserError
+from rollforge.ranges import Count, UserPath
 from rollforge.safe_files import CONFIG as SIZE
 from rollforge.safe_files import read_json
 from rollforge_features.base import Features
@@ -29,10 +30,8 @@ class _Folder(Features):
     kinds: Sequence[str]  # model types that it can be
     spare: Sequence[str] = ()  # weights that may be missing, because nothing here uses them
 
-    def __init__(self, weights: str, device: str = "cpu", batch: int = 16) -> None:
+    def __init__(self, weights: UserPath, device: str = "cpu", batch: Count = 16) -> None:
         self.weights, self.device, self.batch = weights, torch.device(device), batch
-        if batch < 1:
-            raise UserError(f"{type(self).__name__} cannot see {batch} frames at a time; set batch to 1 or more.")
         self._check(Path(weights))
         self._processor, self._model = self._load()
 
@@ -138,7 +137,7 @@ class Clip(_Folder):
     name = "clip"
     kinds = ("clip", "clip_vision_model")
 
-    def __init__(self, weights: str, device: str = "cpu", batch: int = 16, projected: bool = True) -> None:
+    def __init__(self, weights: UserPath, device: str = "cpu", batch: Count = 16, projected: bool = True) -> None:
         self.projected = projected
         super().__init__(weights, device, batch)
 

@@ -113,7 +113,7 @@ def test_a_snapshot_goes_on_where_it_was(noise) -> None:
 
 
 def test_settings_and_weights_that_will_not_do_are_refused() -> None:
-    with pytest.raises(UserError, match="every and opening must be 1 or more"):
+    with pytest.raises(UserError, match=r"FeatureDrift\.every must be a whole number of 1 or more, not 0"):
         FeatureDrift(Corner(), every=0)
 
     class Broken(Corner):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from rollforge.commands.arguments import Arguments
+from rollforge.commands.arguments import Arguments, file, number
 from rollforge.errors import UserError
+from rollforge.ranges import CountFromZero, Positive
 from rollforge_vbench import __version__
 from rollforge_vbench.dimensions import aggregate, table
 from rollforge_vbench.interpreter import Interpreter
@@ -38,22 +38,22 @@ def _parser() -> Arguments:
     parser.add_argument("--version", action="version", version=f"rollforge-vbench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="prepare|score|aggregate")
     preparing = commands.add_parser("prepare", help="copy and cut videos as VBench wants them, for a run by hand")
-    preparing.add_argument("--into", type=Path, required=True, help="a new folder")
+    preparing.add_argument("--into", type=file, required=True, help="a new folder")
     preparing.set_defaults(run=_prepare)
     scoring = commands.add_parser("score", help="prepare, run VBench, record everything")
-    scoring.add_argument("--out", type=Path, required=True, help="the file of scores, *.json")
+    scoring.add_argument("--out", type=file, required=True, help="the file of scores, *.json")
     scoring.add_argument("--overwrite", action="store_true", help="replace the file of scores")
     scoring.add_argument("--keep", action="store_true", help="keep VBench's folder, <out>.work")
     scoring.add_argument("--vbench.python", dest="python", required=True, help="the python that has vbench")
-    scoring.add_argument("--vbench.repo", dest="repo", type=Path, help="a checkout of VBench to import from")
-    scoring.add_argument("--vbench.full_info", dest="full_info", type=Path, help="VBench_full_info.json")
+    scoring.add_argument("--vbench.repo", dest="repo", type=file, help="a checkout of VBench to import from")
+    scoring.add_argument("--vbench.full_info", dest="full_info", type=file, help="VBench_full_info.json")
     scoring.add_argument("--vbench.local", dest="local", action="store_true", help="checkpoints from local paths")
-    scoring.add_argument("--vbench.hours", dest="hours", type=float, default=24.0, help="limit of time (24)")
+    scoring.add_argument("--vbench.hours", dest="hours", type=number(Positive), default=24.0, help="limit of time (24)")
     scoring.set_defaults(run=_score)
     for command in (preparing, scoring):
         _about_videos(command)
     summing = commands.add_parser("aggregate", help="the vector, quality, semantic and total of files of scores")
-    summing.add_argument("files", nargs="+", type=Path, help="of VBench (*_eval_results.json) or of score")
+    summing.add_argument("files", nargs="+", type=file, help="of VBench (*_eval_results.json) or of score")
     summing.add_argument("--partial", action="store_true", help="allow missing dimensions, and say so")
     summing.set_defaults(run=_aggregate)
     return parser
@@ -62,14 +62,19 @@ def _parser() -> Arguments:
 def _about_videos(command: argparse.ArgumentParser) -> None:
     """What ``prepare`` and ``score`` have in common."""
     add = command.add_argument
-    add("--videos", nargs="+", type=Path, required=True, help="run folders of rollforge, or folders of videos")
+    add("--videos", nargs="+", type=file, required=True, help="run folders of rollforge, or folders of videos")
     add("--policy", help="of a run with two policies, the one to score")
-    add("--prompts", type=Path, help='JSON, {"file name": "prompt"}')
+    add("--prompts", type=file, help='JSON, {"file name": "prompt"}')
     add("--dimensions", nargs="+", default=[], help="all that the mode has unless said")
     add("--mode", choices=["custom", "standard"], default="custom", help="any videos, or VBench's own prompts")
     add("--long", action="store_true", help="VBench-Long")
     add("--no_long_range", action="store_true", help="VBench-Long without --dev_flag")
-    add("--clip_seconds", type=int, default=0, help="length of VBench-Long's clips; its own unless said")
+    add(
+        "--clip_seconds",
+        type=number(CountFromZero),
+        default=0,
+        help="length of VBench-Long's clips; its own unless said",
+    )
     add("--cut", action="store_true", help="cut losslessly here, not in VBench-Long")
     add("--no_static_filter", action="store_true", help="keep still videos in temporal flickering")
     add("--device", default="cuda", help="where VBench computes (cuda)")
