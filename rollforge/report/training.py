@@ -82,7 +82,8 @@ class TrainingReport(Callback):
         with replacing(self.folder / "loss.png") as partial:
             self.curve.figure().savefig(partial, dpi=120, format="png")
         contiguous = {name: value.contiguous() for name, value in weights.items()}
-        write_tensors(self.folder / f"{module.objective.trains}.safetensors", contiguous)
+        about = {"format": "pt", "objective": type(module.objective).__name__}
+        write_tensors(self.folder / f"{module.objective.trains}.safetensors", contiguous, about)
 
     def _samples(self, trainer: Trainer, module: RolloutModule) -> None:
         data = getattr(trainer, "datamodule", None)

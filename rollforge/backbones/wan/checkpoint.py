@@ -33,6 +33,7 @@ from rollforge.backbones.wan.names import Layout, layout_of, to_original, unwrap
 from rollforge.errors import UserError
 
 AVERAGED, TRAINED = "generator_ema", "generator"
+OWN = "backbone"  # the network in a checkpoint of rollforge fit
 CHOICES = {None: (AVERAGED, TRAINED), True: (AVERAGED,), False: (TRAINED,)}
 NESTED = ("model", "state_dict")  # where others put their only set of weights
 
@@ -112,7 +113,7 @@ def _opened(file: Path, what: str, ema: bool | None) -> tuple[str, Tensors]:
 def _chosen(content: dict[str, Any], file: Path, what: str, ema: bool | None) -> tuple[str, dict[str, Any]]:
     """The key and the weights to take from a ``.pt``."""
     if is_training_checkpoint(content):
-        return "", weights_of(content, "backbone", file, what, ema)
+        return OWN, weights_of(content, OWN, file, what, ema)
     sets = [key for key in (AVERAGED, TRAINED) if isinstance(content.get(key), dict)]
     for key in CHOICES[ema]:
         if key in sets:

@@ -39,7 +39,7 @@ NAMES: tuple[tuple[Attention, re.Pattern[str]], ...] = (  # the first that is fo
     ("bidirectional", re.compile(r"wan[-_. ]?2[._]?[12][-_ ]|\bwan-ai\b|fastwan|lightx2v|distill", re.IGNORECASE)),
 )
 FOLDERS = 4  # above the file whose names count: in the hub's cache the fourth may be that of the repository
-KEYS = ("generator_ema", "generator")
+KEYS = ("generator_ema", "generator", "backbone")  # of the Self Forcing family and of rollforge fit
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def check_task(tensors: Tensors, file: Path, what: str) -> None:
 def origin(weights: str, file: Path, taken: str, metadata: Mapping[str, str]) -> Origin:
     """Whether the weights in ``file`` are causal, as far as anything says so.
 
-    The nearest evidence counts: the name of the file, then those of its folders, then the hub name and the source
-    that ``rollforge convert`` has noted; then the key that the weights were under, which is that of the Self
-    Forcing family's training code; then the objective that ``rollforge fit`` has noted.
+    The nearest evidence counts: the name of the file, then those of its folders, then the hub name and the source that
+    ``rollforge convert`` has noted; then the key that the weights were under; then the objective that ``rollforge fit``
+    has noted.
 
     Args:
         weights: what the user has named.
