@@ -1,9 +1,8 @@
-"""What is really in a video file, and its pictures one after the other."""
+"""What is really in a video file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -11,20 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import av
-from av.stream import Disposition
-
 from rollforge.errors import UserError
-from rollforge.safe_files import PIXELS, check_regular, check_size
+from rollforge.safe_files import check_size
+from rollforge.video.container import check, film, open_video, pictures, readable
 from rollforge.video.shape import Shape
 from rollforge.video.timing import ASSUMED, Timing
 
-FORMATS = "mov,mp4,m4a,3gp,matroska,webm,avi,mpeg,mpegts,ogg,flv,gif,apng,h264,hevc,ivf,wav"  # no lists of other files
-OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-STRICT = {
-    "max_pixels": str(PIXELS),  # a stream may grow beyond its header
-    "err_detect": "explode",  # else what is damaged is painted over, and passes for a picture
-}
 FASTEST = 1000  # frames a second
 ONE_EACH = ("h264", "hevc", "vp8", "vp9", "av1")  # in mp4 and Matroska, one packet for each picture
 DECORD_CODECS = ("h264", "vp8", "vp9")  # in these it is exact
@@ -71,34 +62,9 @@ class _Packets:
     aspect: Fraction | None
 
 
-def pictures(path: Path, seek: int | None = None) -> Iterator[av.VideoFrame]:
-    """Decoded pictures, from the last key frame before ``seek`` on."""
-    done = 0
-    with _readable(path, lambda: f" after frame {done}" if done else ""), _open(path) as container:
-        stream = _film(path, container)
-        if seek is not None:
-            container.seek(seek, stream=stream)
-        for picture in container.decode(stream):
-            yield picture
-            done += 1
-    if not done and seek is None:
-        raise UserError(f"{path} holds no frame that can be read.")
-
-
 def index(path: str | Path) -> Index:
     """The index of a file, made once as long as the file stays the same."""
     return _scan(Path(path).absolute(), *check(path))
-
-
-def check(path: str | Path) -> tuple[int, int]:
-    """When the file was changed, and its size; raises where there is nothing to read."""
-    try:
-        stat = check_regular(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
-    if not stat.st_size:
-        raise UserError(f"{path} is empty; a video file was expected.")
-    return stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache(maxsize=256)
@@ -120,8 +86,8 @@ def _scan(path: Path, changed: int, size: int) -> Index:
 
 
 def _packets(path: Path) -> _Packets:
-    with _readable(path), _open(path) as container:
-        stream = _film(path, container)
+    with readable(path), open_video(path) as container:
+        stream = film(path, container)
         codec, kind = stream.codec_context.codec.canonical_name, container.format.name.split(",")[0]
         packets = [
             (p.pts, p.is_keyframe, p.is_corrupt or p.is_discard or _shows_nothing(codec, p))
@@ -194,36 +160,3 @@ def _decodable(path: Path) -> list[int | None]:
         if not times:
             raise
     return times
-
-
-def _open(path: Path) -> Any:
-    """Opens a file by its absolute path, in which no colon of a name is taken for the end of a protocol."""
-    return av.open(path.absolute(), options=dict(OPTIONS), metadata_errors="replace")
-
-
-def _film(path: Path, container: Any) -> Any:
-    """The video stream that a player shows, which is no cover picture, with frames of a sane size.
-
-    Raises:
-        UserError: where there is none.
-    """
-    cover = Disposition.attached_pic | Disposition.timed_thumbnails
-    films = [stream for stream in container.streams.video if not stream.disposition & cover]
-    if not films:
-        raise UserError(f"{path} holds no video, only something else.")
-    best = container.streams.best("video")
-    stream = best if best in films else films[0]
-    if stream.codec_context is None:
-        raise UserError(f"{path} is in a format that FFmpeg cannot decode; convert it to H.264.")
-    check_size(path, stream.width, stream.height)
-    stream.codec_context.options = dict(STRICT)
-    return stream
-
-
-@contextmanager
-def _readable(path: Path, where: Callable[[], str] = str) -> Iterator[None]:
-    """Turns FFmpeg's complaints into a sentence about the file."""
-    try:
-        yield
-    except (OSError, av.FFmpegError) as error:
-        raise UserError(f"{path} is damaged{where()} or is no video ({error.strerror or error}).") from error

@@ -23,7 +23,8 @@ from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
 from rollforge.errors import UserError
-from rollforge.video.index import Index, VideoInfo, check, index, pictures
+from rollforge.video.container import check, pictures
+from rollforge.video.index import Index, VideoInfo, index
 
 __all__ = ["Backend", "VideoInfo", "frames", "probe", "read_at", "read_clip", "times"]
 
