@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
+from unicodedata import category, normalize
 
 from rollforge.errors import UserError
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 SIDE = 16_384  # pixels
 PIXELS = 1 << 26  # of one picture, 67 million
 NARROW = 64  # the longer side over the shorter one
+LETTERS = 1000  # of a prompt that may get into a name
 DEPTH = 64  # objects and arrays inside each other, in JSON
 CAPTION, CONFIG, MANIFEST = 1_000_000, 10_000_000, 200_000_000  # bytes
 BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -171,6 +173,18 @@ def bare_name(name: object, folder: Path) -> str:
     ):
         raise ValueError(f"{name!r:.80} is no name of a file in this folder")
     return name
+
+
+def plain_name(text: str) -> str:
+    """The letters and digits of a text, of any script, as part of a file's name: at most 60, and at most 120 bytes."""
+    letters = normalize("NFC", text[:LETTERS]).lower()
+    words = "".join(letter if category(letter)[0] in "LMN" else " " for letter in letters).split()
+    return shortened("-".join(words)[:60], 120).strip("-")
+
+
+def shortened(name: str, most: int) -> str:
+    """A name cut to so many bytes, between letters."""
+    return name.encode()[:most].decode(errors="ignore")
 
 
 def leads_out(file: Path, folder: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -19,7 +18,7 @@ from rollforge.data.requests import CONTENT, Request
 from rollforge.errors import UserError
 from rollforge.files import write
 from rollforge.locking import locked
-from rollforge.safe_files import MANIFEST, bare_name, leads_out, parse_json, read_text
+from rollforge.safe_files import MANIFEST, bare_name, leads_out, parse_json, plain_name, read_text
 from rollforge.snapshots.identity import changes
 
 Entry = dict[str, Any]
@@ -88,8 +87,7 @@ class RunFolder:
 
     def name(self, request: Request) -> str:
         """The file name of a request, without suffix."""
-        words = re.sub(r"[^a-z0-9]+", "-", request.prompt.lower()).strip("-")[:60].rstrip("-")
-        return f"{request.sample:03d}-{words or 'video'}"
+        return f"{request.sample:03d}-{plain_name(request.prompt) or 'video'}"
 
     def finished(self, file: str, request: Request) -> bool:
         """Whether this very video is there already, and noted. Raises ``UserError`` where another one has its name."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from textwrap import wrap
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from rollforge.errors import UserError
 from rollforge.files import replacing
 from rollforge.state import State
+from rollforge.video.lettering import Lettering
 
 INK, FAINT, PAPER, MARK = (32, 33, 36), (110, 114, 120), (255, 255, 255), (214, 69, 65)
 SMALL, LARGE = 128, 208  # pixels: widths up to which thumbnails grow, and to which they shrink
 MARGIN, GAP = 16, 4
+LABEL = 260  # pixels: the widest label of a row
+WIDE = r"\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef"  # letters of Chinese, Japanese and Korean
+LONGEST = 2000  # characters of a text that are looked at
 
 
 @dataclass
@@ -80,9 +84,10 @@ def draw(sheets: Sequence[ContactSheet], title: str, horizon: float | None = Non
     if not shown or any(sheet.times != sheets[0].times for sheet in sheets):
         raise UserError("The rows of a contact sheet need frames, and the same times in each of them.")
     times, thumb = sheets[0].times, _thumbnail(shown[0]).size
-    left = MARGIN + max(int(font(15).getlength(sheet.label)) for sheet in sheets) + MARGIN
+    labels = [fitted(sheet.label, 15, LABEL, max(1, thumb[1] // 18)) for sheet in sheets]
+    left = MARGIN + max(_width(label) for label in labels) + MARGIN
     right = left + len(times) * (thumb[0] + GAP) - GAP
-    lines = wrap(title, max(20, int((right - MARGIN) / font(18).getlength("n")))) or [""]
+    lines = fitted(title, 18, max(200, right - MARGIN), 6).split("\n")
     top = MARGIN + 24 * len(lines) + 26
     foot = top + len(sheets) * (thumb[1] + GAP)
     page = Image.new("RGB", (right + MARGIN, foot + 26 + MARGIN), PAPER)
@@ -90,7 +95,7 @@ def draw(sheets: Sequence[ContactSheet], title: str, horizon: float | None = Non
     pen.multiline_text((MARGIN, MARGIN - 2), "\n".join(lines), INK, font(18), spacing=6)
     for row, sheet in enumerate(sheets):
         y = top + row * (thumb[1] + GAP)
-        pen.text((left - MARGIN, y + thumb[1] // 2), sheet.label, INK, font(15), anchor="rm")
+        pen.multiline_text((left - MARGIN, y + thumb[1] // 2), labels[row], INK, font(15), anchor="rm", align="right")
         for column, image in enumerate(sheet.images):
             page.paste(_thumbnail(image), (left + column * (thumb[0] + GAP), y))
     past = len(times) if horizon is None else sum(time <= horizon for time in times)
@@ -103,6 +108,10 @@ def draw(sheets: Sequence[ContactSheet], title: str, horizon: float | None = Non
         note, fits = f"trained horizon ends here ({horizon:.1f} s)", x < (left + right) // 2
         pen.text((x + 7 if fits else x - 8, top - 19), note, MARK, font(13), anchor="la" if fits else "ra")
     return page
+
+
+def _width(text: str) -> int:
+    return max(int(font(15).getlength(line)) for line in text.split("\n"))
 
 
 def _thumbnail(image: NDArray[np.uint8]) -> Image.Image:
@@ -122,6 +131,30 @@ def save(page: Image.Image, path: Path) -> None:
 
 
 @cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font."""
-    return ImageFont.load_default(size)
+def font(size: int) -> Lettering:
+    """A font that writes every script that some font of this machine has."""
+    return Lettering(size)
+
+
+def fitted(text: str, size: int, width: float, lines: int) -> str:
+    """A text in at most so many lines of at most so many pixels, cut with an ellipsis where it is longer."""
+    pen, rows, row = font(size), list[str](), ""
+    for word in _words(" ".join(text.split())[:LONGEST]):
+        if row and pen.getlength(row + word) > width:
+            rows.append(row.rstrip())
+            row = ""
+            if len(rows) == lines:
+                return "\n".join([*rows[:-1], _shortened(rows[-1], pen, width)])
+        row += word if row else word.lstrip()
+    return "\n".join([*rows, row.rstrip()] if row else rows or [""])
+
+
+def _words(text: str) -> list[str]:
+    """What may stand in different lines: words with the space before them, and letters of scripts without spaces."""
+    return re.findall(rf" ?[{WIDE}]| ?[^ {WIDE}]{{1,24}}", text)
+
+
+def _shortened(row: str, pen: Lettering, width: float) -> str:
+    while row and pen.getlength(row + "…") > width:
+        row = row[:-1]
+    return row.rstrip() + "…"
