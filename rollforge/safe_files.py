@@ -182,6 +182,11 @@ def plain_name(text: str) -> str:
     return shortened("-".join(words)[:60], 120).strip("-")
 
 
+def safe_stem(name: str) -> str:
+    """A name as the beginning of others: without control characters, and short enough for suffixes of 55 bytes."""
+    return shortened("".join(letter if letter.isprintable() else "_" for letter in name), 200)
+
+
 def shortened(name: str, most: int) -> str:
     """A name cut to so many bytes, between letters."""
     return name.encode()[:most].decode(errors="ignore")

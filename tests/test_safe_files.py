@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rollforge.errors import UserError
-from rollforge.safe_files import caption, listed, open_regular, parse_json, read_json, read_text
+from rollforge.evaluation.given import result_names
+from rollforge.safe_files import caption, listed, open_regular, parse_json, plain_name, read_json, read_text
 
 
 def _fifo(path: Path) -> Path:
@@ -85,3 +86,26 @@ def test_json_that_nests_too_deep_is_an_error(tmp_path: Path, depth: int) -> Non
         with pytest.raises(UserError, match=r"a.json is not readable JSON \(it nests deeper"):
             read_json(tmp_path / "a.json", 10_000_000, "manifest")
     assert parse_json("[" * 64 + "]" * 64)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("A red ball, over snow!", "a-red-ball-over-snow"),
+        ("雪の上の猫、夜", "雪の上の猫-夜"),
+        ("लाल गेंद", "लाल-गेंद"),
+        ("cafe\u0301 ../../etc\x1b[31m\udcff", "café-etc-31m"),
+        ("雪" * 100, "雪" * 40),
+        ("🎈🎈", ""),
+    ],
+)
+def test_names_keep_the_letters_of_every_script(prompt: str, name: str) -> None:
+    assert plain_name(prompt) == name
+
+
+def test_results_of_videos_have_names_of_their_own() -> None:
+    long = "x" * 249
+    names = [f"{long}1.mp4", f"{long}2.mp4", "a.mp4", "a.mov", "a-mp4.mp4", "\x1b[31m\udcff.mp4"]
+    made = list(result_names([Path(name) for name in names]).values())
+    assert len({name.casefold() for name in made}) == len(names)
+    assert all(len(f"{name}.latents.partial.csv".encode()) <= 255 and name.isprintable() for name in made)

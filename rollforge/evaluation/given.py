@@ -15,7 +15,7 @@ from rollforge.evaluation.measured import Measured
 from rollforge.evaluation.reading import measure_file
 from rollforge.evaluation.ruler import Ruler
 from rollforge.metrics.base import Metric
-from rollforge.safe_files import MANIFEST, bare_name, caption, listed, parse_json, read_text
+from rollforge.safe_files import MANIFEST, bare_name, caption, listed, parse_json, read_text, safe_stem
 from rollforge.video import SUFFIXES
 from rollforge.video.sheet import ContactSheet
 
@@ -111,13 +111,14 @@ class Given:
 def result_names(files: Sequence[Path]) -> dict[Path, str]:
     """What the results of each video are called, no two alike: its name without the suffix, or with it where another
     video has the same, whether in capitals or not."""
-    count = Counter(file.stem.casefold() for file in files)
+    stems = {file: safe_stem(file.stem) for file in files}
+    count = Counter(stem.casefold() for stem in stems.values())
     names: dict[Path, str] = {}
     taken = set(count)
     for file in files:
-        name = file.stem
+        name = stems[file]
         if count[name.casefold()] > 1:
-            full = file.name.replace(".", "-")
+            full = safe_stem(file.name.replace(".", "-"))
             numbered = (f"{full}-{n}" for n in itertools.count(2))
             name = next(each for each in itertools.chain([full], numbered) if each.casefold() not in taken)
             taken.add(name.casefold())

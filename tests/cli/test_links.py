@@ -52,7 +52,7 @@ def test_hard_links_are_replaced_and_not_written_through(tiny: Any, precious: Pa
     tiny.out.mkdir()
     for name in LINKS:
         (tiny.out / name).hardlink_to(precious)
-    assert "out cannot be used (.lock: it has a second name" in mistake(tiny.run("test", "--overwrite", "true"))
+    assert "out cannot be locked (it has a second name" in mistake(tiny.run("test", "--overwrite", "true"))
     (tiny.out / ".lock").unlink()
     assert tiny.run("test", "--overwrite", "true") == 0
     assert precious.read_text() == "precious"
