@@ -6,6 +6,7 @@ could name those could call them.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,7 +22,10 @@ from torch.optim import Optimizer, lr_scheduler, swa_utils
 from torch.optim.lr_scheduler import LRScheduler
 
 from rollforge.health import BlockCheck
+from rollforge.plugin_guard import PluginError, guarded
 from rollforge.registry import Registry
+
+log = logging.getLogger(__name__)
 
 LIGHTNING = (accelerators, callbacks, loggers, plugins, environments, io, precision, profilers, strategies)
 TORCH = (torch.optim, lr_scheduler, swa_utils)
@@ -62,7 +66,7 @@ class Nameable:
         module, _, name = path.rpartition(".")
         if not module or any(step.startswith("__") for step in path.split(".")):
             return False
-        with suppress(ImportError):
+        with suppress(PluginError), guarded(module, log.warning):
             found = getattr(import_module(module), name, None)
             return isinstance(found, type) and _package(found) in self.packages and issubclass(found, self.bases)
         return False

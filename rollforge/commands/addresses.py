@@ -14,7 +14,9 @@ from rollforge.errors import UserError
 TEXTS = ("data.prompts", "model.negative", "config")
 """What is no path, whatever it looks like."""
 SERVICES = "trainer."
-"""Sections whose parts may report to a service, if the person at the keyboard says so."""
+"""The section whose parts may report to a service, if the person at the keyboard says so."""
+REGISTRY = "trainer.model_registry"
+"""A service in any case: checkpoints are sent there."""
 ADDRESS = re.compile(r"://|^[\w+.-]+::")
 HOST = re.compile(r"^[\w.-]*[a-zA-Z][\w.-]*:\d{2,5}(/|$)")
 """A machine and its port, as proxies are written."""
@@ -25,7 +27,8 @@ def check_addresses(config: Any, typed: Set[str]) -> None:
     the trainer's."""
     for key, value in _texts(config):
         service = key.startswith(SERVICES)
-        if key.startswith(TEXTS) or not (ADDRESS.search(value) or (service and HOST.search(value))):
+        found = ADDRESS.search(value) or (service and HOST.search(value)) or key == REGISTRY
+        if key.startswith(TEXTS) or not found:
             continue
         if not service:
             raise UserError(f"{key} must be a path on this machine, not the address {value}; fetch what is there.")

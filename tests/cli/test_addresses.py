@@ -46,6 +46,7 @@ def test_paths_of_rollforge_are_on_this_machine_typed_or_not(key: str, value: An
         ("trainer.logger.init_args.tracking_uri", "http://evil:5000", "http://evil:5000"),
         ("trainer.logger.dict_kwargs", {"settings": {"base_url": "https://evil"}}, "https://evil"),
         ("trainer.logger.dict_kwargs", {"settings": {"http_proxy": "evil.org:3128"}}, "evil.org:3128"),
+        ("trainer.model_registry", "someone/models", "someone/models"),
         ("trainer.logger.dict_kwargs", {"proxies": {"https://a": "b"}}, "https://a"),
     ],
 )
