@@ -115,6 +115,26 @@ def test_a_lora_is_merged(source: Path, weights: State) -> None:
     assert about["lora_sha256"] == sha256(file.read_bytes()).hexdigest()
 
 
+def test_several_loras_are_merged_by_their_strengths(source: Path, weights: State) -> None:
+    one, two = lora(weights, seed=5), lora(weights, rank=2, seed=6)
+    torch.save(peft(one), source.with_name("one.pt"))
+    save_file(peft(two), source.with_name("two.safetensors"))
+    files = ["--lora", str(source.with_name("one.pt")), "--lora", str(source.with_name("two.safetensors"))]
+    found, about = convert(source, *files, "--lora_strength", "0.5", "--lora_strength", "-2")
+    for module in one:
+        delta = 0.5 * one[module][1] @ one[module][0] - 2 * two[module][1] @ two[module][0]
+        torch.testing.assert_close(found[f"{module}.weight"], weights[f"{module}.weight"] + delta)
+    assert (about["lora"], about["lora_strength"]) == ("one.pt, two.safetensors", "0.5, -2.0")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(["1"], "2 --lora and 1 --lora_strength"), (["1", "nan"], "--lora_strength")]
+)
+def test_strengths_must_go_with_the_loras(source: Path, mistake: Mistake, given: list[str], said: str) -> None:
+    out, strengths = str(source.with_name("out.safetensors")), [f"--lora_strength={each}" for each in given]
+    assert said in mistake(main(["convert", str(source), out, "--lora", "a.pt", "--lora", "b.pt", *strengths]))
+
+
 def test_what_is_written_loads_and_converts_back(source: Path, weights: State) -> None:
     convert(source, "--layout", "diffusers")
     made = source.parent / "made" / "wan.safetensors"
