@@ -52,13 +52,13 @@ SETTINGS: dict[str, Change] = {
     "workers and chance": {**CHANCE, "data.workers": 2},
     "accumulation": {"trainer.accumulate_grad_batches": 2},
     "accumulation over epochs": {
-        "trainer.accumulate_grad_batches": 3, "trainer.max_steps": None, "trainer.max_epochs": 5,
+        "trainer.accumulate_grad_batches": 3, "trainer.max_steps": -1, "trainer.max_epochs": 5,
     },
-    "epochs and plateau": {"trainer.max_steps": None, "trainer.max_epochs": 3, "model.scheduler": PLATEAU},
+    "epochs and plateau": {"trainer.max_steps": -1, "trainer.max_epochs": 3, "model.scheduler": PLATEAU},
     "schedule": {"model.scheduler": CYCLE},
     "codec": {"model.objective": {"class_path": "Reconstruction"}, "trainer.accumulate_grad_batches": 2},
     "half precision": {"trainer.precision": "bf16-true", "model.ema": 0.99},
-    "one batch an epoch": {"data.batch_size": 9, "trainer.accumulate_grad_batches": 2, "trainer.max_steps": 5},
+    "one batch an epoch": {"data.batch_size": 9, "trainer.accumulate_grad_batches": 2},
     "a limit": {"trainer.limit_train_batches": 3, "trainer.accumulate_grad_batches": 2},
     "accumulation by epoch": {
         "trainer.callbacks": [
