@@ -347,9 +347,12 @@ def test_a_hub_that_cannot_be_reached_says_what_to_download(
 @pytest.mark.parametrize(
     ("named", "wanted"),
     [
-        ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", ["diffusion_pytorch_model*", "transformer/*"]),
-        ("me/models:wan/causal", ["wan/causal/diffusion_pytorch_model*", "wan/causal/transformer/*"]),
-        ("me/models:wan/causal/self-forcing.pt", ["wan/causal/self-forcing.pt"]),
+        ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", ["config.json", "diffusion_pytorch_model*", "transformer/*"]),
+        (
+            "me/models:wan/causal",
+            ["wan/causal/config.json", "wan/causal/diffusion_pytorch_model*", "wan/causal/transformer/*"],
+        ),
+        ("me/models:wan/causal/self-forcing.pt", ["wan/causal/config.json", "wan/causal/self-forcing.pt"]),
     ],
 )
 def test_a_hub_name_downloads_the_transformer_alone(
