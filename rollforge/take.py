@@ -52,8 +52,8 @@ class Take(Iterator[Tensor]):
         prompts = {start: module.condition([request.prompt_at(start) for request in requests]) for start in starts}
         self.condition_ids = [condition.id for condition in prompts.values()]
         given = module.given(requests)
-        if given is not None and given.shape[1] % module.backbone.spec.block:
-            _warn(given.shape[1], module.backbone.spec.block)
+        if given is not None and (doubt := doubt_of(given.shape[1], module.backbone.spec.block)):
+            _warn(doubt)
         guided = "negative" in module.sampler.lanes
         self.blocks = rollout(
             prompts,
@@ -95,14 +95,26 @@ class Take(Iterator[Tensor]):
         return {"blocks": self.blocks.state_dict(kv), "decoder": copied(decoder), "left": self.left}
 
 
+def doubt_of(opening: int, block: int) -> str:
+    """Why a video that starts from ``opening`` latent frames may be worse than others; empty where there is no reason.
+
+    Args:
+        opening: given latent frames; a picture is one.
+        block: latent frames of a block of the model.
+    """
+    if opening % block == 0:
+        return ""
+    return (
+        f"The opening has {opening} latent frame{'s' if opening > 1 else ''}, and this model makes blocks of {block}: "
+        "a block that starts so was not in its training, and the video may be worse for it. Frame-wise models (blocks "
+        "of 1) are made for pictures."
+    )
+
+
 @cache
-def _warn(frames: int, block: int) -> None:
-    """Says, once, that an opening is outside what the model was trained on."""
-    log.warning(
-        "The opening has %d latent frame%s, and this model makes blocks of %d: a block that starts so was not in its "
-        "training, and the video may be worse for it. Frame-wise models (blocks of 1) are made for pictures.",
-        frames, "s" if frames > 1 else "", block,
-    )  # fmt: skip
+def _warn(doubt: str) -> None:
+    """Says it once."""
+    log.warning("%s", doubt)
 
 
 def _check(requests: Sequence[Request]) -> None:

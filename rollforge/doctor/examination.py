@@ -18,6 +18,7 @@ from rollforge.budget import Budget, Guard, readable
 from rollforge.budget.free import free_memory
 from rollforge.budget.work import size_of
 from rollforge.data.module import RolloutData
+from rollforge.data.pictures import is_picture
 from rollforge.data.requests import Request
 from rollforge.doctor import estimates, machine, parts
 from rollforge.doctor.finding import Findings, Verdict
@@ -27,6 +28,7 @@ from rollforge.module import RolloutModule
 from rollforge.report.recording import SMALL
 from rollforge.report.run import RunFolder
 from rollforge.snapshots.settings import Snapshots
+from rollforge.take import doubt_of
 
 DEVICE_KEYS = ("accelerator", "devices", "strategy", "precision", "num_nodes")
 PLAIN = ("policy", "beside", "sampler", "rope", "kv_codec")  # a mistake in these is one of the config alone
@@ -72,6 +74,7 @@ class Examination:
             ("codec", self._codec),
             ("backbone", self._network),
             ("prompts", self._prompts),
+            ("opening", self._opening),
             ("conditioner", self._conditioner),
             ("memory", self._memory),
             ("backbone", self._load),
@@ -177,6 +180,13 @@ class Examination:
         self.requests = self.data.requests(network.spec.fps if network else 1.0, pictures)
         count = len(self.requests)
         self.findings.add("ok", "prompts", f"{count} video{'s' if count > 1 else ''} of {self.data.seconds:g} s.")
+
+    def _opening(self) -> None:
+        """Doubts about videos that start from a picture, which is one latent frame."""
+        network = self.shapes.get("backbone")
+        pictures = any(request.opening and is_picture(request.opening) for request in self.requests)
+        if network and pictures and (doubt := doubt_of(1, network.spec.block)):
+            self.findings.add("warning", "opening", doubt)
 
     def _conditioner(self) -> None:
         config = self.config.model.conditioner

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from rollforge.backbones.pocket.network import Pocket
@@ -54,6 +55,13 @@ def test_weights_that_nobody_named_are_a_problem(tiny: Any, examine: Any) -> Non
     code, verdicts, text = examine(probe="0")
     assert (code, verdicts["backbone"]) == (1, "problem")
     assert "Pocket has random weights; name its checkpoint" in text
+
+
+def test_a_picture_that_opens_a_chunk_wise_video_is_a_warning(tiny: Any, examine: Any) -> None:
+    Image.new("RGB", (64, 64), "white").save(tiny.folder / "picture.png")
+    code, verdicts, text = examine("--data.opening", str(tiny.folder / "picture.png"), probe="0")
+    assert (code, verdicts["opening"]) == (0, "warning")
+    assert "The opening has 1 latent frame, and this model makes blocks of 3" in text
 
 
 def test_the_time_is_that_of_the_whole_video(tiny: Any, examine: Any) -> None:

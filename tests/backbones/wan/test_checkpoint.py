@@ -178,6 +178,7 @@ def test_weights_are_held_in_the_chosen_format(
     tmp_path: Path, weights: State, monkeypatch: pytest.MonkeyPatch, dtype: Any, cuda: bool, expected: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: cuda)
     save_file({name: value.bfloat16() for name, value in weights.items()}, tmp_path / "w.safetensors")
     model = Wan(weights=str(tmp_path / "w.safetensors"), dtype=dtype, **UNSEEN)
     assert {parameter.dtype for parameter in model.parameters()} == {expected}
