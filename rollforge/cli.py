@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from rollforge import __version__
 from rollforge.commands.arguments import Arguments
@@ -37,67 +38,31 @@ def _test(arguments: list[str]) -> int:
     return (_lightning("test")(arguments) or 0) if code is None else code
 
 
-def _plugins(arguments: list[str]) -> None:
-    from rollforge.commands.plugins import run
+def _of(module: str) -> Command:
+    """The command in a module of ``commands``, which is imported when the command is run."""
 
-    run(arguments)
+    def command(arguments: list[str]) -> int | None:
+        code: int | None = import_module(f"rollforge.commands.{module}").run(arguments)
+        return code
 
-
-def _compare(arguments: list[str]) -> int:
-    from rollforge.commands.compare import run
-
-    return run(arguments)
-
-
-def _bench(arguments: list[str]) -> None:
-    from rollforge.commands.bench import run
-
-    run(arguments)
-
-
-def _gpu(arguments: list[str]) -> int:
-    from rollforge.commands.gpu import run
-
-    return run(arguments)
-
-
-def _convert(arguments: list[str]) -> None:
-    from rollforge.commands.convert import run
-
-    run(arguments)
-
-
-def _decode(arguments: list[str]) -> None:
-    from rollforge.commands.decode import run
-
-    run(arguments)
-
-
-def _doctor(arguments: list[str]) -> int:
-    from rollforge.commands.doctor import run
-
-    return run(arguments)
-
-
-def _fetch(arguments: list[str]) -> int:
-    from rollforge.commands.fetch import run
-
-    return run(arguments)
+    return command
 
 
 COMMANDS: dict[str, tuple[Command, str]] = {
     "predict": (_lightning("predict"), "roll prompts to videos: mp4, contact sheet, manifest"),
     "test": (_test, "roll prompts and measure what comes out, or measure given videos"),
     "fit": (_lightning("fit"), "train the backbone (or the codec) of the same config"),
-    "compare": (_compare, "measure several cache policies under the same prompts and seeds"),
-    "bench": (_bench, "time the rollout: ms per block, first block apart, peak memory"),
-    "gpu": (_gpu, "check a CUDA card: results against the CPU, speed at the 1.3B shape"),
-    "doctor": (_doctor, "say whether machine, files and config will work, and how long it will take"),
-    "fetch": (_fetch, "print or run the downloads that a config needs"),
-    "decode": (_decode, "decode kept latents again, with another codec if need be"),
-    "convert": (_convert, "write published weights of a Wan transformer as one safetensors file"),
-    "plugins": (_plugins, "list every part that a config can name, or show one"),
+    "compare": (_of("compare"), "measure several cache policies under the same prompts and seeds"),
+    "bench": (_of("bench"), "time the rollout: ms per block, first block apart, peak memory"),
+    "gpu": (_of("gpu"), "check a CUDA card: results against the CPU, speed at the 1.3B shape"),
+    "doctor": (_of("doctor"), "say whether machine, files and config will work, and how long it will take"),
+    "fetch": (_of("fetch"), "print or run the downloads that a config needs"),
+    "decode": (_of("decode"), "decode kept latents again, with another codec if need be"),
+    "convert": (_of("convert"), "write published weights of a Wan transformer as one safetensors file"),
+    "plugins": (_of("plugins"), "list every part that a config can name, or show one"),
 }
+LIGHT = ("plugins",)
+"""Commands that import no component before they know that they must."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -147,6 +112,7 @@ def _dispatch(given: list[str]) -> int | None:
         names = ", ".join(COMMANDS)
         raise UserError(f"There is no command {known.command!r}.{nearest(known.command, COMMANDS)} Commands: {names}.")
     else:
-        import_matplotlib()
+        if known.command not in LIGHT:
+            import_matplotlib()
         return COMMANDS[known.command][0](given[1:])
     return None

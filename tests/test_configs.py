@@ -12,11 +12,9 @@ import torch
 import yaml
 
 from rollforge.backbones.base import Backbone
-from rollforge.commands.lightning import DEFAULTS, RollforgeCLI
-from rollforge.commands.parser import Parser
+from rollforge.commands.lightning import RollforgeCLI
 from rollforge.commands.ranks import Ranks
-from rollforge.data.module import RolloutData
-from rollforge.module import RolloutModule
+from rollforge.commands.typed import read
 from rollforge.registry import registry
 
 ROOT = Path(__file__).parents[1]
@@ -39,18 +37,8 @@ def build(config: Path, monkeypatch: pytest.MonkeyPatch) -> RollforgeCLI:
         for part in ("backbone", "codec")
         if str(chosen[part].get("init_args", {}).get("weights", "")).startswith("runs/")  # an earlier stage makes it
     ]
-    return Built(
-        Ranks(),
-        ExitStack(),
-        RolloutModule,
-        RolloutData,
-        args=["fit" if "objective" in chosen else "predict", "--config", str(config), *made],
-        parser_class=Parser,
-        save_config_callback=None,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        trainer_defaults=DEFAULTS,
-    )
+    command = "fit" if "objective" in chosen else "predict"
+    return Built(command, read(["--config", str(config), *made]), Ranks(), ExitStack())
 
 
 def test_there_are_configs() -> None:

@@ -13,10 +13,10 @@ from rollforge.budget.lines import budget_of
 from rollforge.budget.settings import fitting, savings
 from rollforge.budget.table import Budget
 from rollforge.budget.work import Work, work_of
-from rollforge.data.pictures import SUFFIXES as PICTURES
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, ran_out
 from rollforge.spec import ModelSpec
+from rollforge.video import PICTURES
 
 if TYPE_CHECKING:
     from rollforge.module import RolloutModule

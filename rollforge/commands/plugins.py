@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from rollforge.commands.arguments import Arguments
+from rollforge.isolation import import_matplotlib
 from rollforge.ranges import described
 from rollforge.registry import KINDS, Part, registry
 
@@ -18,6 +19,7 @@ def run(arguments: list[str]) -> None:
     actions.add_parser("list", help="every part: kind, distribution and what it does (the default)")
     actions.add_parser("show", help="parameters of one part, with types and defaults").add_argument("name")
     chosen = parser.parse_args(arguments)
+    import_matplotlib()
     registry().load()
     text = show(registry().find(chosen.name)) if chosen.action == "show" else listing()
     sys.stdout.write(text + "\n")

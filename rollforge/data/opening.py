@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollforge.data.clips import cover
-from rollforge.data.pictures import SUFFIXES as PICTURES
 from rollforge.data.pictures import is_picture, read_picture
 from rollforge.errors import UserError
 from rollforge.safe_files import check_regular, listed
+from rollforge.video import PICTURES
 from rollforge.video import SUFFIXES as VIDEOS
 
 MOST = 1 << 31  # bytes of the frames of an opening video, before they are scaled

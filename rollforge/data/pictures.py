@@ -14,12 +14,8 @@ from PIL import ExifTags, Image
 
 from rollforge.errors import UserError
 from rollforge.safe_files import check_size, open_regular
+from rollforge.video import PICTURES
 
-SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp"),
-    *(".gif", ".tif", ".tiff", ".avif"),
-)
-"""How the names of pictures end, in lower case."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # whatever the name says; others start programs
 FILMS = ("GIF", "PNG")  # whose animations are read as videos
 STILL = ("JPEG", "MPO", "TIFF", "BMP")  # which have pages or views, and no animations
@@ -45,7 +41,7 @@ TURNS = {
 
 def is_picture(path: Path) -> bool:
     """Whether a file is to be read as a picture: it has a picture's name and is not an animation."""
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in PICTURES:
         return False
     try:
         with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:

@@ -5,3 +5,9 @@ SUFFIXES = (
     *(".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp", ".ogv", ".flv"),
 )
 """How the names of videos end, in lower case."""
+
+PICTURES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp"),
+    *(".gif", ".tif", ".tiff", ".avif"),
+)
+"""How the names of pictures end, in lower case."""

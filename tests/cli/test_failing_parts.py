@@ -20,6 +20,7 @@ from rollforge.video.reader import probe
 
 MODULE = '''
 import os
+import sys
 from lightning.pytorch import Callback
 from rollforge.backbones.pocket.codec import PocketCodec
 from rollforge.backbones.pocket.network import Pocket
@@ -29,6 +30,13 @@ from rollforge.metrics.base import Metric
 from rollforge.noise import IndependentNoise
 from rollforge.policies import LongLive
 from rollforge.samplers import Euler
+
+
+def asked_by_the_budget():
+    frame = sys._getframe()
+    while frame and "budget" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame is not None
 
 
 def stumbling(base, *hooks):
@@ -41,6 +49,8 @@ def stumbling(base, *hooks):
         calls = []
 
         def hook(self, *arguments, **options):
+            if asked_by_the_budget():  # which carries out plans before anything is rolled, and tolerates failures
+                return getattr(base, name)(self, *arguments, **options)
             calls.append(name)
             if os.environ["HOOK"] == name and len(calls) > int(os.environ.get("AFTER", "0")):
                 raise ZeroDivisionError("it stumbled")
@@ -293,7 +303,7 @@ def test_the_command_that_goes_on_trusts_what_was_trusted(
     told = LongLive.on_commit
 
     def interrupted(self: LongLive, step: Step) -> None:
-        if step.index == 2:
+        if step.index == 2 and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # the budget asks before
             os.kill(os.getpid(), signal.SIGTERM)
         told(self, step)
 
