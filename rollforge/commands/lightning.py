@@ -62,6 +62,10 @@ class RollforgeCLI(LightningCLI):
             trainer_defaults={**DEFAULTS, "enable_progress_bar": command == "fit"},
         )  # fmt: skip
 
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # static in Lightning, which builds all four
+        """The one subcommand of this command line, with the arguments of the Trainer's method that it does not take."""
+        return {self.command: super().subcommands()[self.command]}
+
     def parse(self, typed: Typed) -> Any:
         """The parsed config. Raises ``UserError`` for one that decides what only the person at the keyboard may."""
         config = self.parser.parse_args([self.command, *typed.rest])
