@@ -41,9 +41,15 @@ class TrainingSaver(Callback):
         self, folder: Path, every: int, report: TrainingReport, stop: Stop, highest: Callable[[int], int]
     ) -> None:
         self.folder, self.every, self.report, self.stop, self.highest = folder, every, report, stop, highest
-        self.saved = self.begun = 0  # steps
+        self.saved = self.begun = self.reported = 0  # steps
         self.saving = 0.0  # seconds that it took
         self.start = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"reported": self.reported}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.reported = state_dict["reported"]
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Listens to signals in place of Lightning, which has set its own handlers by now."""
@@ -52,13 +58,13 @@ class TrainingSaver(Callback):
         self.stop.install()
         self.saved = self.begun = trainer.global_step
         self.start = time.perf_counter()
-        for callback in trainer.callbacks:  # type: ignore[attr-defined] # Lightning adds it
-            if isinstance(callback, GradientAccumulationScheduler):  # its hook is left out in a resumed epoch
-                callback.on_train_epoch_start(trainer)
         self._note(trainer, complete=False, step=trainer.global_step or None)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         pl_module.continue_from_checkpoint()
+        for callback in trainer.callbacks:  # type: ignore[attr-defined] # Lightning adds it
+            if isinstance(callback, GradientAccumulationScheduler):  # Lightning leaves its hook out in a resumed epoch
+                callback.on_train_epoch_start(trainer)
         if not between_steps(trainer):
             return
         step = trainer.global_step
@@ -67,7 +73,7 @@ class TrainingSaver(Callback):
         if asked:
             self._save(trainer)
             raise SystemExit(128 + asked)
-        if step % self.every == 0 and step > self.saved:
+        if step % self.every == 0 and step > self.reported:  # also where a signal came before the report
             self._due(trainer, pl_module)
 
     def finish(self, trainer: Trainer, module: Any) -> None:
@@ -79,6 +85,7 @@ class TrainingSaver(Callback):
 
     def _due(self, trainer: Trainer, module: Any) -> None:
         """A report and a checkpoint. If the disk does not take them, training continues; the former ones stay."""
+        self.reported = trainer.global_step
         try:
             self.report.report(trainer, module)
             self._save(trainer)

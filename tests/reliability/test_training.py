@@ -187,6 +187,11 @@ def test_a_training_that_is_killed_again_and_again_is_the_uninterrupted_one(case
     survive(case, another, SETTINGS["all at once"], kills)
 
 
+def test_signals_before_a_report_and_in_a_later_epoch_change_nothing(case: Any, another: Any) -> None:
+    changes = {**SETTINGS["accumulation by epoch"], **SAMPLES}
+    survive(case, another, changes, [at_batch(SIGTERM, 1), at_batch(SIGUSR1, 3), at_batch(SIGINT, 1)])
+
+
 @pytest.mark.parametrize("number", [SIGTERM, SIGUSR1], ids=lambda number: number.name)
 def test_a_signal_ends_a_training_with_its_code_and_the_command_that_continues(case: Any, number: Signals) -> None:
     train(case, {"report_every": 1000})
