@@ -1,10 +1,10 @@
 """Memories: what a backbone's ``attend`` talks to."""
 
-from rollforge.memory.base import Memory
+from rollforge.memory.base import Memory, Now
 from rollforge.memory.full import FullMemory
 from rollforge.memory.kv import KVCodec, Plain
 from rollforge.memory.masked import MaskedMemory
 from rollforge.memory.rollout import RolloutMemory
 from rollforge.memory.rope import Rope
 
-__all__ = ["FullMemory", "KVCodec", "MaskedMemory", "Memory", "Plain", "RolloutMemory", "Rope"]
+__all__ = ["FullMemory", "KVCodec", "MaskedMemory", "Memory", "Now", "Plain", "RolloutMemory", "Rope"]

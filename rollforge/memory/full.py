@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from rollforge.memory.attention import attention
-from rollforge.memory.base import Memory
+from rollforge.memory.base import Memory, Now
 from rollforge.memory.rope import Rope, Rotation, rotate
 from rollforge.spec import ModelSpec
 
@@ -24,6 +24,10 @@ class FullMemory(Memory):
     def __init__(self, spec: ModelSpec, times: Sequence[float], rope: Rope | None = None) -> None:
         self.spec, self.times, self.rope = spec, tuple(times), rope or Rope()
         self.rotation: Rotation | None = None
+
+    @property
+    def now(self) -> Now:
+        return Now([int(time) for time in self.times], self.times)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.rotation is None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rollforge.memory.attention import attention
-from rollforge.memory.base import Memory
+from rollforge.memory.base import Memory, Now
 from rollforge.memory.rope import Rope, Rotation, rotate
 from rollforge.spec import ModelSpec
 
@@ -48,6 +48,10 @@ class MaskedMemory(Memory):
         nothing = torch.zeros_like(same)
         sees = torch.cat([torch.cat([earlier | same, nothing], 1), torch.cat([earlier, same], 1)])
         return cls(spec, [*range(frames), *range(frames)], sees, rope)
+
+    @property
+    def now(self) -> Now:
+        return Now([int(time) for time in self.times], self.times)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.rotation is None:

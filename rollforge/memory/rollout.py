@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rollforge.errors import UserError, blamed
 from rollforge.memory.attention import attention
-from rollforge.memory.base import Memory, Projection
+from rollforge.memory.base import Memory, Now, Projection
 from rollforge.memory.kv import KVCodec, Plain
 from rollforge.memory.rope import Rope, Rotation, rotate
 from rollforge.spec import ModelSpec, ReadPlan, Step
@@ -75,6 +75,7 @@ class RolloutMemory(Memory):
         self._rotations: dict[tuple[int, ...], Rotation] = {}
         self._frequencies: Tensor | None = None
         self._step: Step | None = None
+        self._now = Now()
         self._place = -1  # the frame whose rotations are kept
         self._query = range(0)
 
@@ -97,6 +98,11 @@ class RolloutMemory(Memory):
         if step.start != self._place:  # the passes of one block share their rotations
             self._rotations, self._place = {}, step.start
         self._step, self._query, self._staged = step, range(plan.query, plan.query + len(step.frames)), {}
+        self._now = Now(step.frames, self._query, step.phase, step.level, plan)
+
+    @property
+    def now(self) -> Now:
+        return self._now
 
     def _holds(self, entry: Entry) -> bool:
         """Whether a frame can be shown at a time index."""
@@ -133,27 +139,42 @@ class RolloutMemory(Memory):
     def end(self, live: frozenset[int], revisited: frozenset[int] | None = None) -> None:
         """Closes a pass. A writing pass enters the store here, whole; frames outside ``live`` are forgotten.
 
-        Of the others only those in ``revisited`` (unset: all) stay raw, and those just written, until a pass has shown
-        them.
+        Of the others only those in ``revisited`` (unset: all) stay raw, and those just written, until every layer has
+        shown them.
         """
         step = self._step
         if step is None:
             return
-        self._shown = set(self._slots) if self._views else set()
+        self._shown = self._in_every_layer()
         written: set[int] = set()
         if step.phase.writes:
             written, size = set(step.frames), self.spec.tokens
             for n, frame in enumerate(step.frames):
                 rows = slice(n * size, (n + 1) * size)
-                layers = [self._staged[layer] for layer in range(self.spec.layers)]
+                layers = [self._staged_in(layer, step) for layer in range(self.spec.layers)]
                 with blamed("KV codec", self.kv_codec, f"encoding frame {frame}"):
                     self.raw[frame] = [self.kv_codec.encode(k[:, rows], v[:, rows]) for k, v in layers]
             self._invalidate(written)
-        kept = live if revisited is None or not self.rope.constant else live & (revisited | written)
+        waiting = {entry[0] for entry in self._slots if entry not in self._shown}
+        kept = live if revisited is None or not self.rope.constant else live & (revisited | written | waiting)
         if step.phase.writes or revisited is not None:
             for frame in self.raw.keys() - kept:
                 del self.raw[frame]
-        self._step, self._staged = None, {}
+        self._step, self._now, self._staged = None, Now(), {}
+
+    def _in_every_layer(self) -> set[Entry]:
+        """Pairs of the plan that each layer's buffer holds; a layer that a pass has left out holds those of before."""
+        held = [self._views[layer].slots for layer in range(self.spec.layers) if layer in self._views]
+        return set(self._slots).intersection(*held) if len(held) == self.spec.layers else set()
+
+    def _staged_in(self, layer: int, step: Step) -> tuple[Tensor, Tensor]:
+        """Keys and values that a layer has handed over in a pass that writes."""
+        if layer not in self._staged:
+            raise UserError(
+                f"The backbone left out layer {layer} in a pass that writes (block {step.index}, {step.phase.value}); "
+                f"such a pass must call memory.attend in each of its {self.spec.layers} layers."
+            )
+        return self._staged[layer]
 
     @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
     def cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:

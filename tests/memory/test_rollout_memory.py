@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rollforge.memory import KVCodec, RolloutMemory, Rope
+from rollforge.errors import UserError
+from rollforge.memory import FullMemory, KVCodec, MaskedMemory, Memory, Now, RolloutMemory, Rope
 from rollforge.policies import AttentionSink, CachePolicy, RollingSink, SlidingIndices, Window
 from rollforge.spec import ModelSpec, Phase, ReadPlan, Segment, Step
 
@@ -58,16 +59,24 @@ class Both:
         self.memory, self.reference = RolloutMemory(SPEC, visible, rope, codec), Reference()
         self.generator = torch.Generator().manual_seed(0)
 
-    def run(self, step: Step, plan: ReadPlan, live: Sequence[int] | frozenset[int], speed: float = 1.0) -> None:
+    def run(
+        self,
+        step: Step,
+        plan: ReadPlan,
+        live: Sequence[int] | frozenset[int],
+        speed: float = 1.0,
+        layers: Sequence[int] = range(LAYERS),
+        revisited: frozenset[int] | None = None,
+    ) -> None:
         count = len(step.frames)
         self.memory.begin(step, plan)
-        for layer in range(LAYERS):
+        for layer in layers:
             q, k, v = torch.randn(3, 2, count * SPEC.tokens, SPEC.heads, SPEC.head_dim, generator=self.generator)
             expected = self.reference.attend(layer, q, k, v, plan, count, speed)
             torch.testing.assert_close(self.memory.attend(layer, q, k, v).double(), expected, rtol=0, atol=1e-5)
             if step.phase.writes:
                 self.reference.commit(layer, step.frames, k, v)
-        self.memory.end(frozenset(live))
+        self.memory.end(frozenset(live), revisited)
 
     def commit(self, blocks: int) -> None:
         for index in range(blocks):
@@ -132,6 +141,47 @@ def test_a_long_rollout_of_every_policy_equals_brute_force(policy: CachePolicy) 
         for phase in (Phase.DENOISE, Phase.DENOISE, Phase.COMMIT):
             step = Step.of(index, BLOCK, phase)
             both.run(step, policy.plan(step), policy.live(step.frames.stop, BLOCK))
+
+
+SKIPPED = [[(0,), (1,)], [(0,), (0,)], [(1,), (0, 1)], [(0,), (0,), (1,)], [(1,)]]
+
+
+@pytest.mark.parametrize("passes", SKIPPED, ids=str)
+@pytest.mark.parametrize("policy", [Window(3), SlidingIndices(3, 2), RollingSink(3, 2)], ids=lambda p: type(p).__name__)
+@torch.no_grad()
+def test_passes_that_only_read_may_leave_layers_out(policy: CachePolicy, passes: list[tuple[int, ...]]) -> None:
+    both = Both(policy.visible(BLOCK))
+    for index in range(14):
+        for layers in passes:
+            step = Step.of(index, BLOCK)
+            live, revisited = policy.live(step.start, BLOCK), policy.revisited(step.start, BLOCK)
+            both.run(step, policy.plan(step), live, layers=layers, revisited=revisited)
+        if index % 3 == 1:  # cut off and resumed between two blocks
+            state, both.memory = both.memory.state_dict(), RolloutMemory(SPEC, policy.visible(BLOCK))
+            both.memory.load_state_dict(state, torch.device("cpu"))
+        step = Step.of(index, BLOCK, Phase.COMMIT)
+        end = step.frames.stop
+        both.run(step, policy.plan(step), policy.live(end, BLOCK), revisited=policy.revisited(end, BLOCK))
+    assert len(both.memory.raw) <= len(policy.revisited(end, BLOCK)) + BLOCK
+
+
+def test_writing_pass_without_a_layer_is_refused() -> None:
+    with pytest.raises(UserError, match=r"left out layer 1 in a pass that writes \(block 0, commit\).*its 2 layers"):
+        Both().run(Step.of(0, BLOCK, Phase.COMMIT), NOTHING, [0, 1], layers=[0])
+
+
+def test_now_describes_the_pass_in_progress_of_each_memory() -> None:
+    memory, plan = RolloutMemory(SPEC, VISIBLE), ReadPlan((), 7)
+    memory.begin(Step.of(2, BLOCK, Phase.COMMIT, level=3), plan)
+    assert memory.now == Now(range(4, 6), range(7, 9), Phase.COMMIT, 3, plan)
+    for layer in range(LAYERS):
+        memory.attend(layer, *torch.randn(3, 1, BLOCK * SPEC.tokens, 2, 12))
+    memory.end(frozenset())
+    assert memory.now == Now()
+    clips: list[Memory] = [FullMemory(SPEC, (0, 1, 2)), MaskedMemory.diffusion_forcing(SPEC, 3)]
+    for each in clips:
+        now = each.now
+        assert (list(now.frames), list(now.times), now.phase, now.plan) == ([0, 1, 2], [0, 1, 2], Phase.DENOISE, None)
 
 
 @pytest.mark.parametrize("counts", [(4, 2, 1), (1, 2, 4), (2, 6, 2)])
