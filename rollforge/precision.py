@@ -45,7 +45,11 @@ def representable_epsilon(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         half = any(weight.dtype == torch.float16 for weight in group["params"])
         if half and torch.tensor(group.get("eps", 1.0), dtype=torch.float16) == 0:
-            log.warning("The optimizer's eps of %g is 0 in float16; %g is used.", group["eps"], SMALLEST_EPSILON)
+            log.warning(
+                "The optimizer's eps of %g is 0 in float16; %g is used. Small gradients are 0 there too, and training "
+                "differs from other precisions; prefer bf16-true, 16-mixed or bf16-mixed.",
+                group["eps"], SMALLEST_EPSILON,
+            )  # fmt: skip
             group["eps"] = SMALLEST_EPSILON
 
 
