@@ -37,6 +37,15 @@ class Backbone(Checked, nn.Module, ABC):
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
         """Latents ``[B, F, C, H, W]`` at timesteps ``[B, F]`` (0 clean, 1000 noise) to a flow of the same shape."""
 
+    @classmethod
+    def sizes_in_files(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments that are read from the files named in ``arguments`` where they are not given. Default: none.
+
+        ``doctor`` builds the network without its weights, and gives it these. Reads no weights. Raises ``UserError``
+        for files that cannot be opened.
+        """
+        return {}
+
 
 class Conditioner(Checked, nn.Module, ABC):
     """Turns prompts into text features."""

@@ -33,12 +33,13 @@ def load_weights(module: nn.Module, file: str | Path, part: str = "backbone") ->
     Of a checkpoint of ``fit`` the weights of ``part`` are taken.
     """
     what, path = type(module).__name__, Path(file).expanduser()
-    found = _opened(path, part, what)
+    found = open_weights(path, part, what)
     check_fit(module.state_dict(), found, what, file)
     module.load_state_dict({name: numbers(stored, what) for name, stored in found.items()})
 
 
-def _opened(file: Path, part: str, what: str) -> Tensors:
+def open_weights(file: Path, part: str, what: str) -> Tensors:
+    """The tensors of a file of weights, opened and not read; of a checkpoint of ``fit`` those of ``part``."""
     if file.suffix not in TORCH:
         return open_file(file, what)
     check_kind(file, what)
@@ -48,12 +49,15 @@ def _opened(file: Path, part: str, what: str) -> Tensors:
     return tensors_of(content, file, what)
 
 
-def assign_weights(module: nn.Module, found: Tensors, where: str | Path, dtype: torch.dtype) -> None:
+def assign_weights(
+    module: nn.Module, found: Tensors, where: str | Path, dtype: torch.dtype, what: str | None = None
+) -> None:
     """Gives a ``module`` on the meta device its weights in ``dtype``, one by one: no second copy is ever held.
 
-    Every name and shape must fit; ``where`` is what the user knows the weights as.
+    Every name and shape must fit; ``where`` is what the user knows the weights as, and ``what`` the component (default:
+    the class of ``module``).
     """
-    what = type(module).__name__
+    what = what or type(module).__name__
     check_fit(module.state_dict(), found, what, where)
     module.load_state_dict({name: numbers(stored, what, dtype) for name, stored in found.items()}, assign=True)
 

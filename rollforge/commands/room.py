@@ -9,7 +9,7 @@ from rollforge.budget import readable
 from rollforge.budget.free import free_memory
 from rollforge.budget.live import Full
 from rollforge.budget.work import size_of
-from rollforge.doctor.parts import blueprint, sizes_in_file
+from rollforge.doctor.parts import blueprint, sizes_in_files
 from rollforge.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def check_networks(model: Any) -> None:
         if not config.class_path.startswith("rollforge."):
             continue
         try:
-            sizes = sizes_in_file(config) if kind == "backbone" else None
+            sizes = sizes_in_files(config) if kind == "backbone" else None
             needed[kind] = size_of(blueprint(kind, config, sizes, limit=2 * free))
         except Full as error:
             raise _too_large(model, kind, f"more than {readable(2 * free)}", free) from error

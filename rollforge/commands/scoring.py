@@ -55,11 +55,11 @@ def score_config(chosen: Any) -> int:
     """
     from lightning.pytorch import Trainer
 
-    from rollforge.doctor.parts import blueprint, build, sizes_in_file
+    from rollforge.doctor.parts import blueprint, build, sizes_in_files
 
     metrics, given = build("metrics", chosen.model.metrics), Given(Path(chosen.data.videos))
     with suppress(Exception):  # whatever hinders it: then five seconds stand for the horizon
-        backbone = blueprint("backbone", chosen.model.backbone, sizes_in_file(chosen.model.backbone))
+        backbone = blueprint("backbone", chosen.model.backbone, sizes_in_files(chosen.model.backbone))
         spec, codec = backbone.spec, blueprint("codec", chosen.model.codec)
         fps = spec.fps * (codec.pixel_frames(2) - codec.pixel_frames(1))
         given.horizon_seconds = codec.pixel_frames(spec.horizon) / fps

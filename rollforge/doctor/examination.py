@@ -13,7 +13,6 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
-from rollforge.backbones.wan.sizes import shown
 from rollforge.budget import Budget, Guard, readable
 from rollforge.budget.free import free_memory
 from rollforge.budget.work import size_of
@@ -164,7 +163,7 @@ class Examination:
         config, sizes = self.config.model.backbone, None
         with self.findings.problem_at("backbone", self.absent):
             checkpoint = parts.opened(config)
-            sizes = shown(checkpoint.tensors) if checkpoint else {}
+            sizes = parts.sizes_in_files(config)
             if checkpoint:
                 verdict, told = parts.attention(checkpoint)
                 self.findings.add(verdict, "backbone", told)

@@ -11,7 +11,6 @@ from jsonargparse import ArgumentParser, Namespace
 from rollforge.backbones.base import Backbone
 from rollforge.backbones.wan.checkpoint import Checkpoint, open_checkpoint
 from rollforge.backbones.wan.network import Wan
-from rollforge.backbones.wan.sizes import shown
 from rollforge.backbones.weights import RANDOM
 from rollforge.budget.live import Live
 from rollforge.budget.table import readable
@@ -49,7 +48,7 @@ def weights_named(config: Any) -> str | None:
 
 
 def blueprint(
-    name: str, config: Any, sizes: dict[str, int] | None = None, limit: int | None = None, cuda: bool = False
+    name: str, config: Any, sizes: dict[str, Any] | None = None, limit: int | None = None, cuda: bool = False
 ) -> Any:
     """A backbone or codec on the meta device, without its weights.
 
@@ -83,17 +82,21 @@ def blueprint(
 
 def opened(config: Any) -> Checkpoint | None:
     """The weights of a Wan network, opened and not read; None for other networks and for random weights."""
-    module, _, name = config.class_path.rpartition(".")
     weights = weights_named(config)
-    if getattr(import_module(module), name) is not Wan or weights in (None, RANDOM):
+    if _class_of(config) is not Wan or weights in (None, RANDOM):
         return None
     return open_checkpoint(str(weights), "Wan", config.init_args.ema)
 
 
-def sizes_in_file(config: Any) -> dict[str, int]:
-    """What the weights of a Wan network show of its sizes; empty for other networks."""
-    checkpoint = opened(config)
-    return shown(checkpoint.tensors) if checkpoint else {}
+def sizes_in_files(config: Any) -> dict[str, Any]:
+    """The arguments of a backbone that its files decide, where the config leaves them out."""
+    backbone: type[Backbone] = _class_of(config)
+    return backbone.sizes_in_files(vars(config.get("init_args", Namespace())))
+
+
+def _class_of(config: Any) -> Any:
+    module, _, name = config.class_path.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def attention(checkpoint: Checkpoint) -> tuple[Verdict, str]:

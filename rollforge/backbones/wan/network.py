@@ -6,17 +6,20 @@ technical report (arXiv 2503.20314), section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rollforge.backbones.base import Backbone, Condition
+from rollforge.backbones.wan.checkpoint import open_checkpoint
 from rollforge.backbones.wan.generator import DType, Generator, LoRA, LoRAMode
-from rollforge.backbones.wan.sizes import EvenWidth, Frames, Grid, Layers, Rate, Sizes, Width
+from rollforge.backbones.wan.sizes import EvenWidth, Frames, Grid, Layers, Rate, Sizes, Width, shown
+from rollforge.backbones.weights import named
 from rollforge.devices import sent
 from rollforge.memory.attention import attention
 from rollforge.memory.base import Memory
@@ -184,6 +187,12 @@ class Wan(Backbone):
         with torch.device("meta") if generator.found else nullcontext():
             self._build(size, generator.config.get("eps", 1e-6) if eps is None else eps)
         generator.fill(self, dtype)
+
+    @classmethod
+    def sizes_in_files(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if (weights := named(arguments.get("weights"))) is None:
+            return {}
+        return shown(open_checkpoint(weights, cls.__name__, arguments.get("ema")).tensors)
 
     def _build(self, size: Sizes, eps: float) -> None:
         dim, patch = size.dim, (1, *self.spec.patch)

@@ -48,7 +48,7 @@ class Need:
 
 
 def needs(parts: Mapping[str, tuple[str, Mapping[str, Any]]]) -> list[Need]:
-    """What a config of the Wan family names, one for each download.
+    """What a config names, one for each download.
 
     Args:
         parts: class and arguments of ``backbone``, ``conditioner`` and ``codec``.
@@ -88,6 +88,8 @@ def _all(parts: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Iterator[Need]:
             yield _need(f"{option}.weights", weights, codec_weights.PATTERNS, codec_weights.locate)
         elif kind == "TinyWanDecoder":
             yield Need(f"{option}.weights", weights, Path(weights).expanduser().exists(), None, None, ())
+        elif HubName.parse(weights, SUFFIXES):  # of a plugin: all of the repository
+            yield _need(f"{option}.weights", weights, ("*",), lambda name: None)
 
 
 def _encoder(name: str) -> object:
