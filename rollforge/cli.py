@@ -13,8 +13,8 @@ from importlib import import_module
 from rollforge import __version__
 from rollforge.commands.arguments import Arguments
 from rollforge.errors import UserError, nearest, of_the_machine
+from rollforge.files.streams import tolerant
 from rollforge.isolation import import_matplotlib, safe_environment
-from rollforge.streams import tolerant
 
 log = logging.getLogger(__name__)
 

@@ -67,7 +67,7 @@ class PartError(UserError):
 
 
 @contextmanager
-def blamed(kind: str, part: object, when: str) -> Iterator[None]:
+def attribute_errors(kind: str, part: object, when: str) -> Iterator[None]:
     """Around a call into a part: whatever it raises names the part, and ``when`` says what it was asked for.
 
     Errors that are sentences already, and those of a machine without memory, pass.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rollforge.backbones.wan.tiny import TinyWanDecoder
-from rollforge.budget.work import decoding_dtype
+from rollforge.budget.memory_input import decoding_dtype
 from rollforge.devices import working_dtype
 
 

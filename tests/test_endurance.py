@@ -16,7 +16,7 @@ from rollforge.backbones.wan.network import Wan
 from rollforge.errors import PartError
 from rollforge.memory import RolloutMemory
 from rollforge.policies import AttentionSink, CachePolicy, RollingSink, SlidingIndices, Window
-from rollforge.rollout import Rollout, Run
+from rollforge.rollout import Rollout, RolloutIterator
 from rollforge.samplers import FewStep
 
 POLICIES = [Window(3), AttentionSink(3, 2), SlidingIndices(3, 2), RollingSink(3, 2)]
@@ -80,9 +80,9 @@ def held(memory: RolloutMemory) -> tuple[list[tuple[int, ...]], int]:
 def test_once_the_window_is_full_nothing_is_allocated_and_nothing_piles_up(
     model: Wan, policy: CachePolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs: list[Run] = []
-    start = Run.__init__
-    monkeypatch.setattr(Run, "__init__", lambda self, *a, **k: (runs.append(self), start(self, *a, **k))[1])
+    runs: list[RolloutIterator] = []
+    start = RolloutIterator.__init__
+    monkeypatch.setattr(RolloutIterator, "__init__", lambda self, *a, **k: (runs.append(self), start(self, *a, **k))[1])
     blocks = Rollout(model, policy, FEW)(TEXT, 400)
     seen = [held(runs[0].memories["prompt"]) for block in blocks if block.index >= 8]
     assert len(runs) == 1

@@ -11,15 +11,15 @@ import pytest
 
 from rollforge.backbones.pocket.network import Pocket
 from rollforge.data.clips import VideoClips, WorldClips
-from rollforge.data.module import RolloutData
 from rollforge.errors import UserError
-from rollforge.health import BlockCheck
+from rollforge.lightning.data import RolloutData
+from rollforge.lightning.module import RolloutModule
 from rollforge.memory.rope import Rope
 from rollforge.metrics.repetition import Repetition
-from rollforge.module import RolloutModule
 from rollforge.objectives.flow import DiffusionForcing
 from rollforge.ranges import Checked, Count, CountFromZero, Finite, NonNegative, Positive, Range, Share, UserPath, hints
 from rollforge.registry import registry
+from rollforge.rollout.block_check import BlockCheck
 from rollforge.samplers import Euler, FewStep
 from rollforge.snapshots.settings import Snapshots
 
@@ -90,7 +90,7 @@ def test_values_in_range_arrive_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp
         (lambda: Euler(shift=math.nan), "Euler.shift"),
         (lambda: FewStep(timesteps=(1000, math.nan)), r"FewStep.timesteps\[1\]"),
         (lambda: Rope(theta=0), "Rope.theta"),
-        (lambda: BlockCheck(attempts=0), "BlockCheck.attempts"),
+        (lambda: BlockCheck(max_retries=0), "BlockCheck.max_retries"),
         (lambda: Snapshots(every_seconds=math.inf), "snapshots.every_seconds"),
         (lambda: RolloutData(seconds=0), "data.seconds must be a number above 0, not 0."),
         (lambda: WorldClips(frames=10**9), "WorldClips.frames"),

@@ -26,9 +26,9 @@ from rollforge.data import requests
 from rollforge.data.opening import opening_frames, read_openings
 from rollforge.data.requests import Request, read_prompts
 from rollforge.errors import UserError
+from rollforge.files.reading import bare_name
+from rollforge.files.safe_yaml import SIZE, check, guarded_loader, read
 from rollforge.report.run import RunFolder
-from rollforge.safe_files import bare_name
-from rollforge.safe_yaml import SIZE, check, guarded_loader, read
 from rollforge.video import reader
 from rollforge.video.reader import probe, read_clip
 from rollforge.video.writer import VideoWriter

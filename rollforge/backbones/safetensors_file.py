@@ -14,7 +14,7 @@ from typing import Any
 
 from rollforge.backbones.stored import FORMATS, Stored, Tensors, check_names, check_present, odd_format, read_region
 from rollforge.errors import UserError
-from rollforge.safe_files import parse_json
+from rollforge.files.reading import parse_json
 
 HEADER = 1 << 25  # bytes of names and shapes, in a safetensors file or an index; the largest models need a thousandth
 METADATA = "__metadata__"

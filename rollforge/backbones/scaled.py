@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rollforge.backbones.stored import Stored, Tensors, numbers
 from rollforge.errors import UserError
-from rollforge.safe_files import parse_json
+from rollforge.files.reading import parse_json
 
 MARK = "scaled_fp8"
 SCALES = (".scale_weight", ".weight_scale")

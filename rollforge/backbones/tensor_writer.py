@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rollforge.backbones.tensors import FORMATS, Tensors, numbers
-from rollforge.files import make_folder, replacing
+from rollforge.files.writing import make_folder, replacing
 
 NAMES = {dtype: name for name, dtype in FORMATS.items()}
 

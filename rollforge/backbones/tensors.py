@@ -9,7 +9,7 @@ from rollforge.backbones.safetensors_file import HEADER, open_safetensors
 from rollforge.backbones.stored import FORMATS, Stored, Tensors, check_names, check_present, numbers, odd_format
 from rollforge.backbones.torch_file import TORCH, open_torch, tensors_of
 from rollforge.errors import UserError
-from rollforge.safe_files import read_json
+from rollforge.files.reading import read_json
 
 __all__ = [
     "FORMATS", "HEADER", "INDEX", "SUFFIXES", "TORCH", "Stored", "Tensors", "check_kind", "check_names", "index_of",

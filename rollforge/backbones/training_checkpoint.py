@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rollforge.average import AVERAGE
 from rollforge.errors import UserError
+from rollforge.lightning.average import AVERAGE
 
 MARK = "pytorch-lightning_version"
 INNER = f"{AVERAGE}module."

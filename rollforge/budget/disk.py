@@ -6,11 +6,11 @@ import math
 
 from rollforge.budget.decoder import footprint
 from rollforge.budget.lines import frame_bytes, held_by, raw_frame_bytes
-from rollforge.budget.work import Work
+from rollforge.budget.memory_input import MemoryInput
 from rollforge.snapshots.settings import Snapshots
 
 
-def snapshot_bytes(work: Work, settings: Snapshots) -> int:
+def snapshot_bytes(work: MemoryInput, settings: Snapshots) -> int:
     """Bytes of one snapshot of the videos that are rolled together.
 
     The latents of its unfinished block, the frames that wait for the encoder and the contact sheet, all of them small
@@ -22,11 +22,11 @@ def snapshot_bytes(work: Work, settings: Snapshots) -> int:
         frame = frame_bytes(work.spec, work.computing)
         raw_frame = raw_frame_bytes(work.spec, work.computing, work.kv_codec)
         saved = [held_by(work, policy).saved for policy in work.policies.values()]
-        size += work.lanes * max(raw * raw_frame + bare * frame for raw, bare in saved)
+        size += work.branches * max(raw * raw_frame + bare * frame for raw, bare in saved)
     return work.batch * size
 
 
-def snapshots_bytes(work: Work, settings: Snapshots, seconds: float | None = None) -> int:
+def snapshots_bytes(work: MemoryInput, settings: Snapshots, seconds: float | None = None) -> int:
     """Bytes of all snapshots that lie on the disk at once: those that are kept, and one that is being written.
 
     ``seconds`` is how long a video takes to roll, if that is known: one that is finished before the first snapshot is
@@ -38,7 +38,7 @@ def snapshots_bytes(work: Work, settings: Snapshots, seconds: float | None = Non
     return min(unfinished, settings.keep + 1 if any(due) else 1) * snapshot_bytes(work, settings)
 
 
-def latents_bytes(work: Work, settings: Snapshots, videos: int) -> int:
-    """Bytes of the latents that are kept: of all ``videos``, or of those in progress for ``kv: replay``."""
-    kept = videos if settings.latents else work.batch if settings.kv == "replay" else 0
+def latents_bytes(work: MemoryInput, settings: Snapshots, videos: int) -> int:
+    """Bytes of the latents that are kept: of all ``videos``, or of those in progress for ``kv: recompute``."""
+    kept = videos if settings.latents else work.batch if settings.kv == "recompute" else 0
     return kept * work.frames * math.prod(work.spec.latent_shape) * 4

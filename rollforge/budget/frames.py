@@ -19,7 +19,7 @@ class Moment:
     """Latent frames at one moment of a pass.
 
     Args:
-        raw: frames kept raw, in the memories of all lanes together.
+        raw: frames kept raw, in the memories of all branches together.
         staged: frames whose keys and values a writing pass has set aside.
         passing: frames in the network; 0 when the pass is over and its keys and values are stored.
         turned: raw frames whose keys are rotated anew.
@@ -49,7 +49,7 @@ class Held:
 
 
 def held(
-    policy: CachePolicy, block: int, frames: int, lanes: int, all_raw: bool, switches: Sequence[int] | None
+    policy: CachePolicy, block: int, frames: int, branches: int, all_raw: bool, switches: Sequence[int] | None
 ) -> Held:
     """Carries out a rollout of ``frames`` latent frames.
 
@@ -57,11 +57,11 @@ def held(
         policy: left as it is.
         block: frames of a block.
         frames: of the video.
-        lanes: memories that advance together.
+        branches: memories that advance together.
         all_raw: whether every live frame is kept raw.
         switches: frames from which on other prompts are in force; unset, one may come at the last block.
     """
-    walk = _Walk(deepcopy(policy), block, frames, lanes, all_raw, moments={Moment(0, 0, block, 0)}, longest=block)
+    walk = _Walk(deepcopy(policy), block, frames, branches, all_raw, moments={Moment(0, 0, block, 0)}, longest=block)
     starts = range(0, min(frames, BLOCKS * block), block)
     wanted = starts[-1:] if switches is None else switches
     due = {min(-(-frame // block) * block, starts[-1]) for frame in wanted if frame > 0} - {0}
@@ -73,12 +73,12 @@ def held(
 
 @dataclass
 class _Walk:
-    """The bookkeeping of ``Run`` and ``RolloutMemory``, of one memory of ``lanes`` equal ones."""
+    """The bookkeeping of ``RolloutIterator`` and ``RolloutMemory``, of one memory of ``branches`` equal ones."""
 
     policy: CachePolicy
     block: int
     frames: int
-    lanes: int
+    branches: int
     all_raw: bool
     moments: set[Moment]
     longest: int
@@ -115,7 +115,7 @@ class _Walk:
         reached = max(now, step.frames.stop if written else step.start)
         live, revisited = self.policy.live(reached, self.block), self.policy.revisited(reached, self.block)
         self.raw &= live if self.all_raw else live & (revisited | written)
-        others = (self.lanes - 1) * max(before, len(self.raw))  # some have been through the pass
+        others = (self.branches - 1) * max(before, len(self.raw))  # some have been through the pass
         self.moments.add(Moment(others + before, len(written), count, turned))
         if written:
             self.moments.add(Moment(others + stored, len(written), 0, 0))

@@ -1,6 +1,6 @@
 """The arithmetic of a budget: from frames to bytes.
 
-For one rollout of B videos under L lanes (2 with guidance), where a frame's keys and values are
+For one rollout of B videos under L branches (2 with guidance), where a frame's keys and values are
 ``2 x layers x tokens x heads x head_dim`` numbers:
 
 - keys and values in view: L x B x (visible + the longest pass) frames, one buffer of fixed size for each layer;
@@ -22,23 +22,23 @@ import torch
 from rollforge.budget.decoder import encoding_bytes, footprint
 from rollforge.budget.frames import Held, held
 from rollforge.budget.live import tensors_in
+from rollforge.budget.memory_input import MemoryInput, size_of, width_of
 from rollforge.budget.passes import activations
 from rollforge.budget.table import ROLLING, Budget, Line
-from rollforge.budget.work import Work, size_of, width_of
-from rollforge.errors import blamed
-from rollforge.memory import KVCodec, Plain
+from rollforge.errors import attribute_errors
+from rollforge.memory import IdentityKVCodec, KVCodec
 from rollforge.policies.base import CachePolicy
 from rollforge.spec import ModelSpec
 
 RESERVE = 10**9  # bytes of a CUDA card: workspaces of cuBLAS and cuDNN, and what fragmentation of the allocator loses
 
 
-def budget_of(work: Work, free: Mapping[str, int | None]) -> Budget:
+def budget_of(work: MemoryInput, free: Mapping[str, int | None]) -> Budget:
     """What the work needs against what is free."""
     return Budget(tuple(lines(work)), free)
 
 
-def lines(work: Work) -> Iterable[Line]:
+def lines(work: MemoryInput) -> Iterable[Line]:
     """The lines of the budget."""
     name = _name(work.own_dtype)
     yield Line("weights of the network", size_of(work.backbone, work.weights), work.device, name)
@@ -53,11 +53,11 @@ def lines(work: Work) -> Iterable[Line]:
             )
 
 
-def _keys_and_values(work: Work) -> Iterable[Line]:
+def _keys_and_values(work: MemoryInput) -> Iterable[Line]:
     spec, here, computing = work.spec, work.device, work.computing
     frame, raw_frame = frame_bytes(spec, computing), raw_frame_bytes(spec, computing, work.kv_codec)
     most = max((held_by(work, policy) for policy in work.policies.values()), key=lambda each: _size(work, each))
-    videos = f"{work.lanes} x {work.batch} x {spec.layers} layers"
+    videos = f"{work.branches} x {work.batch} x {spec.layers} layers"
     yield Line(
         "keys and values in view", work.rows * most.view * frame, here,
         f"{videos} x {most.view} frames, {_name(computing)}", ROLLING,
@@ -73,7 +73,7 @@ def _keys_and_values(work: Work) -> Iterable[Line]:
     yield Line("a forward pass", pass_bytes(work, most), here, how, ("pass",))
 
 
-def _decoding(work: Work) -> Iterable[Line]:
+def _decoding(work: MemoryInput) -> Iterable[Line]:
     codec, where = work.decoding, work.decoding.device
     held_by_codec = footprint(codec.codec, work.spec, codec.dtype, codec.tile)
     if held_by_codec is None:
@@ -85,11 +85,11 @@ def _decoding(work: Work) -> Iterable[Line]:
     yield Line("decoding a block", work.batch * held_by_codec.working, where, how, ("decoding",))
 
 
-def _reading(work: Work) -> Iterable[Line]:
+def _reading(work: MemoryInput) -> Iterable[Line]:
     """What is loaded and freed before the first block."""
     if work.conditioner is not None:
         cuda = work.device.startswith("cuda")
-        with blamed("conditioner", work.conditioner, "telling its memory"):
+        with attribute_errors("conditioner", work.conditioner, "telling its memory"):
             taken = work.conditioner.encoder_memory(work.prompts, cuda)
         for device, size in taken.items():
             yield Line("text encoder", size, device, "freed before the first block", ("prompts",))
@@ -99,19 +99,19 @@ def _reading(work: Work) -> Iterable[Line]:
         yield Line("encoding the opening", size, codec.device, "freed before the first block", ("opening",))
 
 
-def held_by(work: Work, policy: CachePolicy) -> Held:
+def held_by(work: MemoryInput, policy: CachePolicy) -> Held:
     """The latent frames that one video keeps under a policy."""
-    with blamed("cache policy", policy, "telling how many frames it keeps"):
-        return _held(policy, work.spec.block, work.frames, work.lanes, work.all_raw, work.switches)
+    with attribute_errors("cache policy", policy, "telling how many frames it keeps"):
+        return _held(policy, work.spec.block, work.frames, work.branches, work.all_raw, work.switches)
 
 
 _held = lru_cache(maxsize=256)(held)
 
 
-def pass_bytes(work: Work, most: Held) -> int:
+def pass_bytes(work: MemoryInput, most: Held) -> int:
     """Bytes that the busiest moment of a pass adds to what is held between passes."""
     frame, raw_frame = frame_bytes(work.spec, work.computing), raw_frame_bytes(work.spec, work.computing, work.kv_codec)
-    active, resting = activations(work.backbone, work.computing), work.lanes * most.raw
+    active, resting = activations(work.backbone, work.computing), work.branches * most.raw
     widened = 2 * most.view * work.spec.tokens * width_of(work.spec) * 4 if _widens(work) else 0
     return work.batch * max(
         (moment.raw - resting) * raw_frame + moment.staged * frame
@@ -129,7 +129,7 @@ def frame_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
 def raw_frame_bytes(spec: ModelSpec, dtype: torch.dtype, kv_codec: KVCodec | None) -> int:
     """The same in the form in which the KV codec keeps them."""
     plain = frame_bytes(spec, dtype)
-    if kv_codec is None or type(kv_codec) is Plain:
+    if kv_codec is None or type(kv_codec) is IdentityKVCodec:
         return plain
     sample = torch.empty(1, spec.tokens, spec.heads, spec.head_dim, dtype=dtype, device="meta")  # a frame of one layer
     try:
@@ -138,13 +138,13 @@ def raw_frame_bytes(spec: ModelSpec, dtype: torch.dtype, kv_codec: KVCodec | Non
         return plain
 
 
-def _size(work: Work, most: Held) -> int:
+def _size(work: MemoryInput, most: Held) -> int:
     """Bytes of everything that depends on the policy, to find the larger of two."""
     frame, raw_frame = frame_bytes(work.spec, work.computing), raw_frame_bytes(work.spec, work.computing, work.kv_codec)
     return work.rows * (most.view * frame + most.raw * raw_frame) + pass_bytes(work, most)
 
 
-def _widens(work: Work) -> bool:
+def _widens(work: MemoryInput) -> bool:
     """Whether attention makes float32 copies of all keys and values, as under autocast on a CPU."""
     return work.device == "cpu" and work.computing != work.own_dtype
 

@@ -15,8 +15,8 @@ import torch
 from rollforge.backbones.wan.codec import WanVAE
 from rollforge.backbones.wan.tiny import FILE, TinyWanDecoder
 from rollforge.budget.lines import budget_of
+from rollforge.budget.memory_input import MemoryInput, elsewhere
 from rollforge.budget.table import readable
-from rollforge.budget.work import Work, elsewhere
 from rollforge.policies.base import CachePolicy
 
 TILES = (32, 16)  # latent cells
@@ -28,10 +28,10 @@ class Setting:
     """Keys of a config with their values, and the work under them."""
 
     text: str
-    apply: Callable[[Work], Work]
+    apply: Callable[[MemoryInput], MemoryInput]
 
 
-def fitting(work: Work, free: Mapping[str, int | None]) -> list[str]:
+def fitting(work: MemoryInput, free: Mapping[str, int | None]) -> list[str]:
     """Settings under which the work fits; empty where none are enough.
 
     Kinds are tried in their order, the mildest value first, each with as few of the kinds before it as will do: what
@@ -47,7 +47,7 @@ def fitting(work: Work, free: Mapping[str, int | None]) -> list[str]:
     return []
 
 
-def savings(work: Work) -> list[str]:
+def savings(work: MemoryInput) -> list[str]:
     """The mildest setting of each kind that saves memory on the network's device, and how much."""
     before, told = budget_of(work, {}).needed(work.device), []
     for group in filter(None, options(work)):
@@ -57,7 +57,7 @@ def savings(work: Work) -> list[str]:
     return told
 
 
-def options(work: Work) -> list[list[Setting]]:
+def options(work: MemoryInput) -> list[list[Setting]]:
     """Kinds of settings in the order in which they are tried; those of one kind from mild to drastic."""
     kinds = (
         _encoder_on_cpu, _half_precision, _tiling, _smaller_batch, _tiny_decoder, _codec_on_cpu, _smaller_context,
@@ -65,7 +65,7 @@ def options(work: Work) -> list[list[Setting]]:
     return [list(kind(work)) for kind in kinds]
 
 
-def _encoder_on_cpu(work: Work) -> Iterable[Setting]:
+def _encoder_on_cpu(work: MemoryInput) -> Iterable[Setting]:
     conditioner, key = work.conditioner, "model.conditioner.init_args"
     if conditioner is None or not (_takes(conditioner, "device") and _takes(conditioner, "dtype")):
         return
@@ -79,7 +79,7 @@ def _encoder_on_cpu(work: Work) -> Iterable[Setting]:
         )
 
 
-def _tiny_decoder(work: Work) -> Iterable[Setting]:
+def _tiny_decoder(work: MemoryInput) -> Iterable[Setting]:
     codec = work.decoding.codec
     if type(codec) is WanVAE and not work.opening:  # it cannot encode
         with torch.device("meta"):
@@ -90,25 +90,25 @@ def _tiny_decoder(work: Work) -> Iterable[Setting]:
         )
 
 
-def _codec_on_cpu(work: Work) -> Iterable[Setting]:
+def _codec_on_cpu(work: MemoryInput) -> Iterable[Setting]:
     if work.device != "cpu" and work.decoding.device == work.device and _takes(work.decoding.codec, "device"):
         yield Setting("model.codec.init_args.device: cpu", lambda now: elsewhere(now, "cpu"))
 
 
-def _half_precision(work: Work) -> Iterable[Setting]:
-    def halved(now: Work) -> Work:
+def _half_precision(work: MemoryInput) -> Iterable[Setting]:
+    def halved(now: MemoryInput) -> MemoryInput:
         return replace(now, weights=torch.bfloat16, computing=torch.bfloat16)
 
     if _takes(work.backbone, "dtype") and work.own_dtype.itemsize > torch.bfloat16.itemsize:
         yield Setting("model.backbone.init_args.dtype: bf16", halved)
 
 
-def _smaller_batch(work: Work) -> Iterable[Setting]:
+def _smaller_batch(work: MemoryInput) -> Iterable[Setting]:
     for batch in _below(work.batch):
-        yield Setting(f"data.rollout_batch: {batch}", lambda now, batch=batch: replace(now, batch=batch))  # type: ignore[misc]
+        yield Setting(f"data.rollout_batch_size: {batch}", lambda now, batch=batch: replace(now, batch=batch))  # type: ignore[misc]
 
 
-def _smaller_context(work: Work) -> Iterable[Setting]:
+def _smaller_context(work: MemoryInput) -> Iterable[Setting]:
     largest = max((getattr(policy, "context_blocks", 0) for policy in work.policies.values()), default=0)
     for blocks in _below(min(largest, 1 + work.frames // work.spec.block)):
         smaller = {key: with_context(policy, blocks) for key, policy in work.policies.items()}
@@ -121,7 +121,7 @@ def _smaller_context(work: Work) -> Iterable[Setting]:
         yield Setting(", ".join(changed), lambda now, smaller=smaller: replace(now, policies=smaller))  # type: ignore[misc]
 
 
-def _tiling(work: Work) -> Iterable[Setting]:
+def _tiling(work: MemoryInput) -> Iterable[Setting]:
     if not _takes(work.decoding.codec, "tile"):
         return
     longest = max(work.spec.height, work.spec.width)
@@ -166,7 +166,7 @@ def _choices(kinds: Iterable[Sequence[list[Setting]]]) -> Iterable[tuple[Setting
     return (settings for chosen in kinds for settings in product(*chosen))
 
 
-def _under(settings: Sequence[Setting], work: Work) -> Work:
+def _under(settings: Sequence[Setting], work: MemoryInput) -> MemoryInput:
     return reduce(lambda now, setting: setting.apply(now), settings, work)
 
 

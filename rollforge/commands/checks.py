@@ -13,10 +13,10 @@ from typing import Annotated, Any, get_args
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
-from rollforge.data.module import RolloutData
 from rollforge.data.requests import read_prompts
 from rollforge.errors import UserError
-from rollforge.module import RolloutModule
+from rollforge.lightning.data import RolloutData
+from rollforge.lightning.module import RolloutModule
 from rollforge.ranges import Count, CountFromZero, NonNegative, Range, Share, fitted, hints, label
 from rollforge.snapshots.settings import Snapshots
 

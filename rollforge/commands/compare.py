@@ -49,12 +49,12 @@ def run(arguments: list[str]) -> int:
 def _compare(
     folder: Path, made: Sequence[Point], lines: Sequence[list[str]], command: Sequence[str], varied: Sequence[str]
 ) -> int:
+    from rollforge.comparison.executor import RunExecutor
     from rollforge.comparison.identity import content_hash
     from rollforge.comparison.resolve import resolve, seconds
     from rollforge.comparison.runs import Run, check_apart
-    from rollforge.comparison.work import Work
-    from rollforge.files import make_folder
-    from rollforge.locking import locked
+    from rollforge.files.locking import locked
+    from rollforge.files.writing import make_folder
 
     configs = resolve(made, lines)
     runs = [
@@ -64,7 +64,7 @@ def _compare(
     check_apart(runs)
     make_folder(folder)
     with locked(folder):
-        work = Work(runs)
+        work = RunExecutor(runs)
         try:
             work.all()
         except SystemExit:
@@ -75,10 +75,10 @@ def _compare(
 
 
 def _report(folder: Path, runs: Sequence[Run], command: Sequence[str], varied: Sequence[str]) -> int:
-    from rollforge.comparison.gather import gather
     from rollforge.comparison.page.build import build
+    from rollforge.comparison.run_result import gather
     from rollforge.comparison.tables import markdown, summary
-    from rollforge.files import write
+    from rollforge.files.writing import write
 
     failed = [run for run in runs if run.failure]
     if len(failed) < len(runs):

@@ -18,12 +18,12 @@ from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
 from rollforge.devices import default_device
 from rollforge.doctor.parts import build
-from rollforge.errors import UserError, blamed
+from rollforge.errors import UserError, attribute_errors
+from rollforge.files.reading import MANIFEST, read_json
+from rollforge.pipeline.video_rollout import to_bytes
 from rollforge.report.progress import progress
-from rollforge.report.recording import SMALL
-from rollforge.safe_files import MANIFEST, read_json
+from rollforge.report.video_recorder import SMALL
 from rollforge.snapshots.latents import LatentStore
-from rollforge.take import to_bytes
 from rollforge.video.writer import VideoWriter
 
 
@@ -72,7 +72,7 @@ def _decode(store: LatentStore, codec: VideoCodec, fps: float, out: Path, device
 def _blocks(store: LatentStore, codec: VideoCodec, device: str) -> Iterator[Tensor]:
     decoder = codec.stream()
     for latents in store.read():
-        with blamed("codec", codec, "decoding kept latents"):
+        with attribute_errors("codec", codec, "decoding kept latents"):
             video = decoder(latents.to(device))
         yield to_bytes(video)
 

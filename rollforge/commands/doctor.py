@@ -10,7 +10,7 @@ from rollforge.commands.lightning import _quiet
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
 from rollforge.doctor.card import free_on
-from rollforge.doctor.examination import Examination
+from rollforge.doctor.config_checks import ConfigChecks
 from rollforge.doctor.finding import Findings
 from rollforge.errors import UserError
 from rollforge.ranges import NonNegative
@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
     findings = Findings(_tell)
     with trust.guarded(typed.modules):
         cli = ParsedCLI("predict", typed)
-        Examination(cli.chosen, cli.folder, findings, chosen.probe_seconds, card).run()
+        ConfigChecks(cli.chosen, cli.folder, findings, chosen.probe_seconds, card).run()
     _tell(f"\n{_verdict(findings)}\n")
     return 1 if findings.problems else 0
 

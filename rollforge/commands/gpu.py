@@ -10,7 +10,7 @@ from typing import TextIO
 
 from rollforge import __version__
 from rollforge.commands.arguments import Arguments, number, path
-from rollforge.files import make_folder, write_json
+from rollforge.files.writing import make_folder, write_json
 from rollforge.gpu.report import Row, table
 from rollforge.gpu.stages import STAGES, run_stages
 from rollforge.ranges import Positive

@@ -18,32 +18,32 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rollforge import trust
-from rollforge.budget import Guard
-from rollforge.checkpoints import read_checkpoint
+from rollforge.budget import MemoryCheck
 from rollforge.commands.addresses import check_addresses
+from rollforge.commands.construction import explained
 from rollforge.commands.loopback import on_loopback
 from rollforge.commands.own_files import OwnFiles
 from rollforge.commands.parser import Parser
 from rollforge.commands.ranks import Ranks
 from rollforge.commands.room import check_networks
 from rollforge.commands.scoring import leave, score_config
-from rollforge.commands.tolerance import tolerate
 from rollforge.commands.training import Training, check_precision
 from rollforge.commands.typed import Typed, read
-from rollforge.construction import explained
-from rollforge.data.module import RolloutData
 from rollforge.errors import PartError, UserError
 from rollforge.evaluation.run import evaluate, sheets
-from rollforge.files import write
+from rollforge.files.checkpoints import read_checkpoint
+from rollforge.files.sharded import restricted
+from rollforge.files.writing import write
+from rollforge.lightning.callbacks import isolate
+from rollforge.lightning.data import RolloutData
+from rollforge.lightning.module import RolloutModule
+from rollforge.lightning.resuming import check_checkpoint, explain_restoring
 from rollforge.metrics.suite import DriftSuite
-from rollforge.module import RolloutModule
-from rollforge.nameable import PICKLES
 from rollforge.report.predict import VideoOutput
 from rollforge.report.run import RunFolder
-from rollforge.resuming import check_checkpoint, explain_restoring
-from rollforge.sharded import restricted
+from rollforge.signals import SignalHandler
 from rollforge.snapshots.settings import Snapshots
-from rollforge.stopping import Stop
+from rollforge.trust.nameable import PICKLES
 
 LAST = "last"
 """As ``ckpt_path`` of ``predict``, the same as ``--resume``."""
@@ -96,7 +96,7 @@ class RollforgeCLI(LightningCLI):
             raise UserError(f"The section trainer does not work here: {' '.join(str(error).split())}") from error
         if self.subcommand != "fit":
             for callback in trainer.callbacks:
-                tolerate(callback)
+                isolate(callback)
         trainer.callbacks.append(self.ranks)
         self.ranks.server = self.held.enter_context(on_loopback(trainer))
         return trainer
@@ -181,7 +181,7 @@ class RollforgeCLI(LightningCLI):
             self.model.check_weights()
         requests = self.model.requests(self.datamodule)
         self.model.check_prompts(requests)
-        self.guard = Guard.of(self.model, self.trainer, requests, self.datamodule.rollout_batch)
+        self.guard = MemoryCheck.of(self.model, self.trainer, requests, self.datamodule.rollout_batch_size)
         self.guard.check()
         check_precision(self.trainer)
         explain_restoring(self.trainer)
@@ -206,7 +206,7 @@ class RollforgeCLI(LightningCLI):
             run(**options)
 
     @contextmanager
-    def _stoppable(self, stop: Stop) -> Iterator[None]:
+    def _stoppable(self, stop: SignalHandler) -> Iterator[None]:
         """Around the work: says after a signal what to do to go on."""
         try:
             yield
@@ -307,7 +307,7 @@ def traced(folder: Path) -> Iterator[None]:
     try:
         yield
     except PartError as error:
-        file = folder / "failure.txt"
+        file = folder / "traceback.txt"
         write(file, "".join(traceback.format_exception(error.__cause__)))
         raise UserError(f"{error} The traceback is in {file}.") from error
 

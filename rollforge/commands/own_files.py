@@ -12,8 +12,8 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from torch.distributed.checkpoint.api import CheckpointException
 
-from rollforge import sharded
 from rollforge.errors import UserError
+from rollforge.files import sharded
 
 log = logging.getLogger(__name__)
 

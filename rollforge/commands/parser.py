@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from rollforge import safe_yaml
 from rollforge.commands.checks import check
 from rollforge.commands.other_class import own_defaults
 from rollforge.commands.sentences import sentence
 from rollforge.errors import UserError, nearest
-from rollforge.trust import OPTION, VARIABLE, check_classes
+from rollforge.files import safe_yaml
+from rollforge.trust.imports import OPTION, VARIABLE, check_classes
 
 SECTIONS = (
     *("model", "data", "trainer", "seed_everything", "output_dir", "overwrite", "report_every"),

@@ -8,7 +8,7 @@ from typing import Any
 from rollforge.budget import readable
 from rollforge.budget.free import free_memory
 from rollforge.budget.live import Full
-from rollforge.budget.work import size_of
+from rollforge.budget.memory_input import size_of
 from rollforge.doctor.parts import blueprint, sizes_in_files
 from rollforge.errors import UserError
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from rollforge.commands.arguments import Arguments, number, path
-from rollforge.construction import explained
+from rollforge.commands.construction import explained
 from rollforge.errors import UserError, nearest
 from rollforge.evaluation.evaluation import Evaluation
-from rollforge.evaluation.given import Given
-from rollforge.files import make_folder, write_json
+from rollforge.evaluation.video_folder import VideoFolder
+from rollforge.files.writing import make_folder, write_json
 from rollforge.metrics.base import Metric
 from rollforge.metrics.suite import DriftSuite
 from rollforge.ranges import Positive
@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int | None:
     chosen = parser.parse_args(arguments)
     registry().load()
     metrics = [_metric(name) for name in chosen.metrics or ["DriftSuite"]]
-    return score(Given(Path(chosen.videos), chosen.horizon_seconds), metrics, chosen.output_dir)
+    return score(VideoFolder(Path(chosen.videos), chosen.horizon_seconds), metrics, chosen.output_dir)
 
 
 def score_config(chosen: Any) -> int:
@@ -57,7 +57,7 @@ def score_config(chosen: Any) -> int:
 
     from rollforge.doctor.parts import blueprint, build, sizes_in_files
 
-    metrics, given = build("metrics", chosen.model.metrics), Given(Path(chosen.data.videos))
+    metrics, given = build("metrics", chosen.model.metrics), VideoFolder(Path(chosen.data.videos))
     with suppress(Exception):  # whatever hinders it: then five seconds stand for the horizon
         backbone = blueprint("backbone", chosen.model.backbone, sizes_in_files(chosen.model.backbone))
         spec, codec = backbone.spec, blueprint("codec", chosen.model.codec)
@@ -71,7 +71,7 @@ def score_config(chosen: Any) -> int:
     return score(given, metrics, chosen.output_dir, trainer.loggers)
 
 
-def score(given: Given, metrics: Sequence[Metric], output_dir: str | None, loggers: Iterable[Any] = ()) -> int:
+def score(given: VideoFolder, metrics: Sequence[Metric], output_dir: str | None, loggers: Iterable[Any] = ()) -> int:
     """Measures given videos and says what there is to look at."""
     out = Path(output_dir or Path("outputs") / f"{given.folder.resolve().name or 'videos'}-measured")
     evaluation = given.score(metrics or [DriftSuite()], out, lambda told: _say(f"rollforge: {told}\n"))

@@ -9,12 +9,12 @@ from typing import get_args
 
 from lightning.pytorch import Trainer
 
-from rollforge.data.module import RolloutData
 from rollforge.errors import nearest
-from rollforge.module import RolloutModule
+from rollforge.lightning.data import RolloutData
+from rollforge.lightning.module import RolloutModule
 from rollforge.ranges import hints
 from rollforge.registry import registry
-from rollforge.trust import DENIED, refusal
+from rollforge.trust.imports import DENIED, refusal
 
 TYPES = {
     "int": "a whole number",
@@ -70,7 +70,7 @@ def sentence(message: str, options: Iterable[str] = (), file: str = "") -> str:
 
 def _wrong_value(message: str, where: str) -> str | None:
     """The sentence for a value that is not what was expected, whatever the type allows."""
-    value = re.search(r"(?:Got value|Given value): ([^\n]*)", message)  # of several, the innermost comes first
+    value = re.search(r"(?:Got value|VideoFolder value): ([^\n]*)", message)  # of several, the innermost comes first
     instead = f", not {_quoted(value[1])}" if value else ""
     subject = where or "A value"
     expected = [TYPES[name] for name, _ in EXPECTED.findall(message) if name in TYPES]

@@ -12,13 +12,19 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgressBar, TQDMProgressBar
 
 from rollforge.commands.ranks import Ranks
-from rollforge.commands.tolerance import attribute
 from rollforge.errors import UserError
-from rollforge.precision import device_problem
+from rollforge.lightning.callbacks import attribute
+from rollforge.lightning.precision import device_problem
+from rollforge.lightning.resuming import (
+    RunCheckpoints,
+    check_checkpoint,
+    check_inside,
+    explain_restoring,
+    last_checkpoint,
+)
 from rollforge.report.saving import PROGRESS, TrainingEnd, TrainingSaver
 from rollforge.report.training import TrainingReport
-from rollforge.resuming import RunCheckpoints, check_checkpoint, check_inside, explain_restoring, last_checkpoint
-from rollforge.stopping import Stop
+from rollforge.signals import SignalHandler
 
 
 class Training:
@@ -33,7 +39,7 @@ class Training:
     """
 
     def __init__(self, trainer: Trainer, folder: Path, own: Sequence[Callback], every: int, ranks: Ranks) -> None:
-        self.trainer, self.folder, self.stop = trainer, folder, Stop("step")
+        self.trainer, self.folder, self.stop = trainer, folder, SignalHandler("step")
         self.stop.quiet = trainer.global_rank > 0
         check_precision(trainer)
         check_inside(trainer.default_root_dir, folder, "What trainer.default_root_dir is for")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rollforge.commands.arguments import Arguments
 from rollforge.errors import UserError
-from rollforge.trust import OPTION, VARIABLE
+from rollforge.trust.imports import OPTION, VARIABLE
 
 WEIGHTS_ONLY = "--weights_only"
 AGAIN = (("--overwrite",), ("--resume", "--no_resume"))

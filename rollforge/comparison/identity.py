@@ -11,9 +11,9 @@ from typing import Any
 
 from rollforge import __version__
 from rollforge.backbones.weights import shipped
-from rollforge.files import content_id
+from rollforge.files.writing import content_id
 
-IRRELEVANT = ("rollout_batch", "batch_size", "workers", "clips")
+IRRELEVANT = ("rollout_batch_size", "batch_size", "num_workers", "train_dataset")
 SHIPPED = "pocket"
 """As ``weights``, the files that come with the package."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rollforge.comparison.gather import Comparison
+from rollforge.comparison.run_result import Comparison
 from rollforge.metrics.interval import NAN, Interval, interval
 from rollforge.metrics.summary import WORST
 

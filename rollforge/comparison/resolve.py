@@ -10,10 +10,10 @@ from rollforge.commands.lightning import _quiet
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
 from rollforge.comparison.vary import Point
-from rollforge.data.module import RolloutData
 from rollforge.data.requests import read_prompts
 from rollforge.doctor.parts import build
 from rollforge.errors import UserError
+from rollforge.lightning.data import RolloutData
 
 Config = dict[str, Any]
 COMMAND = "test"
@@ -52,7 +52,7 @@ def _check(config: Config) -> None:
     """Builds what is quickly built."""
     for name in CHEAP:
         build(name, config["model"].get(name))
-    data = {key: value for key, value in config["data"].items() if key != "clips"}
+    data = {key: value for key, value in config["data"].items() if key != "train_dataset"}
     read_prompts(RolloutData(**data).prompts or [])
     if not data.get("prompts"):
         raise UserError("There is nothing to roll: give data.prompts one prompt or more.")

@@ -11,8 +11,8 @@ from typing import Any
 
 from rollforge.comparison.vary import Point
 from rollforge.errors import UserError
-from rollforge.files import make_folder, subfolder, write_json
-from rollforge.safe_files import MANIFEST, open_regular, read_json
+from rollforge.files.reading import MANIFEST, open_regular, read_json
+from rollforge.files.writing import make_folder, subfolder, write_json
 
 RECORD, LOG = "point.json", "test.log"
 LAST_BYTES = 65_536

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rollforge.comparison.gather import Comparison, number
 from rollforge.comparison.ranking import STEADIER, Place, Ranking, rankings
+from rollforge.comparison.run_result import Comparison, number
 from rollforge.evaluation.prompts import Intervals
 from rollforge.evaluation.table import marks_table
 from rollforge.metrics.interval import Interval

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from rollforge import safe_yaml
 from rollforge.errors import UserError
+from rollforge.files import safe_yaml
 
 CONFIG = "config"
 """As an option, whole configs."""

@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import Dataset
 
 from rollforge.errors import UserError
+from rollforge.files.reading import caption, listed_below
 from rollforge.ranges import Checked, Count, CountFromZero, Range, Share, UserPath
-from rollforge.safe_files import caption, listed_below
 from rollforge.video import SUFFIXES
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rollforge.data.clips import cover
 from rollforge.data.pictures import is_picture, read_picture
 from rollforge.errors import UserError
-from rollforge.safe_files import check_regular, listed
+from rollforge.files.reading import check_regular, listed
 from rollforge.video import PICTURES
 from rollforge.video import SUFFIXES as VIDEOS
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from rollforge.errors import UserError
-from rollforge.safe_files import check_size, open_regular
+from rollforge.files.reading import check_size, open_regular
 from rollforge.video import PICTURES
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # whatever the name says; others start programs

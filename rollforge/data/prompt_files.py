@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rollforge.errors import UserError
-from rollforge.safe_files import parse_json, read_text
+from rollforge.files.reading import parse_json, read_text
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 FILE_SIZE = 10_000_000  # bytes of a prompt file

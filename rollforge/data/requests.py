@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from rollforge.data.prompt_files import SUFFIXES, read_file
 from rollforge.errors import UserError
-from rollforge.files import content_id
-from rollforge.safe_files import listed
+from rollforge.files.reading import listed
+from rollforge.files.writing import content_id
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rollforge.backbones.base import VideoCodec
 from rollforge.budget.disk import latents_bytes, snapshots_bytes
-from rollforge.budget.work import Work
+from rollforge.budget.memory_input import MemoryInput
 from rollforge.data.requests import Request
 from rollforge.doctor.probe import Probe, duration
 from rollforge.snapshots.settings import Snapshots
@@ -33,7 +33,7 @@ def video_bytes(
     return round(frame * sum(codec.pixel_frames(request.frames) if codec else request.frames for request in requests))
 
 
-def kept_bytes(work: Work, settings: Snapshots, requests: Sequence[Request], probed: Probe | None) -> int:
+def kept_bytes(work: MemoryInput, settings: Snapshots, requests: Sequence[Request], probed: Probe | None) -> int:
     """Bytes of the snapshots of one process, and of the latents that it keeps."""
     seconds = probed.seconds(work.frames) if probed else None
     return snapshots_bytes(work, settings, seconds) + latents_bytes(work, settings, len(requests))

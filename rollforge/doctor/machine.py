@@ -15,9 +15,9 @@ from rollforge import __version__
 from rollforge.budget.table import readable
 from rollforge.doctor.finding import Findings
 from rollforge.errors import UserError
+from rollforge.files.reading import MANIFEST, parse_json, read_text
 from rollforge.registry import registry
 from rollforge.report.run import RunFolder
-from rollforge.safe_files import MANIFEST, parse_json, read_text
 from rollforge.video.reader import frames
 from rollforge.video.writer import VideoWriter
 
@@ -109,7 +109,7 @@ def disk(findings: Findings, folder: Path | None, videos: int, snapshots: int, m
     if size > free:
         findings.add(
             "problem", "disk",
-            f"{told}: make room, choose another --output_dir, or set --snapshots.kv replay for smaller snapshots.",
+            f"{told}: make room, choose another --output_dir, or set --snapshots.kv recompute for smaller snapshots.",
         )  # fmt: skip
     elif size > free // 2:
         findings.add("warning", "disk", f"{told}, which is not much more.")

@@ -13,11 +13,11 @@ from rollforge.backbones.wan.checkpoint import Checkpoint, open_checkpoint
 from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.weights import RANDOM
 from rollforge.budget.live import Live
+from rollforge.budget.memory_input import size_of
 from rollforge.budget.table import readable
-from rollforge.budget.work import size_of
-from rollforge.construction import explained
+from rollforge.commands.construction import explained
 from rollforge.doctor.finding import Verdict
-from rollforge.module import RolloutModule
+from rollforge.lightning.module import RolloutModule
 
 SIZES = ("dim", "layers", "ffn_dim")
 
@@ -115,7 +115,7 @@ def attention(checkpoint: Checkpoint) -> tuple[Verdict, str]:
     )
 
 
-def standing(part: str, config: Any, checkpoint: str | None) -> tuple[Verdict, str, str]:
+def weights_status(part: str, config: Any, checkpoint: str | None) -> tuple[Verdict, str, str]:
     """A component and where its weights come from, as a finding.
 
     Random weights are a warning if they are asked for; else ``predict`` refuses them.

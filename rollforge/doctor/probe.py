@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rollforge.data.requests import Request
-from rollforge.module import RolloutModule
-from rollforge.report.recording import SMALL
+from rollforge.lightning.module import RolloutModule
+from rollforge.report.video_recorder import SMALL
 from rollforge.samplers.base import Job, Pass, Passes, Sampler
 from rollforge.spec import ModelSpec, Step
 from rollforge.video.writer import VideoWriter
@@ -25,7 +25,7 @@ class Timed(Sampler):
     """A sampler that times each forward pass, and stops for good once ``seconds`` have gone by since the first."""
 
     def __init__(self, sampler: Sampler, seconds: float) -> None:
-        self.sampler, self.seconds, self.lanes = sampler, seconds, sampler.lanes
+        self.sampler, self.seconds, self.guidance_branches = sampler, seconds, sampler.guidance_branches
         self.passes: list[tuple[int, float]] = []  # first frame of the block, seconds
         self.first: float | None = None
 
@@ -102,7 +102,7 @@ def probe(module: RolloutModule, request: Request, seconds: float) -> Probe:
 
 
 def passes_per_block(sampler: Sampler, spec: ModelSpec) -> float:
-    """Forward passes that a sampler asks for, all lanes together, counted on a single number for each frame."""
+    """Forward passes that a sampler asks for, those of guidance included, counted on one value for each frame."""
     blank = torch.zeros(1, spec.block, 1, 1, 1)
     passes = sampler.run(Job([Step.of(n, spec.block) for n in range(DRY)], lambda step, level: blank))
     count = 0

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from rollforge import __version__
-from rollforge.evaluation.measured import Measured
 from rollforge.evaluation.prompts import Intervals, Video, over_prompts
 from rollforge.evaluation.table import table
+from rollforge.evaluation.video_result import VideoResult
 from rollforge.metrics.interval import Interval
 
 
 @dataclass
 class Evaluation:
-    """Measured videos.
+    """VideoResult videos.
 
     Args:
         videos: with their figures.
@@ -29,7 +29,7 @@ class Evaluation:
         source: the folder of the videos, where they were given.
     """
 
-    videos: list[Measured]
+    videos: list[VideoResult]
     horizon_seconds: float
     metrics: list[str]
     policy: str | None = None
@@ -44,9 +44,9 @@ class Evaluation:
         return rates.pop() if len(rates) == 1 else None
 
     @property
-    def groups(self) -> dict[str, list[Measured]]:
+    def groups(self) -> dict[str, list[VideoResult]]:
         """Videos by policy, the first one first. Those of no known policy are one group."""
-        groups: dict[str, list[Measured]] = {self.policy or "": []} if self.policy else {}
+        groups: dict[str, list[VideoResult]] = {self.policy or "": []} if self.policy else {}
         for video in self.videos:
             groups.setdefault(video.label or "", []).append(video)
         return {label: own for label, own in groups.items() if own}
@@ -60,13 +60,13 @@ class Evaluation:
                 found.setdefault(metric, f"{told}, first in {video.entry['file']}")
         return found
 
-    def told(self) -> dict[str, list[Video]]:
+    def to_dict(self) -> dict[str, list[Video]]:
         """The entries of the videos in ``metrics.json``, by policy."""
-        return {label: [video.told() for video in own] for label, own in self.groups.items()}
+        return {label: [video.to_dict() for video in own] for label, own in self.groups.items()}
 
     def document(self) -> dict[str, Any]:
         """``metrics.json``: plain data, null for what is no number."""
-        groups = self.told()
+        groups = self.to_dict()
         first, *others = [*groups.items()] or [("", [])]
         content = {
             "rollforge": __version__,
@@ -77,7 +77,7 @@ class Evaluation:
             "metrics": self.metrics,
             **({"source": str(self.source)} if self.source else {}),
             "truth": self.truth,
-            "videos": [video.told() for video in self.videos],
+            "videos": [video.to_dict() for video in self.videos],
             "over_prompts": over_prompts(first[1]),
             **({"others": {label: over_prompts(own) for label, own in others}} if others else {}),
         }
@@ -86,7 +86,7 @@ class Evaluation:
 
     def table(self) -> str:
         """The figures for the terminal."""
-        return table({label or "videos": own for label, own in self.told().items()}, self.truth)
+        return table({label or "videos": own for label, own in self.to_dict().items()}, self.truth)
 
 
 def plain(value: Any) -> Any:

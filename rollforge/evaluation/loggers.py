@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from rollforge.evaluation.evaluation import Evaluation
-from rollforge.evaluation.measured import POINTS, Measured
 from rollforge.evaluation.plots import grid
 from rollforge.evaluation.prompts import band, over_prompts
+from rollforge.evaluation.video_result import POINTS, VideoResult
 from rollforge.metrics.interval import Interval
 
 SUMMARY = ("level", "drift_15", "slope_per_minute")
@@ -39,7 +39,7 @@ def log_to(loggers: Iterable[Any], evaluation: Evaluation) -> None:
         logger.finalize("success")
 
 
-def _steps(videos: Sequence[Measured], prefix: str) -> dict[int, dict[str, float]]:
+def _steps(videos: Sequence[VideoResult], prefix: str) -> dict[int, dict[str, float]]:
     """The values of each step."""
     fps = max(video.entry["fps"] for video in videos)
     steps: dict[int, dict[str, float]] = {}
@@ -50,9 +50,9 @@ def _steps(videos: Sequence[Measured], prefix: str) -> dict[int, dict[str, float
     return {step: values for step, values in steps.items() if values}
 
 
-def _summary(videos: Sequence[Measured], prefix: str) -> dict[str, float]:
+def _summary(videos: Sequence[VideoResult], prefix: str) -> dict[str, float]:
     found: dict[str, float] = {}
-    for name, figures in over_prompts([video.told() for video in videos]).items():
+    for name, figures in over_prompts([video.to_dict() for video in videos]).items():
         for figure in SUMMARY:
             interval: Interval = figures[figure]
             found |= _bounded(f"{prefix}summary/{name}/{figure}", interval.mean, interval.low, interval.high)

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rollforge.evaluation.measured import Measured, Thin
 from rollforge.evaluation.prompts import band
-from rollforge.files import replacing
+from rollforge.evaluation.video_result import DownsampledCurve, VideoResult
+from rollforge.files.writing import replacing
 from rollforge.metrics.summary import Curve, mean
 
 COLUMNS, PANEL = 3, (4.2, 2.2)  # inches
@@ -20,7 +20,7 @@ POINTS = 300
 HORIZON = "#d64541"
 
 
-def grid(videos: Sequence[Measured], curve: str, points: int = POINTS) -> tuple[Curve, Curve]:
+def grid(videos: Sequence[VideoResult], curve: str, points: int = POINTS) -> tuple[Curve, Curve]:
     """A curve of many videos at the same times: seconds ``[points]`` and values ``[prompts, points]``.
 
     Each point is the mean over an equal stretch of time; NaN where a video has ended.
@@ -36,7 +36,7 @@ def grid(videos: Sequence[Measured], curve: str, points: int = POINTS) -> tuple[
     return np.arange(count) * width, np.stack(together)
 
 
-def draw(groups: Mapping[str, Sequence[Measured]], horizon_seconds: float) -> Figure | None:
+def draw(groups: Mapping[str, Sequence[VideoResult]], horizon_seconds: float) -> Figure | None:
     """Mean over prompts of every curve with its 95 % interval, one line for each group; None where there is nothing."""
     names = list(dict.fromkeys(name for videos in groups.values() for video in videos for name in video.thin))
     if not names:
@@ -79,15 +79,15 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(partial, format="png", dpi=110)
 
 
-def _spacing(thin: Thin) -> float:
+def _spacing(thin: DownsampledCurve) -> float:
     return float(thin.seconds[1] - thin.seconds[0]) if len(thin.seconds) > 1 else 0.1
 
 
-def _places(thin: Thin, width: float) -> Any:
+def _places(thin: DownsampledCurve, width: float) -> Any:
     return np.floor(thin.seconds / width + 1e-6).astype(int)
 
 
-def _resampled(thin: Thin, width: float, count: int) -> Curve:
+def _resampled(thin: DownsampledCurve, width: float, count: int) -> Curve:
     places, known = _places(thin, width), ~np.isnan(thin.values)
     sums = np.bincount(places[known], thin.values[known], count)
     numbers = np.bincount(places[known], minlength=count)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rollforge.files import make_folder
+from rollforge.files.writing import make_folder
 from rollforge.metrics.base import Metric
 from rollforge.metrics.curves import CurveFile
-from rollforge.report.measures import Measures
+from rollforge.report.metric_runner import MetricRunner
 from rollforge.report.progress import progress
 from rollforge.video.reader import frames, probe, read_clip
 from rollforge.video.sheet import ContactSheet
@@ -46,7 +46,7 @@ def measure_file(
     """
     info = probe(file)
     scale = enlarged(size, (info.width, info.height))
-    measures, sheet = Measures(metrics), ContactSheet(prompt, info.frames, info.fps)
+    measures, sheet = MetricRunner(metrics), ContactSheet(prompt, info.frames, info.fps)
     measures.start(prompt, info.fps)
     make_folder(curves.parent)
     partial = curves.with_suffix(".partial.csv")

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from rollforge.data.requests import Request
 from rollforge.evaluation.evaluation import Evaluation
-from rollforge.evaluation.measured import Measured
+from rollforge.evaluation.horizon import Horizon
 from rollforge.evaluation.reading import measure_file, picked
-from rollforge.evaluation.ruler import Ruler
 from rollforge.evaluation.truth import truth
+from rollforge.evaluation.video_result import VideoResult
 from rollforge.report.run import Entry, RunFolder
 from rollforge.video.sheet import ContactSheet
 
 if TYPE_CHECKING:
-    from rollforge.module import RolloutModule
+    from rollforge.lightning.module import RolloutModule
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def evaluate(module: RolloutModule, folder: RunFolder, requests: Sequence[Reques
 
     A video that an earlier ``predict`` has made without metrics is measured from its file, codec noise included.
     """
-    ruler, videos = Ruler.of(module), []
+    ruler, videos = Horizon.of(module), []
     for entry in _finished(folder, requests):
         curves = folder.path / Path(entry["file"]).with_suffix(".curves.csv")
         if "measured" not in entry:
@@ -35,7 +35,7 @@ def evaluate(module: RolloutModule, folder: RunFolder, requests: Sequence[Reques
             told, _ = measure_file(folder.path / entry["file"], entry["prompt"], module.metrics, curves, module.size)
             entry = entry | {key: told[key] for key in ("measured", "measured_from", "failed_metrics") if key in told}
             folder.record(entry)
-        video = Measured(entry, label(entry), curves)
+        video = VideoResult(entry, label(entry), curves)
         video.read(ruler)
         videos.append(video)
     metrics = [type(metric).__name__ for metric in module.metrics]

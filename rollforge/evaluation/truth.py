@@ -10,28 +10,28 @@ from torch import Tensor
 
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, ran_out
+from rollforge.evaluation.horizon import Horizon
 from rollforge.evaluation.prompts import Intervals, over_prompts
-from rollforge.evaluation.ruler import Ruler
 from rollforge.metrics.base import Blocks, Metric
 from rollforge.metrics.summary import summarise
-from rollforge.report.measures import Measures
+from rollforge.report.metric_runner import MetricRunner
 
 if TYPE_CHECKING:
-    from rollforge.module import RolloutModule
+    from rollforge.lightning.module import RolloutModule
 
 log = logging.getLogger(__name__)
 
 
 def truth(module: RolloutModule, requests: Iterable[Request]) -> Intervals:
     """Figures of the second horizon of true videos, over prompts; of all metrics, if one of them knows the truth."""
-    ruler = Ruler.of(module)
+    ruler = Horizon.of(module)
     blocks = Blocks.of(module.codec.pixel_frames, module.backbone.spec.block)
     rows = []
     for request in requests:
         video = _true(module.metrics, request, 2 * ruler.frames.first)
         if video is None:
             continue
-        measures = Measures(module.metrics)
+        measures = MetricRunner(module.metrics)
         measures.start(request.prompt, module.fps, blocks)
         measures.update(video[: ruler.frames.first], 0)
         curves = measures.update(video[ruler.frames.first :], ruler.frames.first)

@@ -18,8 +18,8 @@ from rollforge.memory import FullMemory, MaskedMemory
 from rollforge.memory.base import Memory
 from rollforge.policies import LongLive, RollingSink, Window
 from rollforge.registry import registry
-from rollforge.rolling import Run
 from rollforge.rollout import Rollout
+from rollforge.rollout.iterator import RolloutIterator
 from rollforge.samplers import Euler, FewStep
 from rollforge.state import moved
 
@@ -44,7 +44,7 @@ class Case:
     rows: int = 1
     switch: int | None = None
 
-    def start(self, device: str, dtype: torch.dtype, state: Any = None, only: int | None = None) -> Run:
+    def start(self, device: str, dtype: torch.dtype, state: Any = None, only: int | None = None) -> RolloutIterator:
         """The rollout on a device; of the batch's ``only`` row where that is given."""
         samples = range(self.rows) if only is None else [only]
         prompts = {0: self._text("first", samples)}

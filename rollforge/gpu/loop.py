@@ -77,7 +77,7 @@ def run_blocks(
 
 
 def _to_video(frames: Tensor, write: Callable[[Tensor], None], clock: Clock) -> None:
-    from rollforge.take import to_bytes
+    from rollforge.pipeline.video_rollout import to_bytes
 
     with clock.span("to host"):
         pixels = to_bytes(frames)

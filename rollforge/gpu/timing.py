@@ -70,7 +70,7 @@ class TimedSampler(Sampler):
 
     def __init__(self, sampler: Sampler, clock: Clock) -> None:
         self.sampler, self.clock = sampler, clock
-        self.lanes = sampler.lanes
+        self.guidance_branches = sampler.guidance_branches
 
     def run(self, job: Job) -> Passes:
         passes = self.sampler.run(job)

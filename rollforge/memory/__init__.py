@@ -2,9 +2,9 @@
 
 from rollforge.memory.base import Memory, Now
 from rollforge.memory.full import FullMemory
-from rollforge.memory.kv import KVCodec, Plain
+from rollforge.memory.kv_codec import IdentityKVCodec, KVCodec
 from rollforge.memory.masked import MaskedMemory
 from rollforge.memory.rollout import RolloutMemory
 from rollforge.memory.rope import Rope
 
-__all__ = ["FullMemory", "KVCodec", "MaskedMemory", "Memory", "Now", "Plain", "RolloutMemory", "Rope"]
+__all__ = ["FullMemory", "IdentityKVCodec", "KVCodec", "MaskedMemory", "Memory", "Now", "RolloutMemory", "Rope"]

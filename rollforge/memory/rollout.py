@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rollforge.errors import UserError, blamed
+from rollforge.errors import UserError, attribute_errors
 from rollforge.memory.attention import attention
 from rollforge.memory.base import Memory, Now, Projection
-from rollforge.memory.kv import KVCodec, Plain
+from rollforge.memory.kv_codec import IdentityKVCodec, KVCodec
 from rollforge.memory.rope import Rope, Rotation, rotate
 from rollforge.spec import ModelSpec, ReadPlan, Step
 from rollforge.state import State, moved, odd
@@ -65,7 +65,7 @@ class RolloutMemory(Memory):
         self, spec: ModelSpec, visible: int, rope: Rope | None = None, kv_codec: KVCodec | None = None
     ) -> None:
         self.spec, self.visible = spec, visible
-        self.rope, self.kv_codec = rope or Rope(), kv_codec or Plain()
+        self.rope, self.kv_codec = rope or Rope(), kv_codec or IdentityKVCodec()
         self.raw: dict[int, list[Any]] = {}  # frame -> what the KV codec keeps, layer by layer
         self._slots: list[Entry] = []  # the plan, laid out
         self._shown: set[Entry] = set()  # pairs that every layer's buffer holds
@@ -110,7 +110,7 @@ class RolloutMemory(Memory):
 
     def _follow_rope(self, step: Step) -> None:
         """Everything is rotated anew where the temporal frequencies have changed."""
-        with blamed("rotary embedding", self.rope, f"at block {step.index}"):
+        with attribute_errors("rotary embedding", self.rope, f"at block {step.index}"):
             frequencies = self.rope.temporal(self.spec, step)
         if self._frequencies is None or not torch.equal(frequencies, self._frequencies):
             self._frequencies, self._rotations = frequencies, {}
@@ -152,7 +152,7 @@ class RolloutMemory(Memory):
             for n, frame in enumerate(step.frames):
                 rows = slice(n * size, (n + 1) * size)
                 layers = [self._staged_in(layer, step) for layer in range(self.spec.layers)]
-                with blamed("KV codec", self.kv_codec, f"encoding frame {frame}"):
+                with attribute_errors("KV codec", self.kv_codec, f"encoding frame {frame}"):
                     self.raw[frame] = [self.kv_codec.encode(k[:, rows], v[:, rows]) for k, v in layers]
             self._invalidate(written)
         waiting = {entry[0] for entry in self._slots if entry not in self._shown}
@@ -250,7 +250,7 @@ class RolloutMemory(Memory):
         """Rotated keys, and values, of each of these entries."""
         if not entries:
             return []
-        with blamed("KV codec", self.kv_codec, f"decoding frames for layer {layer}"):
+        with attribute_errors("KV codec", self.kv_codec, f"decoding frames for layer {layer}"):
             decoded = [self.kv_codec.decode(self.raw[content][layer]) for content, _ in entries]
         keys, values = zip(*decoded, strict=True)
         rotated = rotate(torch.cat(keys, dim=1), self._rotation([time for _, time in entries], device))
@@ -265,7 +265,7 @@ class RolloutMemory(Memory):
     def _rotation(self, times: Sequence[int], device: torch.device) -> Rotation:
         key = tuple(times)
         if key not in self._rotations:
-            with blamed("rotary embedding", self.rope, f"at time indices {min(key)} to {max(key)}"):
+            with attribute_errors("rotary embedding", self.rope, f"at time indices {min(key)} to {max(key)}"):
                 self._rotations[key] = self.rope.rotation(self.spec, key, device, self._step)
         return self._rotations[key]
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rollforge.errors import UserError
-from rollforge.files import open_new, open_own
-from rollforge.safe_files import open_regular
+from rollforge.files.reading import open_regular
+from rollforge.files.writing import open_new, open_own
 
 
 class CurveFile:

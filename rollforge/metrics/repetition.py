@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rollforge.metrics.frames import THUMBNAIL, Frame, FrameMetric
 from rollforge.metrics.sink import SinkReturn
-from rollforge.metrics.thinned import Thinned
+from rollforge.metrics.strided_buffer import StridedBuffer
 from rollforge.ranges import Range
 
 NAN = float("nan")
@@ -62,7 +62,7 @@ class Repetition(FrameMetric):
         self.held, self.at = 0, 0  # frames in the ring, and where the next one goes
         self.sums = torch.zeros(self.window, dtype=torch.float64)  # of distances, by lag less 1
         self.pairs = torch.zeros(self.window, dtype=torch.int64)
-        self.old = Thinned(self.whole, THUMBNAIL**2)
+        self.old = StridedBuffer(self.whole, THUMBNAIL**2)
         self.back = SinkReturn(self.sink or self.first_block or SINK)
 
     def look(self, frame: Frame) -> dict[str, float]:

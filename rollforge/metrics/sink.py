@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rollforge.metrics.thinned import Lows, Thinned
+from rollforge.metrics.strided_buffer import MinBuffer, StridedBuffer
 from rollforge.state import Stateful
 
 NAN = float("nan")
@@ -21,7 +21,7 @@ class SinkReturn(Stateful):
 
     def __init__(self, frames: int) -> None:
         self.frames, self.sink = frames, torch.zeros(0, 0)
-        self.distances, self.lows = Thinned(KEPT, 1), Lows(KEPT, 1)
+        self.distances, self.lows = StridedBuffer(KEPT, 1), MinBuffer(KEPT, 1)
         self.recent: list[float] = []
         self.highest, self.drop, self.when = 0.0, 0.0, NAN
 

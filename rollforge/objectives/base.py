@@ -10,7 +10,7 @@ from torch import Tensor
 from rollforge.ranges import Checked
 
 if TYPE_CHECKING:
-    from rollforge.module import RolloutModule
+    from rollforge.lightning.module import RolloutModule
 
 
 class Clips(TypedDict):

@@ -16,7 +16,7 @@ from rollforge.ranges import Count, CountFromZero, Positive, Share
 from rollforge.samplers.base import TIMESTEPS, add_noise, shifted
 
 if TYPE_CHECKING:
-    from rollforge.module import RolloutModule
+    from rollforge.lightning.module import RolloutModule
 
 
 class FlowMatching(Objective):

@@ -10,7 +10,7 @@ from rollforge.errors import UserError
 from rollforge.objectives.base import Clips, Objective
 
 if TYPE_CHECKING:
-    from rollforge.module import RolloutModule
+    from rollforge.lightning.module import RolloutModule
 
 
 class Reconstruction(Objective):

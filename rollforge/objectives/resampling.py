@@ -15,7 +15,7 @@ from rollforge.rollout import Rollout
 from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Passes, Sampler, add_noise, shifted
 
 if TYPE_CHECKING:
-    from rollforge.module import RolloutModule
+    from rollforge.lightning.module import RolloutModule
 
 
 class ResamplingForcing(TeacherForcing):

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from rollforge.data.requests import Request
 from rollforge.errors import UserError
-from rollforge.report.recording import Recording
 from rollforge.report.run import Entry, RunFolder
 from rollforge.report.session import Session
+from rollforge.report.video_recorder import VideoRecorder
+from rollforge.signals import SignalHandler
 from rollforge.snapshots.identity import devices_of, fingerprint, versions
 from rollforge.snapshots.settings import Snapshots
 from rollforge.snapshots.store import SnapshotStore
-from rollforge.stopping import Stop
-from rollforge.video.beside import side_by_side
 from rollforge.video.sheet import draw, save
+from rollforge.video.side_by_side import side_by_side
 
 if TYPE_CHECKING:
-    from rollforge.module import RolloutModule
+    from rollforge.lightning.module import RolloutModule
 
 
 @dataclass
@@ -41,7 +41,7 @@ class VideoOutput:
     resume: bool = False
     force: bool = False
     precision: str = "32-true"
-    stop: Stop = field(default_factory=Stop)
+    stop: SignalHandler = field(default_factory=SignalHandler)
     made: dict[int, list[Path]] = field(default_factory=dict)  # by sample
     weights: dict[str, str] = field(default_factory=dict)  # fingerprints, once they are asked for
 
@@ -85,22 +85,22 @@ class VideoOutput:
         """
         by_request = [self._recordings(module, request) for request in requests]
         for together in zip(*by_request, strict=True):
-            self.stop.obey()
+            self.stop.exit_if_requested()
             self._roll(module, together)
         for request, recordings in zip(requests, by_request, strict=True):
             self._present(module, request, recordings)
 
-    def _present(self, module: RolloutModule, request: Request, recordings: list[Recording]) -> None:
+    def _present(self, module: RolloutModule, request: Request, recordings: list[VideoRecorder]) -> None:
         """What there is to look at, drawn where it is not there yet."""
         files, name = [recording.file for recording in recordings], self.folder.name(request)
-        sheet, beside = self.folder.path / f"{name}.png", self.folder.path / f"{name}.beside.mp4"
+        sheet, beside = self.folder.path / f"{name}.png", self.folder.path / f"{name}.side-by-side.mp4"
         both = [beside] if len(files) == 2 else []
         if not all(recording.shown for recording in recordings) or not all(file.exists() for file in (sheet, *both)):
             self._show(module, request, recordings, sheet, beside)
         self.made[request.sample] = [*both, *reversed(files), sheet]
 
     def _show(
-        self, module: RolloutModule, request: Request, recordings: list[Recording], sheet: Path, beside: Path
+        self, module: RolloutModule, request: Request, recordings: list[VideoRecorder], sheet: Path, beside: Path
     ) -> None:
         """Draws the contact sheet, and lays two videos side by side."""
         horizon = module.codec.pixel_frames(module.backbone.spec.horizon) / module.fps
@@ -110,24 +110,24 @@ class VideoOutput:
         save(draw([recording.sheet for recording in recordings], request.prompt, horizon), sheet)
         if len(recordings) == 2:
             one, other = recordings
-            side_by_side((other.file, one.file), (other.label, one.label), beside, horizon, self.stop.obey)
+            side_by_side((other.file, one.file), (other.label, one.label), beside, horizon, self.stop.exit_if_requested)
         for recording in recordings:
             recording.settle()
 
-    def _recordings(self, module: RolloutModule, request: Request) -> list[Recording]:
+    def _recordings(self, module: RolloutModule, request: Request) -> list[VideoRecorder]:
         """The policies to roll, what they are called, and where their videos go."""
-        policies = [policy for policy in (module.policy, module.beside) if policy is not None]
+        policies = [policy for policy in (module.policy, module.compare_policy) if policy is not None]
         labels = [type(policy).__name__ for policy in policies]
         if len(set(labels)) < len(labels):
-            labels[1] += "-beside"
+            labels[1] += "-compared"
         name = self.folder.name(request)
         names = [f"{name}.mp4" if len(policies) == 1 else f"{name}.{label}.mp4" for label in labels]
         return [
-            Recording(module, request, policy, self.folder.path / file, label, self.settings)
+            VideoRecorder(module, request, policy, self.folder.path / file, label, self.settings)
             for policy, label, file in zip(policies, labels, names, strict=True)
         ]
 
-    def _roll(self, module: RolloutModule, recordings: Sequence[Recording]) -> None:
+    def _roll(self, module: RolloutModule, recordings: Sequence[VideoRecorder]) -> None:
         """The videos under one policy that are not there yet."""
         missing = [each for each in recordings if not self.folder.finished(each.file.name, each.request)]
         for recording in recordings:
@@ -144,7 +144,7 @@ class VideoOutput:
         self.folder.record(*done)
         session.clear()
 
-    def _identity(self, module: RolloutModule, recordings: Sequence[Recording]) -> dict[str, Any]:
+    def _identity(self, module: RolloutModule, recordings: Sequence[VideoRecorder]) -> dict[str, Any]:
         """What the pixels of videos depend on."""
         if not self.weights:
             self.weights = {"backbone": fingerprint(module.backbone), "codec": fingerprint(module.codec)}
@@ -161,7 +161,7 @@ class VideoOutput:
         }
 
 
-def _entry(recording: Recording) -> Entry:
+def _entry(recording: VideoRecorder) -> Entry:
     """What the manifest says of a video that is not there yet."""
     module, request = recording.module, recording.request
     return {

@@ -13,12 +13,13 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
-from rollforge import __version__, safe_yaml
+from rollforge import __version__
 from rollforge.data.requests import CONTENT, Request
 from rollforge.errors import UserError
-from rollforge.files import write
-from rollforge.locking import locked
-from rollforge.safe_files import MANIFEST, bare_name, leads_out, parse_json, plain_name, read_text
+from rollforge.files import safe_yaml
+from rollforge.files.locking import locked
+from rollforge.files.reading import MANIFEST, bare_name, leads_out, parse_json, plain_name, read_text
+from rollforge.files.writing import write
 from rollforge.snapshots.identity import changes
 
 Entry = dict[str, Any]

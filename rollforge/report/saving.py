@@ -12,10 +12,10 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from rollforge import __version__
-from rollforge.files import NotWritten, write_json
+from rollforge.files.writing import NotWritten, write_json
+from rollforge.lightning.resuming import between_steps, partial_of, replace_sharded
 from rollforge.report.training import TrainingReport
-from rollforge.resuming import between_steps, partial_of, replace_sharded
-from rollforge.stopping import Stop
+from rollforge.signals import SignalHandler
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class TrainingSaver(Callback):
     """
 
     def __init__(
-        self, folder: Path, every: int, report: TrainingReport, stop: Stop, highest: Callable[[int], int]
+        self, folder: Path, every: int, report: TrainingReport, stop: SignalHandler, highest: Callable[[int], int]
     ) -> None:
         self.folder, self.every, self.report, self.stop, self.highest = folder, every, report, stop, highest
         self.saved = self.begun = self.reported = 0  # steps

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from rollforge.errors import UserError
+from rollforge.pipeline.video_rollout import VideoRollout
 from rollforge.report.progress import progress
-from rollforge.report.recording import Recording
+from rollforge.report.video_recorder import VideoRecorder
+from rollforge.signals import SignalHandler
 from rollforge.snapshots.identity import changes
 from rollforge.snapshots.settings import Clock
 from rollforge.snapshots.store import SnapshotStore
 from rollforge.state import State
-from rollforge.stopping import Stop
-from rollforge.take import Take
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +32,13 @@ class Session:
         identity: what the pixels depend on; a snapshot with another one is refused.
     """
 
-    def __init__(self, recordings: Sequence[Recording], identity: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, recordings: Sequence[VideoRecorder], identity: Callable[[], dict[str, Any]]) -> None:
         self.recordings, self.identity = recordings, identity
         self.first, self.settings = recordings[0], recordings[0].settings
         self.store = SnapshotStore(self.first.folder, self.settings.keep)
         self.spent, self.saving = 0.0, 0.0  # seconds before the cut; seconds that a snapshot took
 
-    def make(self, stop: Stop, rank: int = 0, resume: bool = False, force: bool = False) -> None:
+    def make(self, stop: SignalHandler, rank: int = 0, resume: bool = False, force: bool = False) -> None:
         """Rolls the videos to their end, from a snapshot where there is one and ``resume`` says so.
 
         Raises:
@@ -55,7 +55,7 @@ class Session:
         for row, recording in enumerate(self.recordings):
             again = {str(block): counts[row] for block, counts in take.blocks.attempts.items() if counts[row]}
             recording.figures |= pace.figures(self.spent, len(self.recordings))
-            recording.figures |= {"blocks_made_again": again} if again else {}
+            recording.figures |= {"retried_blocks": again} if again else {}
 
     def clear(self) -> None:
         """Removes the snapshots: once the manifest has the videos, for until then they can go on."""
@@ -101,27 +101,27 @@ class Session:
             return "the latents until then are missing; snapshots.kv and snapshots.latents must be what they were."
         return None
 
-    def _take(self, state: State | None, stop: Stop, force: bool) -> Take:
+    def _take(self, state: State | None, stop: SignalHandler, force: bool) -> VideoRollout:
         requests = [recording.request for recording in self.recordings]
         if state is None:
-            return Take(self.first.module, requests, self.first.policy)
+            return VideoRollout(self.first.module, requests, self.first.policy)
         frame = _frame(state)
         for recording in self.recordings:
             recording.latents.truncate(frame)
         self.spent = state["spent"]
         finished = iter(()) if "memories" in state["take"]["blocks"] else self._finished(frame, stop)
-        take = Take(self.first.module, requests, self.first.policy, state["take"], finished)
+        take = VideoRollout(self.first.module, requests, self.first.policy, state["take"], finished)
         if state["texts"] != take.condition_ids and not force:
             raise self._changed(["the features of the prompt"])
         return take
 
-    def _finished(self, frame: int, stop: Stop) -> Iterator[Tensor]:
+    def _finished(self, frame: int, stop: SignalHandler) -> Iterator[Tensor]:
         """Kept latents up to a frame, unless a signal comes: the snapshot stays as good as it is."""
         for blocks in zip(*(recording.latents.read(frame) for recording in self.recordings), strict=True):
-            stop.obey()
+            stop.exit_if_requested()
             yield torch.cat(blocks)
 
-    def _roll(self, take: Take, stop: Stop, rank: int) -> Pace:
+    def _roll(self, take: VideoRollout, stop: SignalHandler, rank: int) -> Pace:
         pace, clock = Pace(take.made), Clock(self.settings, take.made)
         total, done = self.first.sheet.total, self.first.writer.written
         for video in progress(take, total, self.first.module.fps, self.first.label, rank, done):
@@ -132,10 +132,10 @@ class Session:
             if take.left and (stop.asked or clock.due(take.made)):
                 self._save(take, self.spent + pace.seconds)
                 clock.reset(take.made)
-                stop.obey()
+                stop.exit_if_requested()
         return pace
 
-    def _save(self, take: Take, spent: float) -> None:
+    def _save(self, take: VideoRollout, spent: float) -> None:
         """A snapshot. One that the disk does not take is said, and the rollout goes on."""
         began = time.perf_counter()
         written = [recording.written() for recording in self.recordings]

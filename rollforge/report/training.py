@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from rollforge.data.module import RolloutData
 from rollforge.errors import UserError
-from rollforge.files import make_folder, replacing, write, write_tensors
-from rollforge.parallel import is_sharded, whole_weights
-from rollforge.random_state import unchanged_random_state
+from rollforge.files.writing import make_folder, replacing, write, write_tensors
+from rollforge.lightning.data import RolloutData
+from rollforge.lightning.parallel import is_sharded, whole_weights
+from rollforge.lightning.random_state import unchanged_random_state
 from rollforge.report.curve import LossCurve
 from rollforge.video.sheet import ContactSheet, draw, save
 
 if TYPE_CHECKING:
-    from rollforge.module import RolloutModule
+    from rollforge.lightning.module import RolloutModule
 
 
 class TrainingReport(Callback):

@@ -22,14 +22,14 @@ Level = TypeVar("Level", float, Tensor)
 class Pass:
     """A request: run these latents ``[B, F, C, H, W]`` at this timestep. The answer is the predicted flow.
 
-    ``timestep`` is one number or one for each frame, ``[B, F]``. ``lane`` names the condition (``prompt`` or
-    ``negative``); each lane has a memory of its own. ``plan`` overrides the policy's.
+    ``timestep`` is one number or one for each frame, ``[B, F]``. ``guidance_branch`` names the condition (``prompt`` or
+    ``negative``); each branch has a memory of its own. ``plan`` overrides the policy's.
     """
 
     step: Step
     latents: Tensor
     timestep: float | Tensor
-    lane: str = "prompt"
+    guidance_branch: str = "prompt"
     plan: ReadPlan | None = None
 
 
@@ -65,7 +65,7 @@ class Sampler(Checked, Stateful, ABC):
     over the blocks that follow: what else a sampler carries from block to block belongs into its attributes.
     """
 
-    lanes: tuple[str, ...] = ("prompt",)
+    guidance_branches: tuple[str, ...] = ("prompt",)
     timesteps: Sequence[float] = ()
     context_noise: float = 0.0
 
@@ -79,12 +79,12 @@ class Sampler(Checked, Stateful, ABC):
         """Yields ``Pass`` requests, is sent the flow of each, and yields ``Finished`` blocks before their commits."""
 
     def commit(self, step: Step, clean: Tensor, noise: Noise) -> Iterator[Pass]:
-        """The passes by which a finished block enters the memories: one in each lane, at ``context_noise``."""
+        """The passes by which a finished block enters the memories: one in each branch, at ``context_noise``."""
         commit = replace(step, phase=Phase.COMMIT, level=self.commit_level)
         if self.context_noise:
             clean = add_noise(clean, noise(step, commit.level), self.context_noise)
-        for lane in self.lanes:
-            yield Pass(commit, clean, self.context_noise, lane)
+        for branch in self.guidance_branches:
+            yield Pass(commit, clean, self.context_noise, branch)
 
 
 def shifted(timestep: Level, shift: float) -> Level:

@@ -13,7 +13,7 @@ class Euler(Sampler):
     """Follows the flow from noise to clean in many small steps: for teacher-forced models.
 
     Args:
-        steps: forward passes for a block (for each lane).
+        steps: forward passes for a block (for each branch).
         shift: moves the levels towards noise; 1 spaces them evenly.
         guidance: classifier-free guidance scale; 1 turns it off and saves half the work.
         context_noise: timestep of the commit pass whose keys and values later blocks read.
@@ -32,7 +32,7 @@ class Euler(Sampler):
         levels = [TIMESTEPS * (1 - n / steps) for n in range(steps)]
         self.timesteps = [*(shifted(t, shift) for t in levels), 0.0]
         self.guidance, self.context_noise, self.guided_blocks = guidance, context_noise, guided_blocks
-        self.lanes = ("prompt",) if guidance == 1 else ("prompt", "negative")
+        self.guidance_branches = ("prompt",) if guidance == 1 else ("prompt", "negative")
 
     def guides(self, index: int) -> bool:
         """Whether block number ``index`` is made with guidance."""
@@ -45,7 +45,7 @@ class Euler(Sampler):
                 now = replace(step, level=level)
                 flow = yield Pass(now, x, t)
                 if self.guides(step.index):
-                    negative = yield Pass(now, x, t, lane="negative")
+                    negative = yield Pass(now, x, t, guidance_branch="negative")
                     flow = negative + self.guidance * (flow - negative)
                 x = x + (lower - t) / TIMESTEPS * flow
             yield Finished(step, x)

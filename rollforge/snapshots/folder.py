@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from rollforge.errors import UserError
-from rollforge.files import PARTIAL
+from rollforge.files.writing import PARTIAL
 
 
 def numbered(folder: Path, stem: str) -> list[tuple[int, Path]]:

@@ -29,7 +29,7 @@ class Snapshots:
     every_seconds: Positive | None = 120.0
     every_blocks: Count | None = None
     keep: Count = 2
-    kv: Literal["save", "replay"] = "save"
+    kv: Literal["save", "recompute"] = "save"
     latents: bool = False
 
 

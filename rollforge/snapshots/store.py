@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.errors import UserError
-from rollforge.safe_files import parse_json
+from rollforge.files.reading import parse_json
+from rollforge.snapshots.checksummed import Damaged, read_sealed, write_sealed
 from rollforge.snapshots.folder import clear, file_name, numbered, remove, sweep
 from rollforge.snapshots.packing import pack, unpack
-from rollforge.snapshots.sealed import Damaged, read_sealed, write_sealed
 from rollforge.state import State
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import av
 from av.stream import Disposition
 
 from rollforge.errors import UserError
-from rollforge.safe_files import PIXELS, check_regular, check_size
+from rollforge.files.reading import PIXELS, check_regular, check_size
 
 FORMATS = "mov,mp4,m4a,3gp,matroska,webm,avi,mpeg,mpegts,ogg,flv,gif,apng,h264,hevc,ivf,wav"  # no lists of other files
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}

@@ -6,7 +6,7 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
-from rollforge.files import open_new, open_own
+from rollforge.files.writing import open_new, open_own
 
 CHUNK = 1 << 20  # bytes
 

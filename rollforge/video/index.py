@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.errors import UserError
-from rollforge.safe_files import check_size
+from rollforge.files.reading import check_size
 from rollforge.video.container import check, film, open_video, pictures, readable
 from rollforge.video.shape import Shape
 from rollforge.video.timing import ASSUMED, Timing

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from rollforge.errors import UserError
-from rollforge.files import replacing
+from rollforge.files.writing import replacing
 from rollforge.state import State
 from rollforge.video.lettering import Lettering
 

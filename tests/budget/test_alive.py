@@ -108,7 +108,7 @@ def test_the_peak_of_a_rollout_is_within_ten_percent(
 ) -> None:
     network, codec = parts
     texts = {0: text("a", batch)} | ({switch: text("b", batch)} if switch else {})
-    negative = text("n", batch) if len(sampler.lanes) > 1 else None
+    negative = text("n", batch) if len(sampler.guidance_branches) > 1 else None
     rollout = Rollout(network, policy, sampler, Nothing())
     with torch.no_grad(), Alive(parts) as alive:
         stream: Any = codec.stream()
@@ -152,11 +152,13 @@ def test_a_snapshot_is_as_large_as_the_state_of_a_rollout(policy: CachePolicy, s
     network = Wan(weights="random", channels=4, dim=64, heads=2, layers=2, ffn_dim=64, text_dim=8, height=8, width=12)
     codec = PocketCodec(width=16)
     words = Condition("a", torch.zeros(1, 4, 8))
-    run = Rollout(network, policy, sampler)(words, frames=24, negative=words if len(sampler.lanes) > 1 else None)
+    run = Rollout(network, policy, sampler)(
+        words, frames=24, negative=words if len(sampler.guidance_branches) > 1 else None
+    )
     most = max(sum(tensor.nbytes for tensor in tensors_in(run.state_dict()["memories"])) for _ in run)
     work = work_of(network, codec, sampler, {"model.policy": policy}, device="cpu", frames=24, switches=[])
     assert snapshot_bytes(work, Snapshots()) == pytest.approx(most, rel=0.01)
-    assert snapshot_bytes(work, Snapshots(kv="replay")) == 0  # this codec carries nothing
+    assert snapshot_bytes(work, Snapshots(kv="recompute")) == 0  # this codec carries nothing
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,18 @@ from rollforge.backbones.pocket.network import Pocket
 from rollforge.backbones.wan.codec import WanVAE
 from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.wan.text import UMT5
-from rollforge.budget import Budget, Guard, Line, Work, budget_of, fitting, free_memory, readable, savings, work_of
+from rollforge.budget import (
+    Budget,
+    Line,
+    MemoryCheck,
+    MemoryInput,
+    budget_of,
+    fitting,
+    free_memory,
+    readable,
+    savings,
+    work_of,
+)
 from rollforge.budget.settings import options
 from rollforge.errors import UserError
 from rollforge.memory import RolloutMemory
@@ -34,12 +45,12 @@ def wan() -> Any:
         return Wan(weights="random", dtype="bf16"), WanVAE()
 
 
-def at_480p(wan: Any, policies: Mapping[str, CachePolicy] | None = None, **options: Any) -> Work:
+def at_480p(wan: Any, policies: Mapping[str, CachePolicy] | None = None, **options: Any) -> MemoryInput:
     policies = policies or {"model.policy": RollingSink()}
     return work_of(*wan, FewStep(), policies, **{"device": "cuda:0", "frames": 1203, **options})
 
 
-def sizes(work: Work) -> dict[str, int]:
+def sizes(work: MemoryInput) -> dict[str, int]:
     return {line.name: line.size for line in budget_of(work, {}).lines}
 
 
@@ -180,7 +191,7 @@ FIVE = "model.policy.init_args.context_blocks: 5, model.policy.init_args.sink_bl
     [
         (19, 1, "bf16", [TINY]),
         (34, 1, "fp32", ["model.backbone.init_args.dtype: bf16"]),
-        (38, 3, "bf16", ["data.rollout_batch: 2"]),
+        (38, 3, "bf16", ["data.rollout_batch_size: 2"]),
         (16, 1, "bf16", [TINY, FIVE]),
         (2, 1, "bf16", []),
     ],
@@ -198,8 +209,8 @@ def test_what_changes_the_video_or_takes_hours_comes_last(wan: Any) -> None:
         backbone = Wan(weights="random", dtype="fp32")
     order = [group[0].text for group in options(at_480p((backbone, wan[1]), batch=2)) if group]
     assert order == [
-        "model.backbone.init_args.dtype: bf16", "model.codec.init_args.tile: 32", "data.rollout_batch: 1", TINY, CPU,
-        FIVE,
+        "model.backbone.init_args.dtype: bf16", "model.codec.init_args.tile: 32", "data.rollout_batch_size: 1",
+        TINY, CPU, FIVE,
     ]  # fmt: skip
 
 
@@ -229,21 +240,21 @@ def test_the_text_encoder_is_alone_with_the_weights(wan: Any) -> None:
 
 
 def test_both_policies_are_made_to_fit(wan: Any) -> None:
-    work = at_480p(wan, {"model.policy": RollingSink(), "model.beside": Window()})
+    work = at_480p(wan, {"model.policy": RollingSink(), "model.compare_policy": Window()})
     context = next(told for told in savings(work) if "context_blocks" in told)
     assert context.startswith(
         "model.policy.init_args.context_blocks: 5, model.policy.init_args.sink_blocks: 4, "
-        "model.beside.init_args.context_blocks: 5 (saves "
+        "model.compare_policy.init_args.context_blocks: 5 (saves "
     )
 
 
 def test_what_does_not_fit_is_refused_with_the_table_and_what_would(wan: Any) -> None:
-    guard = Guard(at_480p(wan), {"cuda:0": 19 * GB, "cpu": 64 * GB})
+    guard = MemoryCheck(at_480p(wan), {"cuda:0": 19 * GB, "cpu": 64 * GB})
     with pytest.raises(UserError) as told:
         guard.check()
     assert guard.budget.table() in str(told.value)
     assert str(told.value).endswith(f"It would fit with {TINY}.")
-    assert Guard(at_480p(wan), {"cuda:0": 80 * GB}).check().fits
+    assert MemoryCheck(at_480p(wan), {"cuda:0": 80 * GB}).check().fits
 
 
 @pytest.mark.parametrize(
@@ -257,7 +268,7 @@ def test_what_does_not_fit_is_refused_with_the_table_and_what_would(wan: Any) ->
     ids=lambda error: type(error).__name__,
 )
 def test_an_allocation_that_fails_ends_in_the_table(wan: Any, error: Exception) -> None:
-    guard = Guard(at_480p(wan), {"cuda:0": 80 * GB})
+    guard = MemoryCheck(at_480p(wan), {"cuda:0": 80 * GB})
     with pytest.raises(UserError) as told, guard.explained(" See there."):
         raise error
     assert " See there.\n" in str(told.value)
@@ -267,7 +278,7 @@ def test_an_allocation_that_fails_ends_in_the_table(wan: Any, error: Exception) 
 
 
 def test_other_errors_pass(wan: Any) -> None:
-    with pytest.raises(RuntimeError, match="shapes"), Guard(at_480p(wan), {}).explained():
+    with pytest.raises(RuntimeError, match="shapes"), MemoryCheck(at_480p(wan), {}).explained():
         raise RuntimeError("shapes do not match")
 
 

@@ -26,7 +26,7 @@ def config(key: str, value: Any) -> Namespace:
         ("output_dir", HERE),
         ("ckpt_path", "local::/x"),
         ("data.opening", "https://a/b.png"),
-        ("data.clips", Namespace(class_path="VideoClips", init_args=Namespace(folder=HERE))),
+        ("data.train_dataset", Namespace(class_path="VideoClips", init_args=Namespace(folder=HERE))),
         ("model.codec.init_args.weights", "file:///etc/x"),
         ("model.metrics", [{"class_path": "M", "init_args": {"x": [HERE]}}]),
     ],
@@ -65,7 +65,7 @@ def test_the_environment_names_services_too(monkeypatch: pytest.MonkeyPatch) -> 
     ("key", "value"),
     [
         ("data.prompts", ["a poster that says https://x.org", [{"prompt": "s3://y"}]]),
-        ("model.negative", "http://"),
+        ("model.negative_prompt", "http://"),
         ("trainer.max_time", "00:12:00:00"),
         ("trainer.callbacks", [{"init_args": {"monitor": "train/loss", "dirpath": "out/x"}}]),
         ("model.backbone.init_args.weights", "org/model:folder/file.safetensors"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rollforge.cli import COMMANDS, main
-from rollforge.locking import locked
+from rollforge.files.locking import locked
 
 CURVES = [
     *("presence", "colour_error", "background_error", "tint", "skyline", "landscape"),
@@ -94,7 +94,7 @@ def test_compare_goes_on_after_a_kill_and_reports_each_point_under_the_same_prom
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a snapshot belongs to a number of threads, and the first run has one
     long = ["--data.seconds", "30"]  # so that the signal comes well before the end, also where this process is starved
     same = ["--model.policy.init_args.context_blocks", "2"]  # of both: it comes after the class that it refines
-    vary = ["--vary", "model.policy=Window,RollingSink", "--data.rollout_batch", "2", *same, *long]
+    vary = ["--vary", "model.policy=Window,RollingSink", "--data.rollout_batch_size", "2", *same, *long]
     killed = measured.start("compare", *vary)
     while killed.poll() is None and not list(measured.out.glob("runs/RollingSink-*/manifest.json")):
         time.sleep(0.05)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from rollforge.backbones.pocket.network import Pocket
-from rollforge.budget import check as checking
+from rollforge.budget import memory_check as checking
 from rollforge.cli import main
 from rollforge.registry import registry
 from rollforge.video.reader import frames

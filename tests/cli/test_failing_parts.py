@@ -25,7 +25,7 @@ from lightning.pytorch import Callback
 from rollforge.backbones.pocket.codec import PocketCodec
 from rollforge.backbones.pocket.network import Pocket
 from rollforge.backbones.pocket.text import PocketText
-from rollforge.memory import Plain, Rope
+from rollforge.memory import IdentityKVCodec, Rope
 from rollforge.metrics.base import Metric
 from rollforge.noise import IndependentNoise
 from rollforge.policies import LongLive
@@ -95,7 +95,7 @@ class Rotary(stumbling(Rope, "temporal", "rotation")):
     pass
 
 
-class Kept(stumbling(Plain, "encode", "decode")):
+class Kept(stumbling(IdentityKVCodec, "encode", "decode")):
     pass
 
 
@@ -192,8 +192,8 @@ def test_what_was_made_before_stays_playable_and_the_traceback_is_kept(
     part, name = {"forward": ("backbone", "Network"), "pixels": ("codec", "Codec")}.get(hook, ("policy", "Policy"))
     stumble.config["model"][part] = {"class_path": f"stumble.{name}"}
     told = mistake(stumble.run("predict", "--trust", "stumble"))
-    assert f"The traceback is in {stumble.out / 'failure.txt'}" in told
-    assert "ZeroDivisionError: it stumbled" in (stumble.out / "failure.txt").read_text()
+    assert f"The traceback is in {stumble.out / 'traceback.txt'}" in told
+    assert "ZeroDivisionError: it stumbled" in (stumble.out / "traceback.txt").read_text()
     (partial,) = stumble.out.glob("*.partial.mp4")
     assert probe(partial).frames >= 3
     assert not stumble.videos()

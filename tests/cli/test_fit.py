@@ -32,7 +32,7 @@ def training(tiny: Any) -> Any:
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.003}},
     }
     clips = {"class_path": "WorldClips", "init_args": {"frames": 6, "clips": 5}}
-    tiny.config["data"] = {"prompts": [RED], "seconds": 1.5, "clips": clips, "batch_size": 2}
+    tiny.config["data"] = {"prompts": [RED], "seconds": 1.5, "train_dataset": clips, "batch_size": 2}
     tiny.config["trainer"] = {"max_steps": 8}
     return tiny
 
@@ -57,7 +57,7 @@ def test_a_tiny_model_learns_its_clips(training: Any) -> None:
     training.config["model"]["objective"] = {"class_path": "Reconstruction"}
     training.config["model"]["codec"]["init_args"]["noise"] = 0.0
     training.config["data"] = {
-        "clips": {"class_path": "WorldClips", "init_args": {"frames": 1, "clips": 2}}, "batch_size": 2
+        "train_dataset": {"class_path": "WorldClips", "init_args": {"frames": 1, "clips": 2}}, "batch_size": 2
     }  # fmt: skip
     assert training.run("fit", "--trainer.max_steps", "60") == 0
     curve = [row["loss"] for row in losses(training.out)]
@@ -67,7 +67,7 @@ def test_a_tiny_model_learns_its_clips(training: Any) -> None:
 
 
 def test_a_tiny_backbone_learns_its_clips(training: Any) -> None:
-    training.config["data"]["clips"]["init_args"] = {"frames": 3, "clips": 2}
+    training.config["data"]["train_dataset"]["init_args"] = {"frames": 3, "clips": 2}
     training.config["data"]["prompts"] = []
     training.config["model"]["objective"]["init_args"] = {"drop_text": 0.0}
     assert training.run("fit", "--trainer.max_steps", "150") == 0
@@ -237,6 +237,6 @@ def test_fit_trains_on_a_folder_of_videos(training: Any, videos: Path, captions:
     if not captions:
         (videos / "a.txt").unlink()
     arguments = {"folder": str(videos), "frames": 6, "size": [64, 64]}
-    training.config["data"]["clips"] = {"class_path": "VideoClips", "init_args": arguments}
+    training.config["data"]["train_dataset"] = {"class_path": "VideoClips", "init_args": arguments}
     assert training.run("fit", "--trainer.max_steps", "3") == 0
     assert [row["step"] for row in losses(training.out)] == [1, 2, 3]

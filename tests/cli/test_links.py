@@ -13,7 +13,7 @@ NAME = "000-a-red-ball-over-snow-at-day"
 LINKS = (
     f"{NAME}.partial.mp4",
     f"{NAME}.curves.partial.csv",
-    f"{NAME}.latents.partial.csv",
+    f"{NAME}.latent_metrics.partial.csv",
     ".lock",
     "config.yaml.partial",
 )

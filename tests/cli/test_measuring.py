@@ -49,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
     with redirect_stdout(io.StringIO()) as printed:
         arguments = ["--config", str(folder / "tiny.yaml"), "--output_dir", str(folder / "out")]
-        assert main(["test", *arguments, "--data.rollout_batch", "2"]) == 0
+        assert main(["test", *arguments, "--data.rollout_batch_size", "2"]) == 0
     return Finished(folder / "out", config, printed.getvalue())
 
 
@@ -120,7 +120,7 @@ def figure(curve: Any) -> Any:
 
 
 def test_the_figures_do_not_depend_on_what_is_rolled_together(measured: Any, finished: Finished) -> None:
-    assert measured.run("test", "--data.rollout_batch", "1") == 0
+    assert measured.run("test", "--data.rollout_batch_size", "1") == 0
     for one, other in zip(kept(measured.out)["videos"], kept(finished.out)["videos"], strict=True):
         for x in ("1", "5"):
             assert one["marks"][x] == pytest.approx(other["marks"][x], abs=2e-3)
@@ -168,7 +168,7 @@ def test_a_video_shorter_than_a_horizon_has_no_marks_but_figures(measured: Any) 
 
 
 def test_a_second_policy_stands_beside_the_first(measured: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    measured.config["model"]["beside"] = {"class_path": "Window", "init_args": {"context_blocks": 2}}
+    measured.config["model"]["compare_policy"] = {"class_path": "Window", "init_args": {"context_blocks": 2}}
     measured.config["data"]["seconds"] = 1
     assert measured.run("test") == 0
     _, *body = rows(capsys.readouterr().out)

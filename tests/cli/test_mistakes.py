@@ -75,7 +75,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         ("data.seconds", -1, ["data.seconds", "above 0", "not -1"]),
         ("data.seconds", ".inf", ["data.seconds"]),
         ("data.seconds", "long", ["data.seconds", "'long'", "a number"]),
-        ("data.rollout_batch", 0, ["rollout_batch", "0"]),
+        ("data.rollout_batch_size", 0, ["rollout_batch_size", "0"]),
         ("data.prompts", [], ["nothing to roll", "data.prompts"]),
         ("data.prompts", ["a red ball over snow at day", " "], ["empty prompt"]),
         ("data.prompts", "nowhere/prompts.txt", ["no prompt file or folder nowhere/prompts.txt"]),
@@ -127,7 +127,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(
     folder = {"a file": taken, "in a file": taken / "out"}.get(where, Path(where))
     if command == "fit":
         tiny.config["model"]["objective"] = {"class_path": "DiffusionForcing"}
-        tiny.config["data"]["clips"] = {"class_path": "WorldClips", "init_args": {"frames": 3}}
+        tiny.config["data"]["train_dataset"] = {"class_path": "WorldClips", "init_args": {"frames": 3}}
         tiny.config["trainer"] = {"max_steps": 1}
     else:
         tiny.config["model"]["metrics"] = [{"class_path": "WorldTruth"}]
@@ -256,7 +256,7 @@ def test_fit_says_what_its_config_lacks(tiny: Any, mistake: Mistake) -> None:
 
 def test_fit_without_clips_says_so(tiny: Any, mistake: Mistake) -> None:
     tiny.config["model"]["objective"] = {"class_path": "DiffusionForcing"}
-    assert "data.clips" in mistake(tiny.run("fit"))
+    assert "data.train_dataset" in mistake(tiny.run("fit"))
 
 
 def test_a_part_of_a_plugin_that_cannot_be_imported_is_named(

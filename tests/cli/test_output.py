@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from rollforge.cli import COMMANDS, main
-from rollforge.streams import Tolerant
+from rollforge.files.streams import Tolerant
 
 HELP = f"{sys.executable} -m rollforge --help"
 
@@ -57,7 +57,14 @@ def test_saved_config_is_accepted_by_every_command_and_starts_nothing_again(tiny
     assert {"overwrite", "resume", "force", "config"}.isdisjoint(yaml.safe_load(saved.read_text()))
     video = tiny.videos()[0].removesuffix(".mp4")
     to = ["--config", str(saved), "--output_dir"]
-    training = ["--model.objective", "DiffusionForcing", "--data.clips", "WorldClips", "--data.clips.frames", "6"]
+    training = [
+        "--model.objective",
+        "DiffusionForcing",
+        "--data.train_dataset",
+        "WorldClips",
+        "--data.train_dataset.frames",
+        "6",
+    ]
     assert main(["test", *to, str(tmp_path / "measured")]) == 0
     assert main(["decode", str(tiny.out / "latents" / video), "--config", str(saved), "--device", "cpu"]) == 0
     assert main(["doctor", "--config", str(saved), "--probe_seconds", "0.1"]) == 0

@@ -63,7 +63,7 @@ def test_a_checkpoint_of_a_stranger_deletes_no_folder(tiny: Any) -> None:
     treasure.mkdir()
     (treasure / "a.txt").touch()
     tiny.config["model"]["objective"] = "DiffusionForcing"
-    tiny.config["data"] = {"clips": {"class_path": "WorldClips", "init_args": {"frames": 6}}, "batch_size": 1}
+    tiny.config["data"] = {"train_dataset": {"class_path": "WorldClips", "init_args": {"frames": 6}}, "batch_size": 1}
     keeping = {"monitor": "step", "mode": "max", "save_top_k": 1, "every_n_train_steps": 1}  # removes what it kept
     callbacks = [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": keeping}]
     tiny.config["trainer"] = {"max_steps": 2, "callbacks": callbacks}

@@ -48,7 +48,7 @@ def manifest(folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def beside(tiny: Any) -> Any:
     """The tiny config with Window beside RollingSink."""
-    tiny.config["model"]["beside"] = {"class_path": "Window", "init_args": {"context_blocks": 2}}
+    tiny.config["model"]["compare_policy"] = {"class_path": "Window", "init_args": {"context_blocks": 2}}
     return tiny
 
 
@@ -59,11 +59,11 @@ def test_two_policies_leave_videos_a_sheet_a_manifest_and_the_config(
     name = "000-a-red-ball-over-snow-at-day"
     videos = [f"{name}.RollingSink.mp4", f"{name}.Window.mp4"]
     made = state(beside.out).keys()
-    assert made == {*videos, f"{name}.beside.mp4", f"{name}.png", "manifest.json", "config.yaml"}
+    assert made == {*videos, f"{name}.side-by-side.mp4", f"{name}.png", "manifest.json", "config.yaml"}
     for video in videos:
         info = probe(beside.out / video)
         assert (info.frames, info.fps, info.width, info.height) == (FRAMES, 8, 384, 384)
-    both = probe(beside.out / f"{name}.beside.mp4")
+    both = probe(beside.out / f"{name}.side-by-side.mp4")
     assert both.frames == FRAMES
     assert both.width > 2 * 384
     with Image.open(beside.out / f"{name}.png") as sheet:
@@ -96,12 +96,12 @@ def test_the_two_policies_agree_until_the_wave_turns_and_not_after(beside: Any) 
 
 
 def test_two_policies_of_one_class_make_two_videos(beside: Any) -> None:
-    beside.config["model"]["beside"] = {
+    beside.config["model"]["compare_policy"] = {
         "class_path": "RollingSink",
         "init_args": {"context_blocks": 2, "sink_blocks": 2},
     }
     assert beside.run("predict") == 0
-    one, other = (decoded(next(beside.out.glob(f"*.{name}.mp4"))) for name in ("RollingSink", "RollingSink-beside"))
+    one, other = (decoded(next(beside.out.glob(f"*.{name}.mp4"))) for name in ("RollingSink", "RollingSink-compared"))
     assert not np.array_equal(one, other)
 
 
@@ -183,7 +183,7 @@ def test_a_video_does_not_depend_on_the_batch_it_was_in(tiny: Any) -> None:
     tiny.config["data"] = {"prompts": [RED, TWO], "seconds": 1}
     tiny.run("predict")
     alone = [decoded(tiny.out / name) for name in tiny.videos()]
-    assert tiny.run("predict", "--data.rollout_batch", "2", "--overwrite", "true") == 0
+    assert tiny.run("predict", "--data.rollout_batch_size", "2", "--overwrite", "true") == 0
     for name, pictures in zip(tiny.videos(), alone, strict=True):
         assert np.abs(decoded(tiny.out / name).astype(int) - pictures).mean() < 0.5  # sums are rounded otherwise
 
@@ -194,7 +194,7 @@ def test_prompts_that_switch_at_other_times_do_not_change_the_videos_beside_them
     tiny.config["data"] = {"prompts": [*timed, RED, timed[0]], "seconds": 3}
     tiny.run("predict")
     alone = [decoded(tiny.out / name) for name in tiny.videos()]
-    assert tiny.run("predict", "--data.rollout_batch", "4", "--overwrite", "true") == 0
+    assert tiny.run("predict", "--data.rollout_batch_size", "4", "--overwrite", "true") == 0
     for name, pictures in zip(tiny.videos(), alone, strict=True):
         assert np.abs(decoded(tiny.out / name).astype(int) - pictures).mean() < 0.5
     together = [video["rolled_together"] for video in json.loads((tiny.out / "manifest.json").read_text())["videos"]]
@@ -226,7 +226,7 @@ def test_a_finished_video_is_not_taken_for_one_with_other_times_or_another_openi
     refused(tiny.run("predict", *opened))
 
 
-@pytest.mark.parametrize("what", ["rollforge.report.recording.write_sealed", "rollforge.report.predict.save"])
+@pytest.mark.parametrize("what", ["rollforge.report.video_recorder.write_sealed", "rollforge.report.predict.save"])
 def test_after_a_full_disk_the_contact_sheet_is_the_same(tiny: Any, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     def full(*arguments: Any) -> None:
         raise UserError("No space left on device")

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from rollforge.data.shares import Onwards, Share
+from rollforge.data.distributed_samplers import RankSampler, ResumableSampler
 from rollforge.video.reader import frames
 
 PROMPTS = [
@@ -155,14 +155,14 @@ def curve(folder: Path) -> list[float]:
 
 
 def test_a_sharded_backbone_trains_as_a_whole_one_does(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROLLFORGE_TRUST", "calm")
+    monkeypatch.setenv("ROLLFORGE_TRUST", "deterministic")
     pair.config["model"] |= {
-        "objective": {"class_path": "calm.Calm"},
+        "objective": {"class_path": "deterministic.Calm"},
         "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}},
         "ema": 0.5,
     }
     clips = {"class_path": "WorldClips", "init_args": {"frames": 6, "clips": 9}}
-    pair.config["data"] = {"prompts": PROMPTS[:1], "seconds": 1, "clips": clips, "batch_size": 2}
+    pair.config["data"] = {"prompts": PROMPTS[:1], "seconds": 1, "train_dataset": clips, "batch_size": 2}
     sizes = {"data_parallel_size": 2, "tensor_parallel_size": 1}
     strategy = {"class_path": "lightning.pytorch.strategies.ModelParallelStrategy", "init_args": sizes}
     pair.config["trainer"] |= {"strategy": strategy, "max_steps": 5}
@@ -183,21 +183,21 @@ def test_a_sharded_backbone_trains_as_a_whole_one_does(pair: Any, monkeypatch: p
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
 @pytest.mark.parametrize("requests", [0, 1, 5, 6])
 def test_every_request_goes_to_one_rank(requests: int, ranks: int) -> None:
-    shares = [list(Share(requests, ranks, rank)) for rank in range(ranks)]
+    shares = [list(RankSampler(requests, ranks, rank)) for rank in range(ranks)]
     assert sorted(n for share in shares for n in share) == list(range(requests))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 @pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 0), (2, 3)])
 def test_ranks_train_side_by_side_on_what_one_would(place: tuple[int, int]) -> None:
-    whole = np.array(list(Onwards(27, 6, lambda: place, 0))).reshape(-1, 6, 2)
-    halves = [np.array(list(Onwards(27, 3, lambda: place, 0, 2, rank))).reshape(-1, 3, 2) for rank in (0, 1)]
+    whole = np.array(list(ResumableSampler(27, 6, lambda: place, 0))).reshape(-1, 6, 2)
+    halves = [np.array(list(ResumableSampler(27, 3, lambda: place, 0, 2, rank))).reshape(-1, 3, 2) for rank in (0, 1)]
     assert np.array_equal(np.concatenate(halves, axis=1), whole)
 
 
 def test_an_epoch_that_is_entered_late_is_the_rest_of_the_whole_one() -> None:
-    whole = list(Onwards(27, 6, lambda: (3, 0), 0))
+    whole = list(ResumableSampler(27, 6, lambda: (3, 0), 0))
     assert len({clip for _, clip in whole}) == len(whole) == 24
-    assert list(Onwards(27, 6, lambda: (3, 2), 0)) == whole[12:]
-    assert list(Onwards(27, 6, lambda: (3, 4), 0)) == []
-    assert whole != list(Onwards(27, 6, lambda: (4, 0), 0))
+    assert list(ResumableSampler(27, 6, lambda: (3, 2), 0)) == whole[12:]
+    assert list(ResumableSampler(27, 6, lambda: (3, 4), 0)) == []
+    assert whole != list(ResumableSampler(27, 6, lambda: (4, 0), 0))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rollforge import take
 from rollforge.data.world import Scene, render
+from rollforge.pipeline import video_rollout as take
 from rollforge.video.reader import frames
 from rollforge.video.writer import VideoWriter
 
@@ -80,7 +80,7 @@ def test_prompts_follow_each_other(tiny: Any, pixels: Any, policy: str) -> None:
 def test_guidance_leads_away_from_the_negative_prompt(tiny: Any, pixels: Any) -> None:
     tiny.config["model"]["sampler"]["init_args"] = {"steps": 2, "guidance": 3.0}
     plain = pixels(prompts=[BALL], seconds=0.75)
-    tiny.config["model"]["negative"] = BOX
+    tiny.config["model"]["negative_prompt"] = BOX
     assert not np.array_equal(plain, pixels(prompts=[BALL], seconds=0.75))
 
 

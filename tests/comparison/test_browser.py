@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from finished_runs import HOSTILE, finished_runs
 
-from rollforge.comparison.gather import gather
 from rollforge.comparison.page import build as module
 from rollforge.comparison.page.build import build
+from rollforge.comparison.run_result import gather
 from rollforge.comparison.runs import Run
 
 PROMPTS = ["a red ball over snow at day", HOSTILE, "a blue box over sand at night"]

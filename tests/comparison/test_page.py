@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from finished_runs import HOSTILE, POLICIES
 
-from rollforge.comparison.gather import gather
 from rollforge.comparison.page import build as module
 from rollforge.comparison.page.build import build
 from rollforge.comparison.page.embed import ESCAPED, escape
 from rollforge.comparison.page.plans import STEPS, draw
 from rollforge.comparison.page.strips import strips
+from rollforge.comparison.run_result import gather
 from rollforge.comparison.runs import Run
 from rollforge.doctor.parts import build as build_part
 

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rollforge.comparison.gather import Comparison, Measured
 from rollforge.comparison.page.series import binned, series
 from rollforge.comparison.ranking import rankings
+from rollforge.comparison.run_result import Comparison, RunResult
 from rollforge.comparison.tables import markdown, summary
 
 PROMPTS = ["a", "b", "c", "d"]
 
 
-def point(label: str, presence: list[float | None], drift: float = 0.1, sharpness: float = 10.0) -> Measured:
+def point(label: str, presence: list[float | None], drift: float = 0.1, sharpness: float = 10.0) -> RunResult:
     """A point with a summary for each prompt."""
     videos: dict[Any, Any] = {}
     for sample, (prompt, level) in enumerate(zip(PROMPTS, presence, strict=True)):
@@ -25,7 +25,7 @@ def point(label: str, presence: list[float | None], drift: float = 0.1, sharpnes
         }
         marks = {"1": {"presence": level, "sharpness": sharpness}}
         videos[sample, prompt] = {"prompt": prompt, "summary": told, "marks": marks}
-    return Measured(label, None, {}, {"policy": None}, {}, videos)  # type: ignore[arg-type]
+    return RunResult(label, None, {}, {"policy": None}, {}, videos)  # type: ignore[arg-type]
 
 
 def test_levels_are_ranked_by_the_direction_that_is_said() -> None:
@@ -76,7 +76,7 @@ def test_curves_are_thinned_by_their_means() -> None:
 
 
 def test_series_hold_a_band_over_prompts_and_each_prompt(finished: Any) -> None:
-    from rollforge.comparison.gather import gather
+    from rollforge.comparison.run_result import gather
 
     comparison = gather(finished(["a", "b", "c"], policies=2))
     found = {curve["name"]: curve for curve in series(comparison)}

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from finished_runs import config
 
-from rollforge.comparison.gather import Measured
 from rollforge.comparison.identity import content_hash
 from rollforge.comparison.progress import Progress
+from rollforge.comparison.run_result import RunResult
 from rollforge.comparison.runs import LOG, Run, check_apart
 from rollforge.errors import UserError
 
@@ -27,7 +27,7 @@ def test_the_hash_covers_what_the_videos_depend_on(tmp_path: Path) -> None:
     told["model"]["backbone"]["init_args"]["weights"] = str(weights)
     first = content_hash(told)
     assert content_hash(told | {"output_dir": "elsewhere", "trainer": {"devices": 4}}) == first
-    assert content_hash(told | {"data": told["data"] | {"rollout_batch": 8}}) == first
+    assert content_hash(told | {"data": told["data"] | {"rollout_batch_size": 8}}) == first
     os.utime(weights, (1, 1))
     assert content_hash(told) == first  # the content counts, not the date
     others = [
@@ -104,4 +104,4 @@ def test_a_damaged_run_is_named(finished: Make) -> None:
     (run,) = finished([RED], policies=1)
     (run.folder / "metrics.json").write_text('{"videos": [{}]}')
     with pytest.raises(UserError, match="remove the folder"):
-        Measured.of(run)
+        RunResult.of(run)

@@ -28,7 +28,7 @@ def test_commas_within_brackets_and_quotes_part_nothing() -> None:
     one, two = "{class_path: RollingSink, init_args: {sink_blocks: 3}}", "Window"
     assert values(f"model.policy={one},{two}") == [one, two]
     assert values("data.prompts=[a red ball, a blue box],['a, b']") == ["[a red ball, a blue box]", "['a, b']"]
-    assert values("""model.negative="a, b",it's""") == ['"a, b"', "it's"]
+    assert values("""model.negative_prompt="a, b",it's""") == ['"a, b"', "it's"]
 
 
 def test_one_list_is_the_list_of_the_values() -> None:
@@ -102,6 +102,6 @@ def test_mistakes_are_said_in_one_sentence(varied: list[str], told: str) -> None
 
 
 def test_a_slug_is_a_name_for_a_folder() -> None:
-    (point,) = points(["model.negative=../../etc/<b>"])
+    (point,) = points(["model.negative_prompt=../../etc/<b>"])
     assert point.slug == "negative=..-..-etc-b"
     assert "/" not in point.slug

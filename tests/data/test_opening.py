@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rollforge.data.module import RolloutData
 from rollforge.data.opening import opening_frames, read_openings
 from rollforge.errors import UserError
+from rollforge.lightning.data import RolloutData
 from rollforge.video.writer import VideoWriter
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rollforge.data.module import RolloutData
 from rollforge.data.requests import read_prompts
 from rollforge.errors import UserError
+from rollforge.lightning.data import RolloutData
 
 ONE, TWO = "A red ball, rolling: slowly", "雪の上の猫 — “yes”"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rollforge.data.module import RolloutData
 from rollforge.data.requests import Shot, read_prompts, seconds
 from rollforge.errors import UserError
+from rollforge.lightning.data import RolloutData
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,16 @@ import pytest
 
 from rollforge.errors import UserError
 from rollforge.evaluation.evaluation import Evaluation, plain
-from rollforge.evaluation.measured import POINTS, Measured, Thin
+from rollforge.evaluation.horizon import Horizon, windows
 from rollforge.evaluation.plots import draw, grid, save
 from rollforge.evaluation.prompts import band, marks, over_prompts
-from rollforge.evaluation.ruler import Ruler, windows
 from rollforge.evaluation.table import TRUE_WORLD, shown, table
+from rollforge.evaluation.video_result import POINTS, DownsampledCurve, VideoResult
 from rollforge.metrics.base import Blocks
 from rollforge.metrics.interval import Interval, interval
 from rollforge.metrics.summary import summarise
 
-WAN = Ruler(16.0, Blocks(81, 84), Blocks(21, 21))
+WAN = Horizon(16.0, Blocks(81, 84), Blocks(21, 21))
 NAN = float("nan")
 
 
@@ -37,10 +37,10 @@ def csv(path: Path, fps: float, **curves: Any) -> Path:
 def measured(tmp_path: Path) -> Any:
     """Measures a video of curves."""
 
-    def measure(prompt: str = "a dog", label: str = "Window", ruler: Ruler = WAN, **curves: Any) -> Measured:
+    def measure(prompt: str = "a dog", label: str = "Window", ruler: Horizon = WAN, **curves: Any) -> VideoResult:
         name = f"{len(list(tmp_path.glob('*.curves.csv'))):03d}"
         entry = {"file": f"{name}.mp4", "prompt": prompt, "fps": ruler.fps, "seed": 0, "sample": 0}
-        video = Measured(entry, label, csv(tmp_path / f"{name}.curves.csv", ruler.fps, **curves))
+        video = VideoResult(entry, label, csv(tmp_path / f"{name}.curves.csv", ruler.fps, **curves))
         video.read(ruler)
         return video
 
@@ -51,7 +51,7 @@ def test_windows_end_at_multiples_of_the_horizon() -> None:
     assert windows(WAN.frames, 1000, (1, 5, 20)) == {1: range(81), 5: range(333, 417)}
     assert windows(Blocks(21, 21), 420, (1, 5, 20, 60)) == {1: range(21), 5: range(84, 105), 20: range(399, 420)}
     assert windows(Blocks(21, 21), 20) == {}
-    assert Ruler.of_seconds(5, 7.5).frames == Blocks(38, 38)
+    assert Horizon.of_seconds(5, 7.5).frames == Blocks(38, 38)
 
 
 def test_marks_are_means_over_their_windows(measured: Any, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_marks_are_means_over_their_windows(measured: Any, tmp_path: Path) -> No
     curve[340:360] = NAN
     video = measured(light=curve)
     latents = np.random.default_rng(1).random(110)
-    csv(tmp_path / "000.latents.csv", 4.0, spread=latents)
+    csv(tmp_path / "000.latent_metrics.csv", 4.0, spread=latents)
     video.read(WAN)
     assert video.marks.keys() == {1, 5}
     assert video.marks[1] == pytest.approx({"light": curve[:81].mean(), "spread": latents[:21].mean()})
@@ -73,7 +73,7 @@ def test_marks_are_means_over_their_windows(measured: Any, tmp_path: Path) -> No
 
 def test_intervals_are_those_of_a_direct_bootstrap_over_prompts(measured: Any) -> None:
     levels = np.random.default_rng(0).normal(5, 1, 12)
-    videos = [measured(f"prompt {n}", light=np.full(100, level)).told() for n, level in enumerate(levels)]
+    videos = [measured(f"prompt {n}", light=np.full(100, level)).to_dict() for n, level in enumerate(levels)]
     found = over_prompts(videos)["light"]["level"]
     draws = np.random.default_rng(7)
     means = [draws.choice(levels, len(levels)).mean() for _ in range(20_000)]
@@ -85,7 +85,7 @@ def test_intervals_are_those_of_a_direct_bootstrap_over_prompts(measured: Any) -
 
 def test_each_prompt_has_one_vote(measured: Any) -> None:
     videos = [measured("a", x=np.full(90, 1.0)), measured("a", x=np.full(90, 3.0)), measured("b", x=np.full(90, 6.0))]
-    told = [video.told() for video in videos]
+    told = [video.to_dict() for video in videos]
     assert over_prompts(told)["x"]["level"][::3] == (4.0, 2)
     assert marks(told)[1]["x"][::3] == (4.0, 2)
 
@@ -101,12 +101,12 @@ def test_the_band_is_the_interval_of_each_point() -> None:
 
 
 def test_curves_are_thinned_and_meet_at_the_same_times(measured: Any) -> None:
-    thin = Thin.of(np.arange(57_600.0), 16.0)
+    thin = DownsampledCurve.of(np.arange(57_600.0), 16.0)
     assert len(thin.values) <= POINTS
     assert thin.values[0] == pytest.approx(28.5)
     assert thin.seconds[1] == pytest.approx(58 / 16)
-    short = measured("a", ruler=Ruler.of_seconds(5, 8.0), x=np.arange(80.0))
-    long = measured("b", ruler=Ruler.of_seconds(5, 24.0), x=np.full(480, 7.0))
+    short = measured("a", ruler=Horizon.of_seconds(5, 8.0), x=np.arange(80.0))
+    long = measured("b", ruler=Horizon.of_seconds(5, 24.0), x=np.full(480, 7.0))
     seconds, values = grid([short, long], "x", 40)
     assert values.shape == (2, 40)
     assert seconds[-1] == pytest.approx(19.5)
@@ -122,8 +122,8 @@ def test_the_tables_hold_no_mean_without_its_interval(measured: Any) -> None:
         ]
         for label in ("Window", "RollingSink")
     }
-    truth = over_prompts([videos["Window"][0].told()])
-    text = table({label: [video.told() for video in own] for label, own in videos.items()}, truth)
+    truth = over_prompts([videos["Window"][0].to_dict()])
+    text = table({label: [video.to_dict() for video in own] for label, own in videos.items()}, truth)
     first, second, third = (part.splitlines() for part in text.split("\n\n"))
     assert max(map(len, text.splitlines())) <= 120
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in first]
@@ -136,7 +136,7 @@ def test_the_tables_hold_no_mean_without_its_interval(measured: Any) -> None:
     for line in (*first[2:], *second[2:], *third[2:]):
         for cell in line.strip("|").split("|")[2:]:
             assert re.fullmatch(rf"({number} \[({number}, {number}|n=1)\]|-|)", cell.strip()), cell
-    alone = table({"Window": [video.told() for video in videos["Window"]]})
+    alone = table({"Window": [video.to_dict() for video in videos["Window"]]})
     assert alone.splitlines()[0].split() == ["|", "curve", "|", "1x", "|", "5x", "|"]
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from rollforge.evaluation.evaluation import Evaluation
 from rollforge.evaluation.loggers import log_to
-from rollforge.evaluation.measured import POINTS, Measured, Thin
+from rollforge.evaluation.video_result import POINTS, DownsampledCurve, VideoResult
 from rollforge.metrics.summary import summarise
 
 TENSORBOARD = any(find_spec(name) for name in ("tensorboard", "tensorboardX"))
@@ -36,14 +36,14 @@ class Recorder:
         self.closed.append(status)
 
 
-def video(prompt: str, curve: Any, fps: float = 8.0, label: str = "Window") -> Measured:
+def video(prompt: str, curve: Any, fps: float = 8.0, label: str = "Window") -> VideoResult:
     curve = np.asarray(curve, float)
-    measured = Measured({"file": f"{prompt}.mp4", "prompt": prompt, "fps": fps}, label, Path("none.curves.csv"))
-    measured.summary, measured.thin = summarise({"light": curve}, fps, 1.0), {"light": Thin.of(curve, fps)}
+    measured = VideoResult({"file": f"{prompt}.mp4", "prompt": prompt, "fps": fps}, label, Path("none.curves.csv"))
+    measured.summary, measured.thin = summarise({"light": curve}, fps, 1.0), {"light": DownsampledCurve.of(curve, fps)}
     return measured
 
 
-def evaluation(*videos: Measured) -> Evaluation:
+def evaluation(*videos: VideoResult) -> Evaluation:
     return Evaluation(list(videos), 1.0, ["Light"], "Window")
 
 

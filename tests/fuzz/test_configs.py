@@ -16,8 +16,8 @@ from watch import answered, fuzz
 
 from rollforge import trust
 from rollforge.commands.parser import Parser
-from rollforge.data.module import RolloutData
-from rollforge.module import RolloutModule
+from rollforge.lightning.data import RolloutData
+from rollforge.lightning.module import RolloutModule
 
 CONFIG: dict[str, Any] = {
     "model": {

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from watch import RESULT, answered, fuzz
 
 from rollforge.backbones.pocket.text import PocketText
-from rollforge.data.module import RolloutData
 from rollforge.data.requests import read_prompts
+from rollforge.lightning.data import RolloutData
 from rollforge.report.run import RunFolder
 
 TEXT = b"a red ball over snow at day\n\n  a green cone and a blue box over sand at night\na box\n"

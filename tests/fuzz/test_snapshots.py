@@ -17,7 +17,7 @@ from torch import Tensor
 from watch import ERROR, RESULT, answered, fuzz
 
 from rollforge.snapshots import LatentStore, SnapshotStore, pack, unpack
-from rollforge.snapshots.sealed import write_sealed
+from rollforge.snapshots.checksummed import write_sealed
 
 BLOCKS = [torch.full((1, 2, 1, 2, 2), float(n)).bfloat16() for n in range(6)]
 

@@ -8,7 +8,7 @@ import torch
 from known_videos import Video, collapse, frozen, loop, measured, noisy, to_bytes, wandering
 
 from rollforge.metrics.repetition import Repetition
-from rollforge.metrics.thinned import Lows, Thinned
+from rollforge.metrics.strided_buffer import MinBuffer, StridedBuffer
 
 
 def by_hand(video: Video) -> np.ndarray:
@@ -117,7 +117,7 @@ def test_lags_are_not_taken_across_a_gap() -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 16, 17, 100])
 def test_thinned_keeps_every_so_manieth(length: int) -> None:
-    rows, lows = Thinned(8, 1), Lows(8, 1)
+    rows, lows = StridedBuffer(8, 1), MinBuffer(8, 1)
     values = torch.randperm(100, generator=torch.Generator().manual_seed(0)).float()
     for n in range(length):
         rows.add(torch.tensor([float(n)]))

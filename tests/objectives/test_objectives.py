@@ -12,8 +12,8 @@ from rollforge.backbones.base import Backbone, Condition, DecodeStream, VideoCod
 from rollforge.backbones.pocket.text import PocketText
 from rollforge.backbones.wan.network import Wan
 from rollforge.errors import UserError
+from rollforge.lightning.module import RolloutModule
 from rollforge.memory.base import Memory
-from rollforge.module import RolloutModule
 from rollforge.objectives.base import Clips, Objective
 from rollforge.objectives.flow import DiffusionForcing, FlowMatching, TeacherForcing
 from rollforge.objectives.reconstruction import Reconstruction

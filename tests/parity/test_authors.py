@@ -27,8 +27,8 @@ from rollforge.memory import Rope
 from rollforge.memory.rope import rotate
 from rollforge.noise import FixedNoise, Shape
 from rollforge.policies import AttentionSink, CachePolicy, LongLive, RollingSink, SlidingIndices, Window
-from rollforge.rolling import Schedule
 from rollforge.rollout import Rollout
+from rollforge.rollout.iterator import Schedule
 from rollforge.samplers import FewStep, Job, Passes
 from rollforge.spec import Step
 

@@ -19,9 +19,8 @@ from typing import Any, NoReturn
 import torch
 from lightning.pytorch.cli import LightningCLI
 
-from rollforge import builtins
 from rollforge.commands import lightning as command  # noqa: F401 # imported for every child
-from rollforge.registry import registry
+from rollforge.registry import builtins, registry
 from rollforge.report import recording
 
 OWN = LightningCLI.subcommands()

@@ -21,7 +21,7 @@ def add(self, image, number):
 Encoder.add = add
 """
 NO_MEMORY = """
-from rollforge.rolling import Run
+from rollforge.rollout.iterator import Run
 real = Run._forward
 def forward(self, request, now=None):
     if request.step.index == 12:
@@ -64,7 +64,7 @@ def test_a_video_that_the_disk_does_not_take_ends_the_run_and_goes_on_when_there
 ) -> None:
     """With a limit on the size of a file, which every system has."""
     case.pixels = 384  # files as large as they commonly are
-    case.config["snapshots"]["kv"] = "replay"
+    case.config["snapshots"]["kv"] = "recompute"
     size = sum(path.stat().st_size for path in whole(case).out.glob("*.mp4"))
     said = case.run(code=2, file_size=size * 2 // 3)
     assert str(case.partial) in sentence(said)
@@ -90,7 +90,7 @@ def test_a_snapshot_that_the_disk_does_not_take_is_said_and_the_video_is_finishe
 
 def test_a_full_disk_stops_the_video_but_not_its_snapshots(case: Any, whole: Whole, disk: Path) -> None:
     case.pixels = 384  # files as large as they commonly are
-    case.config["snapshots"]["kv"] = "replay"
+    case.config["snapshots"]["kv"] = "recompute"
     case.out.parent.mkdir(exist_ok=True)
     disk.joinpath("out").mkdir()
     case.out.symlink_to(disk / "out")

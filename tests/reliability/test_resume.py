@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rollforge import builtins
+from rollforge.registry import builtins
 from rollforge.snapshots import LatentStore
 
 WEIGHTS = Path(builtins.__file__).parent / "backbones" / "pocket" / "weights"
@@ -134,7 +134,7 @@ def test_ckpt_path_last_is_the_same_as_resume(case: Any, whole: Whole) -> None:
 
 def test_finished_videos_are_not_made_again_and_what_rides_along_is_the_same(case: Any, whole: Whole) -> None:
     """Two prompts under two policies each; killed in the second video, and in the last."""
-    case.config["model"]["beside"] = {"class_path": "Window", "init_args": {"context_blocks": 2}}
+    case.config["model"]["compare_policy"] = {"class_path": "Window", "init_args": {"context_blocks": 2}}
     case.config["model"]["metrics"] = [{"class_path": DRIFT}]
     case.config["data"] |= {"prompts": [*case.config["data"]["prompts"], TWO], "seconds": 3}
     case.config["snapshots"]["latents"] = True

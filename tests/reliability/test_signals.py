@@ -33,7 +33,7 @@ store.SnapshotStore.save, sealed.numbers_of = slow, numbers_of
 """
 SLOW_LOADING = f"""
 import sys, time
-from rollforge.module import RolloutModule
+from rollforge.lightning.module import RolloutModule
 def check_weights(self):
     sys.stderr.write("loading")
     sys.stderr.flush()
@@ -111,7 +111,7 @@ def test_a_signal_while_the_model_is_loaded_ends_the_run_at_once(case: Any, numb
 
 
 def test_a_signal_while_finished_blocks_are_replayed_leaves_the_snapshot_as_it_is(case: Any, whole: Whole) -> None:
-    case.config["snapshots"] |= {"kv": "replay", "every_blocks": 12}
+    case.config["snapshots"] |= {"kv": "recompute", "every_blocks": 12}
     case.killed_after(12)
     before = {path: path.read_bytes() for path in case.snapshots()}
     process = case.start("--resume", before=SLOW_REPLAY)
@@ -125,7 +125,7 @@ def test_a_signal_while_finished_blocks_are_replayed_leaves_the_snapshot_as_it_i
 
 
 def test_a_signal_while_videos_are_laid_side_by_side_is_heard(case: Any) -> None:
-    case.config["model"]["beside"] = {"class_path": "Window", "init_args": {"context_blocks": 2}}
+    case.config["model"]["compare_policy"] = {"class_path": "Window", "init_args": {"context_blocks": 2}}
     case.config["data"]["seconds"] = 3
     process = case.start(before=SLOW_PAGES)
     assert process.until(lambda: "laying out" in process.said)

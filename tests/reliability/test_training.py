@@ -31,7 +31,8 @@ MODEL: dict[str, Any] = {
     "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.003}},
 }
 DATA: dict[str, Any] = {
-    "clips": {"class_path": "WorldClips", "init_args": {"frames": 6, "clips": 2 * BATCHES + 1}}, "batch_size": 2,
+    "train_dataset": {"class_path": "WorldClips", "init_args": {"frames": 6, "clips": 2 * BATCHES + 1}},
+    "batch_size": 2,
 }  # fmt: skip
 Change = dict[str, Any]
 PLATEAU = {
@@ -40,7 +41,7 @@ PLATEAU = {
 }
 CYCLE = {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.01, "total_steps": STEPS}}
 CHANCE = {
-    "model.backbone.class_path": "chance.Dropping", "data.clips.class_path": "chance.Augmented",
+    "model.backbone.class_path": "chance.Dropping", "data.train_dataset.class_path": "chance.Augmented",
     "model.policy": "chance.Wasteful",
 }  # fmt: skip
 CURRICULUM = {"model.objective.init_args": {"curriculum": {0: 3, 4: 6}, "single_blocks": 0.3}}
@@ -49,7 +50,7 @@ SETTINGS: dict[str, Change] = {
     "plain": {},
     "average and samples": {"model.ema": 0.9, **SAMPLES},
     "curriculum": CURRICULUM,
-    "workers and chance": {**CHANCE, "data.workers": 2},
+    "workers and chance": {**CHANCE, "data.num_workers": 2},
     "accumulation": {"trainer.accumulate_grad_batches": 2},
     "accumulation over epochs": {
         "trainer.accumulate_grad_batches": 3, "trainer.max_steps": -1, "trainer.max_epochs": 5,
@@ -69,13 +70,14 @@ SETTINGS: dict[str, Change] = {
         ]
     },
     "all at once": {
-        **CHANCE, **CURRICULUM, **SAMPLES, "model.ema": 0.9, "data.workers": 2, "trainer.accumulate_grad_batches": 2,
+        **CHANCE, **CURRICULUM, **SAMPLES, "model.ema": 0.9, "data.num_workers": 2,
+        "trainer.accumulate_grad_batches": 2,
         "model.scheduler": PLATEAU,
     },
 }  # fmt: skip
 KILL_AT_BATCH = """
 import os, signal
-from rollforge import training
+from rollforge.lightning import training
 real, left = training.TrainedModule.training_step, [{at}]
 def training_step(self, *arguments, **options):
     left[0] -= 1

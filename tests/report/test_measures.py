@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rollforge.errors import UserError
 from rollforge.metrics.base import Blocks, Metric
-from rollforge.report.measures import Measures
+from rollforge.report.metric_runner import MetricRunner
 
 FRAMES = torch.full((3, 2, 2, 3), 7, dtype=torch.uint8)
 
@@ -30,8 +30,8 @@ class Sum(Metric):
         return {f"{self.name}_total": float(self.total)}
 
 
-def begun(*metrics: Metric) -> Measures:
-    measures = Measures(metrics)
+def begun(*metrics: Metric) -> MetricRunner:
+    measures = MetricRunner(metrics)
     measures.start("a prompt", 8.0)
     return measures
 

@@ -26,8 +26,8 @@ def noise(step: Step, level: int) -> Tensor:
 
 
 def toy(request: Pass) -> Tensor:
-    """A flow that bends with the latents, the timestep and the lane."""
-    push = 1.0 if request.lane == "prompt" else -0.5
+    """A flow that bends with the latents, the timestep and the branch."""
+    push = 1.0 if request.guidance_branch == "prompt" else -0.5
     return torch.sin(request.latents) * (float(request.timestep) / 1000 + 0.3) + push
 
 
@@ -52,7 +52,7 @@ def drive(
             order.append("finished")
         else:
             passes.append(request)
-            order.append(f"{request.step.phase.value} {request.lane}")
+            order.append(f"{request.step.phase.value} {request.guidance_branch}")
             answer = flow(request)
 
 
@@ -136,7 +136,7 @@ def test_euler_is_the_loop_by_hand(steps: int, shift: float, guidance: float) ->
 def test_guidance_runs_and_commits_both_lanes() -> None:
     sampler = Euler(steps=2, guidance=4.0)
     passes, finished, order = drive(sampler, blocks=1)
-    assert sampler.lanes == ("prompt", "negative")
+    assert sampler.guidance_branches == ("prompt", "negative")
     assert order == ["denoise prompt", "denoise negative"] * 2 + ["finished", "commit prompt", "commit negative"]
     assert [p.step.level for p in passes[:4]] == [0, 0, 1, 1]
     assert torch.equal(passes[0].latents, passes[1].latents)
@@ -156,7 +156,7 @@ def test_guidance_may_end_after_the_opening() -> None:
 
 
 def test_no_guidance_is_one_lane() -> None:
-    assert FewStep().lanes == Euler(steps=2).lanes == ("prompt",)
+    assert FewStep().guidance_branches == Euler(steps=2).guidance_branches == ("prompt",)
     assert drive(Euler(steps=2), blocks=1)[2] == ["denoise prompt", "denoise prompt", "finished", "commit prompt"]
 
 
@@ -180,7 +180,7 @@ def test_context_noise_touches_the_commit_and_not_the_video(sampler: Sampler, le
     assert torch.equal(finished[0], plain[0])
     commits = [p for p in passes if p.step.phase is Phase.COMMIT]
     expected = 0.9 * finished[0] + 0.1 * noise(Step.of(0, 3), level)
-    assert len(commits) == len(sampler.lanes)
+    assert len(commits) == len(sampler.guidance_branches)
     for commit in commits:
         assert commit.timestep == 100.0
         torch.testing.assert_close(commit.latents, expected, rtol=0, atol=1e-12)

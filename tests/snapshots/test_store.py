@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from rollforge.errors import UserError
 from rollforge.snapshots import SnapshotStore
-from rollforge.snapshots.sealed import OPENING, write_sealed
+from rollforge.snapshots.checksummed import OPENING, write_sealed
 
 IDENTITY = {"config": {"model": [1, None]}, "weights": {"backbone": "ab" * 32}}
 

@@ -10,9 +10,9 @@ from PIL import Image
 from scenes import number, numbered, smooth, write
 
 from rollforge.errors import UserError
-from rollforge.video.beside import side_by_side
 from rollforge.video.reader import frames, probe
 from rollforge.video.sheet import MARK, ContactSheet, draw, save
+from rollforge.video.side_by_side import side_by_side
 
 
 @settings(max_examples=60, deadline=None)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from rollforge.errors import UserError
+from rollforge.files.reading import CONFIG as SIZE
+from rollforge.files.reading import read_json
 from rollforge.ranges import Count, UserPath
-from rollforge.safe_files import CONFIG as SIZE
-from rollforge.safe_files import read_json
 from rollforge_features.base import Features
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"

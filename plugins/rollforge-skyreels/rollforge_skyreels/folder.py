@@ -14,8 +14,8 @@ from rollforge.backbones.tensors import INDEX, SUFFIXES, Tensors, index_of
 from rollforge.backbones.wan.sizes import EvenWidth, Layers, Width
 from rollforge.backbones.weights import open_weights
 from rollforge.errors import UserError
+from rollforge.files.reading import CONFIG, read_json
 from rollforge.ranges import Count, NonNegative, fitted
-from rollforge.safe_files import CONFIG, read_json
 
 WHO = "SkyReels"
 CLASS = "SkyReelsV2Transformer3DModel"

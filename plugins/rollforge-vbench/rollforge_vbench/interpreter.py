@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.errors import UserError
-from rollforge.files import open_new
+from rollforge.files.writing import open_new
 from rollforge_vbench.job import Job
 from rollforge_vbench.prepare import LENGTHS, VIDEOS
 

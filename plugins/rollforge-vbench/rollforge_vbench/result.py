@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.errors import UserError
-from rollforge.safe_files import MANIFEST, read_json
+from rollforge.files.reading import MANIFEST, read_json
 from rollforge_vbench.dimensions import dimension
 
 MEND = {

@@ -11,7 +11,7 @@ from typing import Any
 import av
 
 from rollforge.errors import UserError, nearest
-from rollforge.safe_files import MANIFEST, bare_name, listed, read_json
+from rollforge.files.reading import MANIFEST, bare_name, listed, read_json
 from rollforge.video.reader import VideoInfo, probe
 
 SUFFIXES = (".mp4", ".avi", ".mov")  # what VBench-Long looks at

@@ -13,7 +13,7 @@ from rollforge.backbones.scaled import scaled
 from rollforge.backbones.tensors import SUFFIXES, numbers, open_file
 from rollforge.backbones.weights import check_fit
 from rollforge.errors import UserError
-from rollforge.safe_files import CONFIG, read_json
+from rollforge.files.reading import CONFIG, read_json
 
 ORIGINAL = "Wan2.1_VAE.pth"
 DIFFUSERS = "diffusion_pytorch_model.safetensors"

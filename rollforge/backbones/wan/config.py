@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.backbones.wan.sizes import Width
+from rollforge.files.reading import read_json
 from rollforge.ranges import Count, NonNegative, fitted
-from rollforge.safe_files import read_json
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from rollforge.backbones.safetensors_file import HEADER, read_header
 from rollforge.errors import UserError
-from rollforge.safe_files import parse_json, read_json
+from rollforge.files.reading import parse_json, read_json
 
 CONFIG = "adapter_config.json"
 DIFFUSERS, KOHYA = "lora_adapter_metadata", "ss_network_alpha"

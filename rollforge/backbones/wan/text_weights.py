@@ -15,7 +15,7 @@ from rollforge.backbones.wan.sentencepiece_model import STORED
 from rollforge.backbones.wan.text_files import WHO, TextFiles
 from rollforge.backbones.weights import check_fit
 from rollforge.errors import UserError
-from rollforge.safe_files import CONFIG, read_json
+from rollforge.files.reading import CONFIG, read_json
 
 LEFT_OUT = ("decoder.", "lm_head.", STORED, "logit_scale")  # of what may lie in a file with the encoder
 EMBEDDING, EMBEDDING_TOO = "shared.weight", "encoder.embed_tokens.weight"  # one tensor under two names

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rollforge.comparison.gather import Comparison
 from rollforge.comparison.page import measures, settings
 from rollforge.comparison.page.embed import CHARSET, block
 from rollforge.comparison.page.html import note
 from rollforge.comparison.page.series import series
 from rollforge.comparison.page.strips import strips
+from rollforge.comparison.run_result import Comparison
 
 LINKED = "The videos are too large for one page, so this one plays the files beside it: keep it in its folder."
 SCRIPTS = ("dom.js", "bytes.js", "player.js", "charts.js", "page.js")

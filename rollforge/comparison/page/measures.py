@@ -5,9 +5,9 @@ from __future__ import annotations
 from html import escape
 from math import isnan
 
-from rollforge.comparison.gather import Comparison, number
 from rollforge.comparison.page.html import figure, folded, named, note, table
 from rollforge.comparison.ranking import STEADIER, Place, Ranking, rankings
+from rollforge.comparison.run_result import Comparison, number
 from rollforge.comparison.tables import rank
 from rollforge.metrics.interval import NAN, Interval, interval
 

@@ -9,7 +9,7 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from rollforge.comparison.gather import Measured
+from rollforge.comparison.run_result import RunResult
 from rollforge.doctor.parts import build
 from rollforge.policies.base import CachePolicy
 from rollforge.spec import Step
@@ -29,16 +29,16 @@ class Plan:
     picture: str
 
 
-def plans(measured: Sequence[Measured]) -> list[Plan]:
+def plans(measured: Sequence[RunResult]) -> list[Plan]:
     """One for each policy that differs from the others."""
-    groups: dict[str, list[Measured]] = {}
+    groups: dict[str, list[RunResult]] = {}
     for point in measured:
         key = json.dumps([point.config["model"].get("policy"), _block(point.config)], sort_keys=True, default=str)
         groups.setdefault(key, []).append(point)
     return [_plan(points) for points in groups.values()]
 
 
-def _plan(points: Sequence[Measured]) -> Plan:
+def _plan(points: Sequence[RunResult]) -> Plan:
     config = points[0].config
     policy: CachePolicy = build("policy", config["model"]["policy"])
     block = _block(config)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rollforge.comparison.gather import Comparison, Key, Measured
 from rollforge.comparison.ranking import BETTER
+from rollforge.comparison.run_result import Comparison, Key, RunResult
 from rollforge.evaluation.prompts import band
 from rollforge.metrics.curves import read_curves
 from rollforge.metrics.summary import WORST
@@ -49,7 +49,7 @@ def binned(curve: Numbers, count: int) -> Numbers:
     return np.divide(sums, found, out=np.full(count, np.nan), where=found > 0)
 
 
-def _read(point: Measured, comparison: Comparison) -> list[dict[str, Numbers]]:
+def _read(point: RunResult, comparison: Comparison) -> list[dict[str, Numbers]]:
     """The columns of each video, of its frames and of its latents; latents keep their own seconds under their name."""
     found = []
     for key in comparison.keys:

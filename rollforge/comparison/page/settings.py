@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from rollforge.comparison.gather import Measured
 from rollforge.comparison.page.html import folded, named, note, table
 from rollforge.comparison.page.plans import plans
+from rollforge.comparison.run_result import RunResult
 
 HIDDEN = ("config", "output_dir", "overwrite", "resume", "force", "verbose")
 """Keys of a config that say how it is run, not what is run."""
@@ -23,7 +23,7 @@ HOW = (
 )
 
 
-def pictures(measured: Sequence[Measured]) -> str:
+def pictures(measured: Sequence[RunResult]) -> str:
     """The plans."""
     order = {point.label: n for n, point in enumerate(measured)}
     shown = []
@@ -34,7 +34,7 @@ def pictures(measured: Sequence[Measured]) -> str:
     return f'{note(HOW)}<div class="plans">{"".join(shown)}</div>'
 
 
-def configs(measured: Sequence[Measured]) -> str:
+def configs(measured: Sequence[RunResult]) -> str:
     """What differs, then everything."""
     flat = [dict(_leaves("", _bare(point.config))) for point in measured]
     keys = list(dict.fromkeys(key for each in flat for key in each))
@@ -49,7 +49,7 @@ def configs(measured: Sequence[Measured]) -> str:
     return f"<h3>What differs</h3>{differs}<h3>Whole configs</h3>{''.join(whole)}"
 
 
-def commands(measured: Sequence[Measured], command: Sequence[str]) -> str:
+def commands(measured: Sequence[RunResult], command: Sequence[str]) -> str:
     """How to make all of it again, and with what it was made."""
     each = [
         f"<dt>{named(n, point.label)}</dt><dd><pre>{escape(str(point.record.get('command', '')))}</pre></dd>"

@@ -1,0 +1,114 @@
+"""Who works on what: requests and clips shared out over the processes of a run.
+
+Both samplers are a ``DistributedSampler`` so that Lightning leaves them alone; its own ones repeat requests to give
+every process as many, and shuffle a training order anew.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset, DistributedSampler
+
+from rollforge.data.pictures import is_picture
+from rollforge.data.requests import Request
+from rollforge.lightning.random_state import seeded
+from rollforge.signals import HEARD
+
+Place = tuple[int, int]
+"""Of a clip: the epoch, and its number in the data set."""
+
+
+class RankSampler(DistributedSampler[int]):
+    """Every n-th request: none twice, none left out. Where there are fewer than processes, some get none."""
+
+    def __init__(self, requests: int, num_replicas: int = 1, rank: int = 0) -> None:
+        super().__init__(range(requests), num_replicas, rank, shuffle=False)  # type: ignore[arg-type] # it has a length
+        self.mine = range(rank, requests, num_replicas)
+
+    def __len__(self) -> int:
+        return len(self.mine)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.mine)
+
+
+def batches(requests: Sequence[Request], size: int) -> list[list[Request]]:
+    """Requests to roll together, at most ``size`` at once, none of which changes the video of another.
+
+    They have the same length, seed and times of prompts, and openings of the same length: all none, all pictures, or
+    one and the same video.
+    """
+    alike: dict[object, list[Request]] = {}
+    for request in requests:
+        alike.setdefault((request.schedule, _opening(request.opening)), []).append(request)
+    return [group[n : n + size] for group in alike.values() for n in range(0, len(group), size)]
+
+
+def _opening(path: Path | None) -> str | None:
+    """Equal for openings that are certain to have the same length."""
+    return None if path is None else "picture" if is_picture(path) else str(path)
+
+
+class ResumableSampler(DistributedSampler[Place]):
+    """A seeded shuffle for each epoch, entered at the batch where training is: a resumed run sees what it had not.
+
+    Yields the epoch and the number of the clip. The processes take their batches side by side, so that two with
+    batches of 4 see what one would with batches of 8.
+
+    Args:
+        clips: how many there are.
+        batch: clips in a batch of one process.
+        position: the epoch, and the batches of it that are done; asked when an epoch begins.
+        seed: of the shuffles.
+        num_replicas: processes.
+        rank: of this process.
+    """
+
+    def __init__(
+        self,
+        clips: int,
+        batch: int,
+        position: Callable[[], tuple[int, int]],
+        seed: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+    ) -> None:
+        super().__init__(range(clips), num_replicas, rank)  # type: ignore[arg-type] # it has a length
+        self.clips, self.batch, self.position, self.start = clips, batch, position, seed
+        self.batches = clips // (batch * num_replicas)
+
+    def __len__(self) -> int:
+        return self.batches * self.batch
+
+    def __iter__(self) -> Iterator[Place]:
+        epoch, done = self.position()
+        order = np.random.default_rng((self.start, epoch)).permutation(self.clips)
+        whole = order[: self.batches * self.batch * self.num_replicas]
+        mine = whole.reshape(self.batches, self.num_replicas, self.batch)[done:, self.rank].ravel()
+        return iter([(epoch, clip) for clip in mine.tolist()])
+
+
+class SeededClips(Dataset[Any]):
+    """Clips whose random choices depend on the seed, the epoch and the number of the clip alone.
+
+    A clip is therefore the same whichever worker process reads it, and after a resume. ``clips`` is asked with the
+    generators of torch, NumPy and Python seeded; what it draws does not change the numbers that training draws.
+    """
+
+    def __init__(self, clips: Dataset[Any], seed: int) -> None:
+        self.clips, self.seed = clips, seed
+
+    def __getitem__(self, place: Place) -> Any:
+        with seeded(self.seed, *place):
+            return self.clips[place[1]]
+
+
+def ignore_signals(worker: int) -> None:
+    """Lets a worker process of a loader go on until training, which also gets the signal, has saved and ends it."""
+    for each in HEARD:
+        signal.signal(each, signal.SIG_IGN)

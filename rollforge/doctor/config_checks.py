@@ -1,0 +1,288 @@
+"""The checks in their order: what is cheap first, and the model itself only if there is room for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+
+from rollforge.budget import Budget, MemoryCheck, readable
+from rollforge.budget.free import free_memory
+from rollforge.budget.memory_input import size_of
+from rollforge.data.pictures import is_picture
+from rollforge.data.requests import Request
+from rollforge.doctor import estimates, machine, parts
+from rollforge.doctor.finding import Findings, Verdict
+from rollforge.doctor.probe import Probe, probe
+from rollforge.lightning.data import RolloutData
+from rollforge.lightning.module import RolloutModule
+from rollforge.memory import IdentityKVCodec, Rope
+from rollforge.pipeline.video_rollout import doubt_of
+from rollforge.report.run import RunFolder
+from rollforge.report.video_recorder import SMALL
+from rollforge.snapshots.settings import Snapshots
+
+DEVICE_KEYS = ("accelerator", "devices", "strategy", "precision", "num_nodes")
+PLAIN = ("policy", "compare_policy", "sampler", "rope", "kv_codec")  # a mistake in these is one of the config alone
+
+
+class ConfigChecks:
+    """One config under examination.
+
+    Args:
+        config: the resolved config of ``predict``.
+        folder: its run folder, which is not touched.
+        findings: where to put what is found.
+        seconds: how long to roll for the estimate of the time; 0 for not at all.
+        card: bytes free on a CUDA card that is not here, for which memory alone is computed; unset for this machine.
+
+    Raises:
+        UserError: for a mistake in the config itself.
+    """
+
+    def __init__(
+        self, config: Any, folder: RunFolder, findings: Findings, seconds: float, card: int | None = None
+    ) -> None:
+        self.config, self.folder, self.findings, self.seconds = config, folder, findings, seconds
+        self.card = card
+        self.absent: Verdict = "problem" if card is None else "warning"  # files need not be where no card is
+        self.parts = {name: parts.build(name, config.model.get(name)) for name in PLAIN}
+        self.data = RolloutData(**(vars(config.data) | {"train_dataset": None}))
+        self.requests: Sequence[Request] = ()
+        self.shapes: dict[str, Any] = {}  # backbone, codec and conditioner, without weights where they cannot be loaded
+        self.assumed = ""  # what the sizes of the network rest on, where its weights do not tell them
+        self.guard: MemoryCheck | None = None
+        self.fits, self.there = True, Path()
+        self.probed: Probe | None = None
+
+    def run(self) -> None:
+        """All checks."""
+        steps: list[tuple[str, Callable[[], None]]] = [
+            ("versions", self._versions),
+            ("plugins", self._plugins),
+            ("device", self._device),
+            ("noise", partial(self._part, "noise")),
+            ("metrics", partial(self._part, "metrics")),
+            ("codec", self._codec),
+            ("backbone", self._network),
+            ("prompts", self._prompts),
+            ("opening", self._opening),
+            ("conditioner", self._conditioner),
+            ("memory", self._memory),
+            ("backbone", self._load),
+            *([] if self.card is not None else self._here),
+            ("disk", self._disk),
+        ]
+        for subject, step in steps:
+            with self.findings.problem_at(subject, self.absent):
+                step()
+
+    @property
+    def _here(self) -> list[tuple[str, Callable[[], None]]]:
+        """Checks of this machine and of nothing else."""
+        return [("encoder", self._encoder), ("output", self._output), ("time", self._time)]
+
+    @cached_property
+    def trainer(self) -> Any:
+        """A Trainer on the devices of the config; on the CPU where there are no such devices."""
+        chosen = {key: self.config.trainer[key] for key in DEVICE_KEYS}
+        quiet: dict[str, Any] = {
+            "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
+        }  # fmt: skip
+        on_cpu: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
+        if self.card is not None:
+            return Trainer(**on_cpu, precision=chosen["precision"], **quiet)
+        try:
+            return Trainer(**chosen, **quiet)
+        except (MisconfigurationException, ValueError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0]
+            self.findings.add("problem", "device", f"The trainer cannot use {chosen['accelerator']!r} here ({first})")
+            return Trainer(**on_cpu, **quiet)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the mp4 in pixels, as far as they are known."""
+        if not {"codec", "backbone"} <= self.shapes.keys():
+            return SMALL, SMALL
+        spec = self.shapes["backbone"].spec
+        width, height = self.shapes["codec"].pixel_size(spec.width, spec.height)
+        scale = max(1, SMALL // min(width, height))
+        return width * scale, height * scale
+
+    def _versions(self) -> None:
+        machine.versions(self.findings, parts.class_paths(self.config.model))
+
+    def _plugins(self) -> None:
+        machine.plugins(self.findings)
+
+    def _device(self) -> None:
+        if self.card is not None:
+            told = (
+                f"A CUDA card that leaves {readable(self.card)}, precision {self.trainer.precision}; nothing is rolled."
+            )
+            self.findings.add("ok", "device", told)
+            return
+        before, device = self.findings.problems, self.trainer.strategy.root_device
+        if self.findings.problems > before:
+            return
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        free = free_memory(str(device))
+        available = "free memory unknown" if free is None else f"{readable(free)} of memory free"
+        told = f"{self.trainer.num_devices} x {device.type} ({name}), {available}, precision {self.trainer.precision}."
+        self.findings.add("ok", "device", told)
+
+    def _part(self, name: str) -> None:
+        config = self.config.model.get(name)
+        if config is None:
+            return
+        with self.findings.problem_at(name):
+            self.parts[name] = parts.build(name, config)
+            if isinstance(config, Namespace):
+                self.findings.add(*parts.weights_status(name, config, self.config.ckpt_path))
+
+    def _codec(self) -> None:
+        """Loads the codec where there is memory for it; one without weights stands in for one that is not loaded."""
+        config = self.config.model.codec
+        with self.findings.problem_at("codec"):
+            self.shapes["codec"] = parts.blueprint("codec", config)
+        if self.card is not None:
+            self.findings.add(*parts.weights_status("codec", config, self.config.ckpt_path))
+        elif self._loadable("codec"):
+            self._part("codec")
+            self.shapes |= {"codec": codec} if (codec := self.parts.get("codec")) else {}
+
+    def _network(self) -> None:
+        """Opens the weights of the network without reading them; a network without weights stands in for it."""
+        config, sizes = self.config.model.backbone, None
+        with self.findings.problem_at("backbone", self.absent):
+            checkpoint = parts.opened(config)
+            sizes = parts.sizes_in_files(config)
+            if checkpoint:
+                verdict, told = parts.attention(checkpoint)
+                self.findings.add(verdict, "backbone", told)
+        before = self.findings.problems
+        with self.findings.problem_at("backbone"):
+            self.shapes["backbone"] = parts.blueprint("backbone", config, sizes, cuda=self.card is not None)
+        self.assumed = parts.assumption(config) if sizes is None else ""
+        self.network_opens = sizes is not None and self.findings.problems == before
+
+    def _prompts(self) -> None:
+        network, codec = self.shapes.get("backbone"), self.shapes.get("codec")
+        pictures = codec.pixel_frames(2) - codec.pixel_frames(1) if codec else 1
+        self.requests = self.data.requests(network.spec.fps if network else 1.0, pictures)
+        count = len(self.requests)
+        self.findings.add("ok", "prompts", f"{count} video{'s' if count > 1 else ''} of {self.data.seconds:g} s.")
+
+    def _opening(self) -> None:
+        """Doubts about videos that start from a picture, which is one latent frame."""
+        network = self.shapes.get("backbone")
+        pictures = any(request.opening and is_picture(request.opening) for request in self.requests)
+        if network and pictures and (doubt := doubt_of(1, network.spec.block)):
+            self.findings.add("warning", "opening", doubt)
+
+    def _conditioner(self) -> None:
+        config = self.config.model.conditioner
+        conditioner = parts.build("conditioner", parts.placed_anywhere(config) if self.card is not None else config)
+        self.shapes["conditioner"] = conditioner
+        conditioner.check(sorted({text for request in self.requests for text in request.prompts.values()}))
+        self.parts["conditioner"] = conditioner
+        self.findings.add(*parts.weights_status("conditioner", config, None))
+
+    def _memory(self) -> None:
+        if not (self.requests and {"codec", "backbone"} <= self.shapes.keys()):
+            self.findings.add("warning", "memory", "Not computed, since the sizes of the model are not known.")
+            return
+        given = {"compare_policy": None, "rope": None, "kv_codec": None, "conditioner": None} | self.parts
+        module: Any = SimpleNamespace(
+            **given
+            | self.shapes
+            | {"rope": given["rope"] or Rope(), "negative_prompt": self.config.model.negative_prompt}
+        )
+        self.guard = self._guard(module, 1)
+        self._budget("memory", self.guard)
+        if self.parts.get("metrics") and self.data.rollout_batch_size > 1:
+            self._budget("memory, test", self._guard(module, self.data.rollout_batch_size))
+
+    def _guard(self, module: Any, batch: int) -> MemoryCheck:
+        if self.card is None:
+            return MemoryCheck.of(module, self.trainer, self.requests, batch)
+        return MemoryCheck.on_card(module, self.card, str(self.trainer.precision), self.requests, batch)
+
+    def _budget(self, subject: str, guard: MemoryCheck) -> None:
+        with self.findings.problem_at(subject):
+            budget: Budget = guard.budget
+            if budget.fits:
+                self.findings.add("ok", subject, f"A rollout fits into memory{self.assumed}.", budget.table())
+                return
+            self.fits = False
+            told = f"A rollout does not fit{self.assumed}. {guard.advice()}"
+            self.findings.add("problem", subject, told, budget.table())
+
+    def _loadable(self, name: str) -> bool:
+        """Whether the CPU has memory to load the weights of a component."""
+        shapes, free = self.shapes.get(name), free_memory("cpu")
+        if shapes is None or free is None or (size := size_of(shapes)) <= free:
+            return shapes is not None
+        told = f"The weights take {readable(size)} of the CPU's memory to be loaded; {readable(free)} are free."
+        self.findings.add("problem", name, told)
+        return False
+
+    def _load(self) -> None:
+        """Loads the network for good, where it opens and there is memory for it."""
+        if self.card is not None or not self.network_opens or not self._loadable("backbone"):
+            return
+        config = self.config.model.backbone
+        self.parts["backbone"] = backbone = parts.build("backbone", config)
+        verdict, name, told = parts.weights_status("backbone", config, self.config.ckpt_path)
+        self.findings.add(verdict, name, f"{told} {parts.described(backbone)}")
+
+    def _encoder(self) -> None:
+        machine.encoder(self.findings, self.size)
+
+    def _output(self) -> None:
+        self.there = machine.output_folder(self.findings, self.folder)
+
+    def _time(self) -> None:
+        if not self.seconds:
+            return
+        complete = all(self.parts.get(name) for name in ("backbone", "codec", "conditioner", "sampler", "policy"))
+        if not (complete and self.fits and self.requests):
+            self.findings.add("warning", "time", "Not measured, since something above keeps the model from rolling.")
+            return
+        self.probed = self._probe()
+        told = estimates.time_needed(
+            self.probed, self.requests, self.data.seconds, 2 if self.parts.get("compare_policy") else 1
+        )
+        if self.probed.beside is None:
+            self.findings.add("warning", "time", f"{told}; no block was finished, so decoding is not in it.")
+        else:
+            self.findings.add("ok", "time", f"{told} and {self.probed.blocks} decoded blocks.")
+
+    def _probe(self) -> Probe:
+        known = {name: part for name, part in self.parts.items() if part is not None}
+        module = RolloutModule(**known, negative_prompt=self.config.model.negative_prompt)
+        module.kv_codec = module.kv_codec or IdentityKVCodec()
+        guard = MemoryCheck.of(module, self.trainer, self.requests)
+        module.setup("predict")
+        module = self.trainer.precision_plugin.convert_module(module)
+        with guard.explained(), self.trainer.precision_plugin.forward_context():
+            return probe(module.to(self.trainer.strategy.root_device).eval(), self.requests[0], self.seconds)
+
+    def _disk(self) -> None:
+        measured = self.probed is not None and self.probed.frame_bytes is not None
+        files = 4 if self.parts.get("compare_policy") else 1  # two videos, and both beside each other
+        videos = files * estimates.video_bytes(self.requests, self.shapes.get("codec"), self.size, self.probed)
+        kept = 0
+        if self.guard is not None:
+            settings = Snapshots(**vars(self.config.snapshots))
+            kept = self.trainer.num_devices * estimates.kept_bytes(
+                self.guard.work, settings, self.requests, self.probed
+            )
+        machine.disk(self.findings, None if self.card is not None else self.there, videos, kept, measured)

@@ -1,0 +1,1 @@
+"""Files: complete or absent when written, regular and bounded when read."""

@@ -1,0 +1,48 @@
+"""The running average of the trained weights, and its place in a checkpoint: it is what is rolled."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+AVERAGE = "average."
+
+
+class Average(AveragedModel):
+    """An exponential average of weights and buffers, which may have another number format than they.
+
+    Args:
+        network: what to average.
+        decay: what is left of the average after a step.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network, use_buffers=True)
+        self.decay = decay
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Takes one step towards the weights of ``model``, the first time all the way."""
+        first = self.n_averaged == 0
+        averaged, current = (chain(each.parameters(), each.buffers()) for each in (self.module, model))
+        for mean, value in zip(averaged, current, strict=True):
+            if first or not mean.is_floating_point():
+                mean.detach().copy_(value)
+            else:
+                mean.detach().lerp_(value.detach().to(mean.dtype), 1 - self.decay)
+        self.n_averaged += 1
+
+
+def use_ema_weights(weights: dict[str, Tensor]) -> None:
+    """Puts the average, if there is one, in place of the weights of the part that it is an average of."""
+    average = {
+        name.removeprefix(f"{AVERAGE}module."): weights.pop(name) for name in [*weights] if name.startswith(AVERAGE)
+    }
+    for part in ("backbone", "codec"):
+        trained = {f"{part}.{name}": value for name, value in average.items() if name != f"{AVERAGE}n_averaged"}
+        if trained.keys() <= weights.keys():
+            weights |= trained

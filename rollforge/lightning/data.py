@@ -1,0 +1,176 @@
+"""The LightningDataModule: requests for ``predict`` and ``test``, clips for ``fit``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from rollforge.data.distributed_samplers import RankSampler, ResumableSampler, SeededClips, batches, ignore_signals
+from rollforge.data.opening import read_openings
+from rollforge.data.requests import Prompt, Request, Shot, read_videos
+from rollforge.errors import UserError
+from rollforge.ranges import Count, Positive, Range, UserPath, checked
+
+log = logging.getLogger(__name__)
+
+
+@checked
+class RolloutData(LightningDataModule):
+    """What to roll and what to train on.
+
+    Args:
+        prompts: one prompt, a list of prompts, a file (a line for each video) or a folder of such files. A member of
+            the list may itself be a list of prompts over time: ``[{prompt: ...}, {at: 30s, prompt: ...}]``.
+        seconds: length of each video, its opening included.
+        opening: an image or a video that every video starts with, or a folder with one for each prompt, by name.
+        opening_seconds: how much of an opening video's end is taken; unset, as much as one block leaves of the horizon.
+        seed: of the noise; with a prompt's place in the list it decides the video.
+        rollout_batch_size: videos that are rolled together, at most; what they show does not depend on it, since only
+            those with prompts that start at the same times, and with openings of the same length, are.
+        videos: a folder of videos, of any tool, that ``test`` measures; nothing is rolled then.
+        train_dataset: what to train on.
+        batch_size: clips in a training step.
+        num_workers: processes that prepare training clips.
+    """
+
+    config_section = "data"
+
+    def __init__(
+        self,
+        prompts: list[Prompt] | str = (),  # type: ignore[assignment]
+        seconds: Positive = 10.0,
+        opening: UserPath | None = None,
+        opening_seconds: Positive | None = None,
+        seed: int = 0,
+        rollout_batch_size: Count = 1,
+        videos: UserPath | None = None,
+        train_dataset: Dataset | None = None,  # type: ignore[type-arg] # jsonargparse takes no subscripted base here
+        batch_size: Count = 16,
+        num_workers: Annotated[int, Range(0, 1024)] = 0,
+    ) -> None:
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than prompts
+        self.prompts, self.seconds, self.seed, self.rollout_batch_size = prompts, seconds, seed, rollout_batch_size
+        self.opening, self.opening_seconds = opening, opening_seconds
+        self.videos, self.train_dataset, self.batch_size, self.num_workers = (
+            videos,
+            train_dataset,
+            batch_size,
+            num_workers,
+        )
+        self.unreadable: dict[Path, str] = {}  # openings and prompt files, and what is wrong with each
+        self._openings_read: set[Path] = set()
+
+    @classmethod
+    def load_from_checkpoint(cls, *arguments: Any, **options: Any) -> Self:
+        """Not supported, since a checkpoint keeps nothing of the data, and builds nothing. Raises ``UserError``."""
+        raise UserError(f"A checkpoint keeps no data; make {cls.__name__}(...) with its arguments.")
+
+    def requests(self, fps: float, pictures: int = 1) -> list[Request]:
+        """One request for each prompt, at ``fps`` latent frames per second.
+
+        Each latent frame but the first, which is one, decodes to that many ``pictures``.
+        """
+        if not self.prompts:
+            raise UserError("There is nothing to roll: give data.prompts one prompt or more.")
+        frames = max(1, round(self.seconds * fps + 1 - 1 / pictures))
+        videos = read_videos(self.prompts, self._leave_out)
+        prompts = [" | ".join(shot.prompt for shot in video.shots) for video in videos]
+        openings = read_openings(self.opening, len(videos), ([video.name for video in videos], prompts))
+        taken = max(1, round(self.opening_seconds * fps)) if self.opening_seconds else 0
+        return [
+            Request(prompt, n, self.seed, frames, _timed(video.shots, frames, fps), path, taken)
+            for n, (video, prompt, path) in enumerate(zip(videos, prompts, openings, strict=True))
+        ]
+
+    def _leave_out(self, file: Path, why: str) -> None:
+        """Says once that a prompt file is left out."""
+        if file not in self.unreadable:
+            self.unreadable[file] = why
+            log.warning("%s Its prompts are left out.", why)
+
+    def readable(self, requests: list[Request], read: Callable[[Request, Path], object]) -> list[Request]:
+        """Requests without those whose opening ``read`` cannot read; each such file is named once in a warning.
+
+        Raises:
+            UserError: where not one of several is left; for a single opening, what is wrong with it.
+        """
+        for request in requests:
+            if request.opening and request.opening not in self._openings_read:
+                self._openings_read.add(request.opening)
+                try:
+                    read(request, request.opening)
+                except UserError as error:
+                    self.unreadable[request.opening] = str(error)
+                    log.warning("%s The video that it opens is left out.", error)
+        left = [request for request in requests if request.opening not in self.unreadable]
+        if requests and not left:
+            first, *more = dict.fromkeys(self.unreadable[each.opening] for each in requests if each.opening)
+            others = len(more)
+            raise UserError(f"{first} Nor can the other {others} openings be read." if others else first)
+        return left
+
+    def predict_dataloader(self) -> Any:
+        module: Any = self.trainer.lightning_module if self.trainer else None
+        requests = module.requests(self) if module else []
+        mine = [requests[n] for n in RankSampler(len(requests), **self._place())]
+        groups = batches(mine, self.rollout_batch_size)
+        own: Any = groups  # a list is dataset enough
+        return DataLoader(own, batch_size=1, sampler=RankSampler(len(groups)), collate_fn=_only)
+
+    def test_dataloader(self) -> Any:
+        return self.predict_dataloader()
+
+    def train_dataloader(self) -> Any:
+        if self.train_dataset is None:
+            raise UserError("fit needs data.train_dataset, what to train on, and the config names none.")
+        count = len(self.train_dataset)  # type: ignore[arg-type]
+        place = self._place()
+        processes = place.get("num_replicas", 1)
+        if count < processes:
+            raise UserError(
+                f"data.train_dataset holds {count} clips for {processes} processes; each needs at least one."
+            )
+        size = min(self.batch_size, count // processes)
+        seed = self.seed % 2**64
+        own = torch.Generator()  # so that the loader draws nothing from the random numbers of the training
+        return DataLoader(
+            SeededClips(self.train_dataset, seed), batch_size=size, drop_last=True, generator=own,
+            sampler=ResumableSampler(count, size, self._position, seed, **place),
+            num_workers=self.num_workers, worker_init_fn=ignore_signals,
+        )  # fmt: skip
+
+    def _place(self) -> dict[str, int]:
+        """``num_replicas`` and ``rank`` among the processes of the run; empty for a single one."""
+        return (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {}
+
+    def _position(self) -> tuple[int, int]:
+        """The epoch of the training, and the batches of it that are done."""
+        if self.trainer is None:
+            return 0, 0
+        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+def _only(batch: list[list[Request]]) -> list[Request]:
+    """The one batch in a batch of batches."""
+    return batch[0]
+
+
+def _timed(shots: list[Shot], frames: int, fps: float) -> tuple[tuple[int, str], ...]:
+    """Shots by latent frame; those without a time share the video evenly. Empty for a single prompt."""
+    if len(shots) == 1:
+        return ()
+    share = frames / len(shots)
+    starts = [round(n * share if shot.at is None else shot.at * fps) for n, shot in enumerate(shots)]
+    if len(set(starts)) < len(starts) or starts[-1] >= frames:
+        raise UserError(
+            f"The prompts start at {[shot.at for shot in shots]} s, too close to each other or beyond the end of a "
+            f"video of {frames / fps:g} s."
+        )
+    return tuple((start, shot.prompt) for start, shot in zip(starts, shots, strict=True))

@@ -1,0 +1,273 @@
+"""The LightningModule: drives a rollout in ``predict`` and ``test``, trains the same backbone in ``fit``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from rollforge.backbones.base import Backbone, Condition, Conditioner, VideoCodec
+from rollforge.backbones.weights import RANDOM, check_fit
+from rollforge.data.opening import Frames, opening_frames
+from rollforge.data.requests import Request
+from rollforge.errors import UserError, attribute_errors
+from rollforge.evaluation.trainer_metrics import levels
+from rollforge.files.checkpoints import read_checkpoint
+from rollforge.lightning.average import Average
+from rollforge.lightning.data import RolloutData
+from rollforge.lightning.parallel import data_parallel, shard
+from rollforge.lightning.precision import float32_by_default, keeping_format
+from rollforge.lightning.training import TrainedModule
+from rollforge.memory import IdentityKVCodec, KVCodec, Rope
+from rollforge.metrics.base import Metric
+from rollforge.noise import IndependentNoise, NoisePrior
+from rollforge.objectives.base import Objective
+from rollforge.pipeline.video_rollout import VideoRollout
+from rollforge.policies.base import CachePolicy
+from rollforge.ranges import Range, checked
+from rollforge.report.predict import VideoOutput
+from rollforge.rollout.block_check import BlockCheck
+from rollforge.samplers.base import Sampler
+
+
+@checked
+class RolloutModule(TrainedModule):
+    """A backbone with everything it needs to roll and to be trained.
+
+    Args:
+        backbone: the network.
+        conditioner: prompts to text features.
+        codec: latents to pixels and back.
+        policy: which committed frames a block sees, and at which time index.
+        sampler: how a block is denoised.
+        noise: where the noise of a block comes from; independent for every frame unless said.
+        rope: rotary embedding; Wan's unless said.
+        kv_codec: how keys and values are kept; as they are unless said.
+        block_check: what happens to a block that is no video (NaN, infinite, exploding); the rollout stops unless said.
+        negative_prompt: the prompt that guidance leads away from; the empty one unless said.
+        compare_policy: a second policy, rolled from the same prompts and seeds and shown beside the first.
+        metrics: what ``test`` measures; ``DriftSuite`` unless said.
+        objective: what ``fit`` minimises.
+        ema: decay of the running average of the trained weights, which samples and the exported file use; 0 keeps none.
+        optimizer: its optimizer.
+        scheduler: its learning-rate schedule, stepped with every optimizer step. A plateau schedule watches ``loss``
+            unless it names another ``monitor``.
+    """
+
+    config_section = "model"
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        conditioner: Conditioner,
+        codec: VideoCodec,
+        policy: CachePolicy,
+        sampler: Sampler,
+        noise: NoisePrior | None = None,
+        rope: Rope | None = None,
+        kv_codec: KVCodec | None = None,
+        block_check: BlockCheck | None = None,
+        negative_prompt: str = "",
+        compare_policy: CachePolicy | None = None,
+        metrics: list[Metric] | None = None,
+        objective: Objective | None = None,
+        ema: Annotated[float, Range(0, below=1)] = 0.0,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.conditioner, self.codec = backbone, conditioner, codec
+        self.policy, self.sampler, self.compare_policy = policy, sampler, compare_policy
+        self.noise, self.rope, self.kv_codec = (
+            noise or IndependentNoise(),
+            rope or Rope(),
+            kv_codec or IdentityKVCodec(),
+        )
+        self.block_check, self.negative_prompt = block_check or BlockCheck(), negative_prompt
+        self.metrics: list[Metric] = metrics or []
+        self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
+        self.output: VideoOutput | None = None
+        if objective and ema:
+            self.average = Average(self.trained, ema)
+
+    @torch.no_grad()
+    def condition(self, prompts: Sequence[str]) -> Condition:
+        """Text features of prompts."""
+        with attribute_errors("conditioner", self.conditioner, "reading prompts"):
+            features: Condition = self.conditioner(prompts)
+        return features.to(self.device)
+
+    @torch.no_grad()
+    def encode(self, video: Tensor) -> Tensor:
+        """Pixel frames uint8 ``[B, T, H, W, 3]`` to latents ``[B, F, C, h, w]``, in the codec's own precision."""
+        with (
+            torch.autocast(self.device.type, enabled=False),
+            attribute_errors("codec", self.codec, "encoding pictures"),
+        ):
+            return self.codec.encode(video.permute(0, 1, 4, 2, 3).float() / 255)
+
+    def roll(self, requests: Sequence[Request], policy: CachePolicy | None = None) -> VideoRollout:
+        """Rolls requests together; yields their pixel frames uint8 ``[B, T, H, W, 3]``, on the CPU, block by block.
+
+        Raises ``UserError`` for requests that would change each other: other lengths, seeds or times of prompts.
+        """
+        return VideoRollout(self, requests, policy)
+
+    def given(self, requests: Sequence[Request]) -> Tensor | None:
+        """Latents ``[B, F, C, H, W]`` of the openings, if there are any."""
+        openings = [self._opening(request, request.opening) for request in requests if request.opening]
+        if len({latents.shape[1] for latents in openings}) > 1 or len(openings) not in (0, len(requests)):
+            raise UserError("Requests that are rolled together need openings of one length; roll them one by one.")
+        return torch.cat(openings) if openings else None
+
+    def _opening(self, request: Request, path: Path) -> Tensor:
+        return self.encode(torch.from_numpy(self._opening_frames(request, path)).to(self.device)[None])
+
+    def _opening_frames(self, request: Request, path: Path) -> Frames:
+        """As many pixel frames of an opening as whole latent frames can be made of."""
+        spec, count = self.backbone.spec, self.codec.pixel_frames
+        most = request.opening_frames or max(1, spec.horizon - spec.block)
+        video = opening_frames(path, self.size, self.fps, count(most))
+        whole = max(frames for frames in range(1, most + 1) if count(frames) <= len(video))
+        return video[len(video) - count(whole) :]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RolloutModule:
+        """Moves everything. Only the backbone changes its number format with the Trainer's ``precision``."""
+        for part in self.children():
+            part._apply(fn if part is self.backbone else keeping_format(fn))
+        super()._apply(fn, recurse=False)
+        return self
+
+    def setup(self, stage: str) -> None:
+        for part in (self.backbone, self.codec, self.conditioner):
+            part.requires_grad_(stage == "fit" and part is self.trained)
+
+    def configure_model(self) -> None:
+        """Shards the trained network over the processes where the strategy is ModelParallelStrategy."""
+        trainer = self._trainer
+        if trainer is None or not isinstance(trainer.strategy, ModelParallelStrategy):
+            return
+        if trainer.state.fn != TrainerFn.FITTING or self.trained is not self.backbone:
+            raise UserError("ModelParallelStrategy shards a backbone in training; use --trainer.strategy ddp here.")
+        mesh = data_parallel(trainer.strategy.device_mesh)
+        shard(self.backbone, mesh)
+        if self.average is not None:
+            shard(self.average.module, mesh)
+
+    def check_weights(self) -> None:
+        """Raises ``UserError`` where a part would roll with random weights that nobody asked for."""
+        for name, part in (("backbone", self.backbone), ("codec", self.codec)):
+            if getattr(part, "weights", RANDOM) is None:
+                raise UserError(
+                    f"The {name} {type(part).__name__} has random weights; name its checkpoint in "
+                    f"model.{name}.init_args.weights, or write `{RANDOM}` there to roll noise on purpose."
+                )
+
+    def requests(self, data: RolloutData) -> list[Request]:
+        """The videos that ``data`` asks of this model, without those whose opening cannot be read.
+
+        Raises ``UserError`` where not one can.
+        """
+        return data.readable(data.requests(self.backbone.spec.fps, self._pictures), self._opening_frames)
+
+    def check_prompts(self, requests: Sequence[Request]) -> None:
+        """Raises ``UserError`` for a prompt that the conditioner cannot express."""
+        with attribute_errors("conditioner", self.conditioner, "checking prompts"):
+            self.conditioner.check([prompt for request in requests for prompt in request.prompts.values()])
+
+    @property
+    def _pictures(self) -> int:
+        """Pixel frames of a latent frame that is not the first."""
+        with attribute_errors("codec", self.codec, "telling how many frames it makes"):
+            return self.codec.pixel_frames(2) - self.codec.pixel_frames(1)
+
+    @property
+    def fps(self) -> float:
+        """Pixel frames per second."""
+        return self.backbone.spec.fps * self._pictures
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the video in pixels."""
+        with attribute_errors("codec", self.codec, "telling its pixel size"):
+            return self.codec.pixel_size(self.backbone.spec.width, self.backbone.spec.height)
+
+    def on_predict_start(self) -> None:
+        if self.output is not None:
+            self.output.stop.install()  # here, since Lightning has now installed its own handlers
+
+    def on_test_start(self) -> None:
+        self.on_predict_start()
+
+    @float32_by_default()
+    def predict_step(self, batch: list[Request], batch_idx: int) -> Tensor | None:
+        """Rolls requests: into ``output`` where there is one, else returned as uint8 ``[B, T, H, W, 3]``."""
+        if self.output is None:
+            return torch.cat(list(self.roll(batch)), dim=1)
+        self.output.make(self, batch)
+        return None
+
+    @float32_by_default()
+    def test_step(self, batch: list[Request], batch_idx: int) -> None:
+        """Rolls requests and measures them: into ``output`` where there is one, else each level is logged."""
+        if self.output is None:
+            self.log_dict(levels(self, batch), batch_size=len(batch))
+            return
+        self.output.make(self, batch)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **parts: Any,
+    ) -> Self:
+        """A module with the weights of a checkpoint of ``fit``: the averaged ones, where it has them.
+
+        A checkpoint builds nothing: the parts are yours, and what it says of them in its hyperparameters is ignored.
+
+        Args:
+            checkpoint_path: the file.
+            map_location: the device for the weights. Default: the CPU.
+            hparams_file: not supported.
+            strict: whether the checkpoint must hold every weight of the module and no others. Default: True.
+            weights_only: False also reads checkpoints that can run code. Default: True.
+            parts: the arguments of ``RolloutModule``: ``backbone``, ``conditioner``, ``codec``, ``policy``, ``sampler``
+                and whichever others you need.
+
+        Raises:
+            UserError: without the parts, and for a checkpoint that cannot be read or does not fit them.
+        """
+        parameters = signature(cls).parameters.values()
+        needed = [each.name for each in parameters if each.default is Parameter.empty and each.name not in parts]
+        if needed or hparams_file is not None:
+            raise UserError(
+                f"{cls.__name__}.load_from_checkpoint takes its parts from you and not from the checkpoint; give "
+                f"{', '.join(f'{name}=...' for name in needed) or 'no hparams_file'}."
+            )
+        content = read_checkpoint(checkpoint_path, map_location or "cpu", weights_only is not False)
+        if not isinstance(content.get("state_dict"), dict):
+            raise UserError(f"{checkpoint_path} holds no state_dict and is not a checkpoint of fit; take another.")
+        module = cls(**parts)
+        module.load_checkpoint_weights(content["state_dict"], checkpoint_path, strict is not False)
+        return module
+
+    def load_checkpoint_weights(self, weights: dict[str, Tensor], source: Any, strict: bool = True) -> None:
+        """Loads the ``state_dict`` of a checkpoint: the averaged weights, where it has them.
+
+        Raises ``UserError`` for weights that do not fit; ``source`` names their file in it.
+        """
+        self.take_average(weights)
+        if strict:
+            check_fit(self.state_dict(), weights, type(self).__name__, source)
+        self.load_state_dict(weights, strict=strict)

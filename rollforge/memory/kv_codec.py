@@ -1,0 +1,35 @@
+"""How one frame's raw keys and values are kept."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor
+
+from rollforge.ranges import Checked
+
+
+class KVCodec(Checked, ABC):
+    """Encodes and decodes raw keys and values of one frame and layer, ``[B, tokens, heads, head_dim]`` each.
+
+    What is kept is plain: tensors, numbers and strings in tuples, lists and dicts, so that a snapshot can hold it.
+    """
+
+    @abstractmethod
+    def encode(self, k: Tensor, v: Tensor) -> Any:
+        """What is kept."""
+
+    @abstractmethod
+    def decode(self, kept: Any) -> tuple[Tensor, Tensor]:
+        """The keys and values again."""
+
+
+class IdentityKVCodec(KVCodec):
+    """Keeps keys and values as they are."""
+
+    def encode(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return k.clone(), v.clone()
+
+    def decode(self, kept: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return kept

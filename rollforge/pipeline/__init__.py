@@ -1,0 +1,1 @@
+"""Prompts in, finished blocks with their pixel frames out; plain torch."""

@@ -1,0 +1,134 @@
+"""Videos in the making: rolled, decoded and checked block by block, and able to go on after a cut."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rollforge.data.requests import Request
+from rollforge.errors import UserError, attribute_errors
+from rollforge.policies.base import CachePolicy
+from rollforge.rollout import Rollout
+from rollforge.state import State, copied
+
+if TYPE_CHECKING:
+    from rollforge.lightning.module import RolloutModule
+
+
+log = logging.getLogger(__name__)
+
+
+class VideoRollout(Iterator[Tensor]):
+    """Pixel frames uint8 ``[B, T, H, W, 3]`` of requests that are rolled together, on the CPU, block by block.
+
+    Args:
+        module: the model.
+        requests: of one length and seed, with prompts that start at the same times.
+        policy: in place of the module's own.
+        state: go on from there: what ``state_dict`` told after a block of the same take.
+        finished: with a state told without its keys and values, the latents of all blocks until then, in order.
+    """
+
+    def __init__(
+        self,
+        module: RolloutModule,
+        requests: Sequence[Request],
+        policy: CachePolicy | None = None,
+        state: State | None = None,
+        finished: Iterable[Tensor] = (),
+    ) -> None:
+        self.codec, self.sampler = module.codec, module.sampler
+        _check(requests)
+        rollout = Rollout(
+            module.backbone, policy or module.policy, module.sampler, module.noise, module.rope, module.kv_codec,
+            module.block_check,
+        )  # fmt: skip
+        starts = sorted(requests[0].prompts)
+        prompts = {start: module.condition([request.prompt_at(start) for request in requests]) for start in starts}
+        self.condition_ids = [condition.id for condition in prompts.values()]
+        given = module.given(requests)
+        if given is not None and (doubt := doubt_of(given.shape[1], module.backbone.spec.block)):
+            _warn(doubt)
+        guided = "negative" in module.sampler.guidance_branches
+        self.blocks = rollout(
+            prompts,
+            requests[0].frames,
+            requests[0].seed,
+            samples=[request.sample for request in requests],
+            negative=module.condition([module.negative_prompt] * len(requests)) if guided else None,
+            given=given,
+            state=state["blocks"] if state else None,
+            finished=finished,
+        )
+        with attribute_errors("codec", self.codec, "beginning a video"):
+            self.decoder = self.codec.stream()
+            self.left = self.codec.pixel_frames(requests[0].frames)
+        self.latents = torch.zeros(0)  # of the last block
+        if state:
+            with attribute_errors("codec", self.codec, "going on with a video"):
+                self.decoder.load_state_dict(state["decoder"])
+            self.left = state["left"]
+
+    @property
+    def made(self) -> int:
+        """Blocks made so far, those before a cut included."""
+        return self.blocks.index
+
+    @torch.no_grad()
+    def __next__(self) -> Tensor:
+        block = next(self.blocks)
+        with attribute_errors("codec", self.codec, f"decoding block {block.index}"):
+            video = to_bytes(self.decoder(block.latents))[:, : self.left]
+        self.left -= video.shape[1]
+        self.latents = block.latents
+        return video
+
+    def state_dict(self, kv: bool = True) -> State:
+        """What the blocks to come depend on; without ``kv``, less what committing the finished latents brings back."""
+        with attribute_errors("codec", self.codec, "telling its state"):
+            decoder = self.decoder.state_dict()
+        return {"blocks": self.blocks.state_dict(kv), "decoder": copied(decoder), "left": self.left}
+
+
+def doubt_of(opening: int, block: int) -> str:
+    """Why a video that starts from ``opening`` latent frames may be worse than others; empty where there is no reason.
+
+    Args:
+        opening: given latent frames; a picture is one.
+        block: latent frames of a block of the model.
+    """
+    if opening % block == 0:
+        return ""
+    return (
+        f"The opening has {opening} latent frame{'s' if opening > 1 else ''}, and this model makes blocks of {block}: "
+        "a block that starts so was not in its training, and the video may be worse for it. Frame-wise models (blocks "
+        "of 1) are made for pictures."
+    )
+
+
+@cache
+def _warn(doubt: str) -> None:
+    """Says it once."""
+    log.warning("%s", doubt)
+
+
+def _check(requests: Sequence[Request]) -> None:
+    """Raises ``UserError`` for requests that would change each other's videos."""
+    if not requests:
+        raise UserError("There is nothing to roll: give one request or more.")
+    for request in requests[1:]:
+        if request.schedule != requests[0].schedule:
+            raise UserError(
+                f"Requests {requests[0].sample} and {request.sample} differ in length, seed or the frames at which "
+                f"their prompts start ({requests[0].schedule} and {request.schedule}); roll them one after the other."
+            )
+
+
+def to_bytes(video: Tensor) -> Tensor:
+    """Pixel frames ``[B, T, 3, H, W]`` in 0..1 to uint8 ``[B, T, H, W, 3]`` on the CPU."""
+    return (video.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu()

@@ -1,0 +1,78 @@
+"""The built-in parts, registered through the same hooks as anyone's; named, not imported, so that starting is cheap."""
+
+from rollforge.registry.hooks import Register, hookimpl
+
+
+@hookimpl
+def rollforge_register_backbone(register: Register) -> None:
+    register("rollforge.backbones.wan.network:Wan")
+    register("rollforge.backbones.pocket.network:Pocket")
+
+
+@hookimpl
+def rollforge_register_sampler(register: Register) -> None:
+    register("rollforge.samplers.few_step:FewStep")
+    register("rollforge.samplers.euler:Euler")
+
+
+@hookimpl
+def rollforge_register_cache(register: Register) -> None:
+    register("rollforge.policies.window:Window")
+    register("rollforge.policies.attention_sink:AttentionSink")
+    register("rollforge.policies.sliding_indices:SlidingIndices")
+    register("rollforge.policies.rolling_sink:RollingSink")
+    register("rollforge.policies.long_live:LongLive")
+
+
+@hookimpl
+def rollforge_register_rope(register: Register) -> None:
+    register("rollforge.memory.rope:Rope")
+
+
+@hookimpl
+def rollforge_register_noise(register: Register) -> None:
+    register("rollforge.noise:IndependentNoise")
+    register("rollforge.noise:RepeatedNoise")
+    register("rollforge.noise:FixedNoise")
+
+
+@hookimpl
+def rollforge_register_kv_codec(register: Register) -> None:
+    register("rollforge.memory.kv_codec:IdentityKVCodec")
+
+
+@hookimpl
+def rollforge_register_codec(register: Register) -> None:
+    register("rollforge.backbones.wan.codec:WanVAE")
+    register("rollforge.backbones.wan.tiny:TinyWanDecoder")
+    register("rollforge.backbones.pocket.codec:PocketCodec")
+
+
+@hookimpl
+def rollforge_register_conditioner(register: Register) -> None:
+    register("rollforge.backbones.wan.text:UMT5")
+    register("rollforge.backbones.pocket.text:PocketText")
+
+
+@hookimpl
+def rollforge_register_objective(register: Register) -> None:
+    register("rollforge.objectives.flow:TeacherForcing")
+    register("rollforge.objectives.flow:DiffusionForcing")
+    register("rollforge.objectives.resampling:ResamplingForcing")
+    register("rollforge.objectives.reconstruction:Reconstruction")
+
+
+@hookimpl
+def rollforge_register_metric(register: Register) -> None:
+    for name in (
+        *("colour:ColourHistogram", "colour:Exposure", "flicker:Flicker", "flicker:Stagnation"),
+        *("latents:LatentStatistics", "motion:Motion", "repetition:Repetition", "seams:Seams"),
+        *("sharpness:Sharpness", "suite:DriftSuite", "truth:WorldTruth"),
+    ):
+        register(f"rollforge.metrics.{name}")
+
+
+@hookimpl
+def rollforge_register_dataset(register: Register) -> None:
+    register("rollforge.data.clips:WorldClips")
+    register("rollforge.data.clips:VideoClips")

@@ -1,0 +1,53 @@
+"""The hooks of the plugin layer: one for each kind of part, and what a part of that kind must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pluggy
+
+GROUP = "rollforge"
+BASES = {
+    "backbone": "rollforge.backbones.base:Backbone",
+    "sampler": "rollforge.samplers.base:Sampler",
+    "cache": "rollforge.policies.base:CachePolicy",
+    "rope": "rollforge.memory.rope:Rope",
+    "noise": "rollforge.noise:NoisePrior",
+    "kv_codec": "rollforge.memory.kv_codec:KVCodec",
+    "codec": "rollforge.backbones.base:VideoCodec",
+    "conditioner": "rollforge.backbones.base:Conditioner",
+    "objective": "rollforge.objectives.base:Objective",
+    "metric": "rollforge.metrics.base:Metric",
+    "dataset": "torch.utils.data:Dataset",
+}
+"""What a part of each kind is a subclass of."""
+KINDS = {
+    "backbone": "a network that predicts the flow of noisy latents",
+    "sampler": "a generator of forward passes",
+    "cache": "a policy: which committed frames a block sees, and when",
+    "rope": "a rotary embedding",
+    "noise": "where a block's noise comes from",
+    "kv_codec": "how keys and values are kept",
+    "codec": "pixels to latents and back, block by block",
+    "conditioner": "prompts to text features",
+    "objective": "a training loss",
+    "metric": "a streaming measure of decoded video",
+    "dataset": "clips to train on",
+}
+Register = Callable[[type | str], None]
+
+hookimpl = pluggy.HookimplMarker(GROUP)
+_hookspec = pluggy.HookspecMarker(GROUP)
+
+
+def _specification(kind: str, purpose: str) -> Callable[[Register], None]:
+    def hook(register: Register) -> None: ...
+
+    hook.__name__, hook.__doc__ = f"rollforge_register_{kind}", f"Register {purpose}: call register(Class)."
+    return hook
+
+
+hookspecs = SimpleNamespace(
+    **{f"rollforge_register_{kind}": _hookspec(_specification(kind, purpose)) for kind, purpose in KINDS.items()}
+)

@@ -1,0 +1,182 @@
+"""One video in the making: its file, its contact sheet, its measures and its latents."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from rollforge.data.requests import Request
+from rollforge.files.writing import PARTIAL, subfolder
+from rollforge.metrics.base import Blocks
+from rollforge.policies.base import CachePolicy
+from rollforge.report.metric_runner import Curves, MetricRunner
+from rollforge.signals import SignalHandler
+from rollforge.snapshots.checksummed import Damaged, read_sealed, write_sealed
+from rollforge.snapshots.folder import remove
+from rollforge.snapshots.latents import LatentStore
+from rollforge.snapshots.settings import Snapshots
+from rollforge.state import State
+from rollforge.video.reader import frames
+from rollforge.video.sheet import ContactSheet
+from rollforge.video.writer import VideoWriter
+
+if TYPE_CHECKING:
+    from rollforge.lightning.module import RolloutModule
+
+SHEET = "sheet"
+SMALL = 384  # pixels: videos smaller than this are written with enlarged pixels
+
+
+@dataclass(eq=False)
+class VideoRecorder:
+    """What becomes of one request under one policy.
+
+    Args:
+        module: the model.
+        request: what is rolled.
+        policy: the policy.
+        file: the finished video.
+        label: what the contact sheet and the progress bar call it.
+        settings: what is kept of it until then.
+    """
+
+    module: RolloutModule
+    request: Request
+    policy: CachePolicy
+    file: Path
+    label: str
+    settings: Snapshots
+    sheet: ContactSheet = field(init=False)
+    writer: VideoWriter = field(init=False)
+    figures: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        codec = self.module.codec
+        self.sheet = ContactSheet(self.label, codec.pixel_frames(self.request.frames), self.module.fps)
+        self.folder = subfolder(self.file.parent, "snapshots", self.file.stem)
+        self.latents = LatentStore(subfolder(self.file.parent, "latents", self.file.stem))
+        self.measures = MetricRunner(self.module.metrics)
+        self.blocks = Blocks.of(codec.pixel_frames, self.module.backbone.spec.block)
+        self.curves: Curves | None = None
+        self.unsaved: list[Tensor] = []  # latents since the last snapshot
+
+    @property
+    def scale(self) -> int:
+        """Pixels of the file to a pixel of the video, each way."""
+        return max(1, SMALL // min(self.module.size))
+
+    @property
+    def keeps_latents(self) -> bool:
+        """Whether latents go to the disk."""
+        return self.settings.latents or self.settings.kv == "recompute"
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier run has left snapshots of this video."""
+        return self.folder.is_dir() and any(self.folder.glob("snapshot-*.safetensors"))
+
+    @property
+    def shown(self) -> bool:
+        """Whether nothing waits to be put on a contact sheet."""
+        return not self._picked.exists()
+
+    def open(self, state: State | None = None) -> None:
+        """From the beginning, or from what ``state_dict`` told.
+
+        Raises ``UserError`` where the file does not go with the state; all stays as it was then.
+        """
+        self.measures.start(self.request.prompt, self.module.fps, self.blocks)
+        if state is not None:
+            self.measures.load_state_dict(state["measures"])
+            self.sheet.load_state_dict(state["sheet"])
+            self._reopen()
+        kept = state["writer"] if state else None
+        self.writer = VideoWriter(self.file, self.module.size, self.module.fps, self.scale, state=kept)
+        if self.module.metrics:
+            latent_fps = self.module.backbone.spec.fps
+            self.curves = Curves(self.file, self.module.fps, latent_fps, state["curves"] if state else None)
+
+    def see(self, video: Tensor, latents: Tensor) -> None:
+        """The next block: pixel frames uint8 ``[T, H, W, 3]`` and latents ``[F, C, h, w]``."""
+        if self.curves:
+            self.curves.add(self.measures, video, latents)
+        self.writer.write(video.numpy())
+        self.sheet.add(video.numpy())
+        if self.keeps_latents:
+            self.unsaved.append(latents[None].cpu())
+
+    def written(self) -> State:
+        """What of its state is on the disk already. Where that is lost, so is the run."""
+        return {"writer": self.writer.state_dict(), "curves": self.curves.state_dict() if self.curves else None}
+
+    def state_dict(self) -> State:
+        """The rest of its state. Latents that are kept go to the disk before."""
+        self.save_latents()
+        return {"sheet": self.sheet.state_dict(), "measures": self.measures.state_dict()}
+
+    def save_latents(self) -> None:
+        """Writes the latents that are not on the disk yet."""
+        if self.unsaved:
+            self.latents.append(self.unsaved, self.latents.frames)
+            self.unsaved = []
+
+    def finish(self) -> None:
+        """The last block has come: files get their names.
+
+        Raises ``UserError`` where the disk does not take what the contact sheet is drawn from; a snapshot then goes on
+        to the same sheet, which could not be drawn from the compressed video.
+        """
+        picked = {f"{n:06d}": image for n, image in enumerate(self.sheet.state_dict()["images"])}
+        write_sealed(self._picked, SHEET, {"seen": str(self.sheet.seen)}, picked)
+        self.writer.close()
+        if self.curves:
+            self.curves.finish()
+        if self.settings.latents:
+            self.save_latents()
+        self.figures["frames"] = self.writer.written
+        self.figures["seconds"] = round(self.writer.written / self.module.fps, 3)
+        if self.module.metrics:
+            figures = self.measures.finish().items()
+            self.figures["measured"] = {name: round(value, 6) if isfinite(value) else None for name, value in figures}
+        if self.measures.out:
+            self.figures["failed_metrics"] = self.measures.out
+
+    def look_again(self, stop: SignalHandler) -> None:
+        """The contact sheet of a video that is finished already: as its run left it, or else from the file."""
+        try:
+            words, images = read_sealed(self._picked, SHEET)
+            self.sheet.load_state_dict({"seen": int(words["seen"]), "images": [images[n] for n in sorted(images)]})
+        except (Damaged, ValueError, KeyError):
+            width, height = self.module.size
+            for frame in frames(self.file):
+                self.sheet.add(frame[None, :: self.scale, :: self.scale][:, :height, :width])
+                stop.exit_if_requested()
+
+    def settle(self) -> None:
+        """Forgets the contact sheet, which is drawn."""
+        for path in (self._picked, self._picked.with_name(self._picked.name + PARTIAL)):
+            remove(path)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Removes latents that nobody asked to keep, and folders in which nothing is left."""
+        if not self.settings.latents:
+            self.latents.clear()
+        for folder in (self.folder, self.folder.parent, self.latents.folder.parent):
+            with suppress(OSError):  # something else is in there
+                folder.rmdir()
+
+    def _reopen(self) -> None:
+        """Takes the final name back: it is there if a run was killed before the manifest had the finished video."""
+        partial = self.file.with_suffix(".partial.mp4")
+        if self.file.exists() and not partial.exists():
+            self.file.rename(partial)
+
+    @property
+    def _picked(self) -> Path:
+        return self.folder / f"{SHEET}.safetensors"

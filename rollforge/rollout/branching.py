@@ -1,0 +1,95 @@
+"""What a saved rollout was made with, and whether a rollout that is made otherwise can go on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rollforge.errors import UserError
+from rollforge.spec import ModelSpec, Step
+from rollforge.state import State, Stateful, odd, same
+
+if TYPE_CHECKING:
+    from rollforge.memory import RolloutMemory
+    from rollforge.policies.base import CachePolicy
+    from rollforge.rollout.rollout import Rollout
+
+SHAPES = ("channels", "height", "width", "patch", "layers", "heads", "head_dim", "block")
+SAID = {"backbone": "backbone", "rope": "rope", "kv_codec": "kv_codec", "samples": "number of samples"}
+"""What the memories depend on, and what errors call it."""
+REPLAY = (
+    "start from a state without keys and values (state_dict(kv=False); snapshots.kv: recompute) and the latents "
+    "of all earlier blocks"
+)
+
+
+def parts_of(rollout: Rollout, samples: int) -> State:
+    """What a rollout of so many samples is made with, as far as its saved memories depend on it."""
+    return {
+        "policy": described(rollout.policy),
+        "sampler": described(rollout.sampler),
+        "backbone": _shapes(rollout.backbone.spec),
+        "rope": [_name(rollout.rope), _plain(vars(rollout.rope))],
+        "kv_codec": [_name(rollout.kv_codec), _plain(vars(rollout.kv_codec))],
+        "samples": samples,
+    }
+
+
+def described(part: Stateful) -> list[Any]:
+    """The class and the state of a part that has not been used yet."""
+    return [_name(part), part.state_dict()]
+
+
+def check_parts(saved: State, now: State) -> None:
+    """Raises ``UserError`` where memories were saved with another backbone, rope, KV codec or number of samples."""
+    for name in SAID:
+        if not same(saved[name], now[name]):
+            raise UserError(
+                f"The state was saved with another {SAID[name]} ({saved[name]}) than this rollout has ({now[name]}); "
+                f"take the same, or {REPLAY}."
+            )
+
+
+def carry_over(part: Stateful, built: list[Any], learned: State) -> bool:
+    """Gives a part that was just made what another, ``built`` so, has ``learned``. Returns whether they are alike.
+
+    A part of the same class and arguments gets all of it. One with other arguments keeps them, and gets only what has
+    changed since the other was made. One of another class starts from its own beginning.
+    """
+    name, start = built
+    own_rules = type(part).load_state_dict is not Stateful.load_state_dict
+    alike = name == _name(part) and same(start, part.state_dict())
+    if alike or (name == _name(part) and own_rules):
+        part.load_state_dict(learned)
+    elif name == _name(part):
+        changed = {key: value for key, value in learned.items() if key not in start or not same(value, start[key])}
+        part.load_state_dict(changed)
+    return alike
+
+
+def check_frames(policy: CachePolicy, saved: str, memory: RolloutMemory, step: Step) -> None:
+    """Raises ``UserError`` where a memory that was saved under another policy lacks frames that this one reads.
+
+    They are those of its next plan, at ``step``, and those that it may revisit later.
+    """
+    lacking = memory.lacks(policy.plan(step), policy.revisited(step.start, step.block))
+    if lacking:
+        raise UserError(
+            f"The cache policy {type(policy).__name__} reads frame {min(lacking)} at block {step.index} or later, but "
+            f"the state does not hold it so, since it was saved under {saved.rpartition('.')[2]} of other arguments or "
+            f"class. Use that policy, or {REPLAY}."
+        )
+
+
+def _shapes(spec: ModelSpec) -> State:
+    return {name: value for name, value in asdict(spec).items() if name in SHAPES}
+
+
+def _name(part: object) -> str:
+    return f"{type(part).__module__}.{type(part).__qualname__}"
+
+
+def _plain(attributes: Mapping[str, Any]) -> State:
+    """Those attributes that a state can hold."""
+    return {name: value for name, value in attributes.items() if odd(value) is None}

@@ -1,0 +1,117 @@
+"""The loop: an iterator of finished blocks.
+
+rollout = Rollout(backbone, RollingSink(), FewStep())
+for block in rollout(condition, frames=1203, seed=0):
+    video = decode(block.latents)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from rollforge.backbones.base import Backbone, Condition
+from rollforge.errors import UserError
+from rollforge.memory import IdentityKVCodec, KVCodec, Rope
+from rollforge.noise import IndependentNoise, NoisePrior
+from rollforge.policies.base import CachePolicy
+from rollforge.rollout.block_check import BlockCheck
+from rollforge.rollout.iterator import Block, RolloutIterator, Schedule
+from rollforge.samplers.base import Sampler
+from rollforge.state import State
+
+__all__ = ["Block", "Rollout", "RolloutIterator", "Schedule"]
+
+
+@dataclass
+class Rollout:
+    """Rolls a backbone block by block. Calling it starts a rollout; rollouts share nothing but the weights.
+
+    Args:
+        backbone: the network.
+        policy: what each block sees.
+        sampler: how a block is denoised.
+        noise: where its noise comes from.
+        rope: temporal rotary embedding.
+        kv_codec: how keys and values are kept.
+        check: what happens to a block that is no video; unset, no block is looked at, and none waits for the device.
+    """
+
+    backbone: Backbone
+    policy: CachePolicy
+    sampler: Sampler
+    noise: NoisePrior = field(default_factory=IndependentNoise)
+    rope: Rope = field(default_factory=Rope)
+    kv_codec: KVCodec = field(default_factory=IdentityKVCodec)
+    check: BlockCheck | None = None
+
+    def __call__(
+        self,
+        condition: Condition | Schedule,
+        frames: int,
+        seed: int = 0,
+        samples: Sequence[int] | None = None,
+        negative: Condition | None = None,
+        given: Tensor | None = None,
+        state: State | None = None,
+        finished: Iterable[Tensor] = (),
+    ) -> RolloutIterator:
+        """Yields finished blocks until ``frames`` latent frames (rounded up to whole blocks) are made.
+
+        Args:
+            condition: text features, one row for each sample of the batch; or several, each from a frame on, as
+                ``{0: first, 120: second}``. A switch takes effect at the first block that starts there or later.
+            frames: latent frames of the whole video, given ones included.
+            seed: with a sample's number, decides its noise.
+            samples: the samples' numbers; 0, 1, 2, ... unless said.
+            negative: text features of the negative prompt, for samplers that use guidance.
+            given: latents ``[B, F, C, H, W]`` that start the video (image or clip to extend). Those that fill no whole
+                block enter first, by themselves, so that an image is a block of one frame.
+            state: a state to resume from, as returned by ``RolloutIterator.state_dict`` after a block. Blocks before it
+                are not yielded again. With the same arguments the rollout equals the uninterrupted one. Other prompts,
+                seeds and lengths apply to the later blocks. A policy or sampler with other arguments keeps them, where
+                the frames that it reads are in the state; ``UserError`` is raised where they are not.
+            finished: latents of all earlier blocks, in order. Required if the state was saved with ``kv=False``.
+        """
+        prompts = _schedule(condition)
+        if negative is None and "negative" in self.sampler.guidance_branches:
+            raise UserError(f"{type(self.sampler).__name__} uses guidance: it needs the features of a negative prompt.")
+        rows = len(prompts[0].embeds)
+        numbers = tuple(range(rows) if samples is None else samples)
+        if len(numbers) != rows:
+            raise UserError(f"{rows} prompts came with {len(numbers)} sample numbers; give one for each.")
+        if frames < 1:
+            raise UserError(f"A rollout needs 1 frame or more, not {frames}.")
+        if given is not None:
+            self._check(given, len(numbers), frames)
+        guidance_branches = {
+            branch: {0: negative} if branch == "negative" and negative else prompts
+            for branch in self.sampler.guidance_branches
+        }
+        run = RolloutIterator(self, guidance_branches, frames, seed, numbers)
+        return run.begin(given) if state is None else run.resume(state, given, finished)
+
+    def _check(self, given: Tensor, samples: int, frames: int) -> None:
+        spec = self.backbone.spec
+        if given.dim() != 5 or (len(given), *given.shape[2:]) != (samples, *spec.latent_shape):
+            raise UserError(
+                f"The given latents are {list(given.shape)}; expected {[samples, 'frames', *spec.latent_shape]}."
+            )
+        if not 0 < given.shape[1] <= frames:
+            raise UserError(
+                f"{given.shape[1]} given frames for a video of {frames}: expected at least one and no more than the "
+                "video is long."
+            )
+
+
+def _schedule(condition: Condition | Schedule) -> Schedule:
+    if isinstance(condition, Condition):
+        return {0: condition}
+    ordered = dict(sorted(condition.items()))
+    if next(iter(ordered), None) != 0:
+        raise UserError(f"The first prompt must start at frame 0; the prompts start at {list(ordered)}.")
+    if len(sizes := {len(each.embeds) for each in ordered.values()}) > 1:
+        raise UserError(f"Every prompt of a schedule needs as many rows as the others; they have {sorted(sizes)}.")
+    return ordered

@@ -1,0 +1,64 @@
+"""Signals, heard between blocks or steps: the first lets it be finished and saved, the second ends all at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class SignalHandler:
+    """Whether someone has asked for an end. Installed when Lightning has set its own handlers, which swallow SIGTERM.
+
+    ``due`` is the time in seconds that finishing is expected to take; whoever works keeps it up to date.
+
+    Args:
+        work: what is finished before the end, in a word.
+    """
+
+    def __init__(self, work: str = "block") -> None:
+        self.work = work
+        self.asked: signal.Signals | None = None
+        self.due: float | None = None
+        self.quiet = False
+        self._former: dict[signal.Signals, Any] = {}
+
+    @property
+    def code(self) -> int:
+        """The exit code that tells of the signal: 130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1."""
+        return 128 + (self.asked or signal.SIGINT)
+
+    def exit_if_requested(self) -> None:
+        """Leaves with ``SystemExit`` if somebody has asked for it. For where nothing is lost by leaving."""
+        if self.asked:
+            raise SystemExit(self.code)
+
+    def install(self) -> None:
+        """Listens from here on, also if it did before and somebody else took over; only in the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            former = {each: signal.signal(each, self._hear) for each in HEARD}
+            self._former = self._former or former
+
+    def remove(self) -> None:
+        """Lets signals do again what they did before, unless somebody else listens by now, as Lightning may."""
+        for each, handler in self._former.items():
+            if signal.getsignal(each) == self._hear:
+                signal.signal(each, handler)
+        self._former = {}
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and self.quiet:
+            return  # rank 0 has passed on what this process had heard by itself; with rank 0 it ends at once
+        if self.asked:
+            os._exit(128 + number)
+        self.asked = signal.Signals(number)
+        if not self.quiet:
+            about = "" if self.due is None else f" (about {max(1, round(self.due))} s)"
+            told = f"{self.asked.name}: finishing this {self.work} and saving{about}; once more to stop at once."
+            with suppress(OSError):
+                os.write(2, f"\nrollforge: {told}\n".encode())  # sys.stderr may be in the middle of another write

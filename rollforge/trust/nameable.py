@@ -1,0 +1,121 @@
+"""The classes that a config may name: registered parts, torch's optimizers and schedules, and Lightning's own classes.
+
+They are listed by class, not by module. A module also holds functions, and what it has imported itself; a config that
+could name those could call them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, get_args, get_type_hints
+
+import torch
+from lightning.fabric.plugins import ClusterEnvironment
+from lightning.pytorch import Callback, accelerators, callbacks, loggers, plugins, profilers, strategies
+from lightning.pytorch.cli import ReduceLROnPlateau
+from lightning.pytorch.plugins import environments, io, precision
+from torch.optim import Optimizer, lr_scheduler, swa_utils
+from torch.optim.lr_scheduler import LRScheduler
+
+from rollforge.registry import Registry
+from rollforge.registry.guard import PluginError, guarded
+from rollforge.rollout.block_check import BlockCheck
+
+log = logging.getLogger(__name__)
+
+LIGHTNING = (accelerators, callbacks, loggers, plugins, environments, io, precision, profilers, strategies)
+TORCH = (torch.optim, lr_scheduler, swa_utils)
+BASES: tuple[type, ...] = (
+    Callback, Optimizer, LRScheduler, accelerators.Accelerator, loggers.Logger, profilers.Profiler,
+    strategies.Strategy, plugins.CheckpointIO, ClusterEnvironment, plugins.LayerSync, plugins.Precision,
+)  # fmt: skip
+"""What the Trainer and the optimizer's place in a config take. Plugins may bring classes of their own for them."""
+PICKLES = "DeepSpeed"
+"""Classes with this in their name read checkpoints as plain pickles, which run code."""
+SHARED = frozenset({"torch", "lightning", "jsonargparse", "rollforge", *sys.stdlib_module_names})
+"""Packages that a plugin does not own, even if it registers a class of theirs."""
+
+
+class Nameable:
+    """The classes that a config may name in this process.
+
+    Args:
+        found: the registry, with its parts loaded.
+    """
+
+    def __init__(self, found: Registry) -> None:
+        parts = [part.load() for part in found.parts.values()]
+        arguments = {each for part in parts for each in _arguments(part)} | {BlockCheck}
+        self.bases = (*BASES, *arguments)
+        self.packages = plugin_packages(found)
+        self.paths = {path for each in (*_public(), *parts, *arguments) for path in _paths(each)}
+        self.paths |= {
+            part.target.replace(":", ".") for part in found.parts.values() if isinstance(part.target, str)
+        }  # by the name of a module that only passes the class on
+
+    def allows(self, path: str) -> bool:
+        """Whether a dotted path leads to one of the classes. Imports nothing but modules of installed plugins."""
+        return path in self.paths or (path.partition(".")[0] in self.packages and self._of_a_plugin(path))
+
+    def _of_a_plugin(self, path: str) -> bool:
+        """Whether the path leads to a plugin's own class that fits where the Trainer or a part takes one."""
+        module, _, name = path.rpartition(".")
+        if not module or any(step.startswith("__") for step in path.split(".")):
+            return False
+        with suppress(PluginError), guarded(module, log.warning):
+            found = getattr(import_module(module), name, None)
+            return isinstance(found, type) and _package(found) in self.packages and issubclass(found, self.bases)
+        return False
+
+
+def plugin_packages(found: Registry) -> set[str]:
+    """The top-level packages of the installed plugins and of the parts that they register."""
+    parts = (part.load().__module__ for part in found.parts.values())
+    return {module.partition(".")[0] for module in (*found.modules, *parts)} - SHARED
+
+
+def _public() -> Iterator[type]:
+    for module in LIGHTNING:
+        yield from (each for each in _classes(module) if PICKLES not in each.__name__)
+    for module in TORCH:
+        yield from (each for each in _classes(module) if issubclass(each, (Optimizer, LRScheduler)))
+    yield ReduceLROnPlateau
+
+
+def _classes(module: Any) -> Iterator[type]:
+    return (each for name, each in vars(module).items() if isinstance(each, type) and not name.startswith("_"))
+
+
+def _arguments(part: type) -> Iterator[type]:
+    """The classes of rollforge, and of the part's own package, that its constructor takes."""
+    with suppress(Exception):  # annotations of a plugin that cannot be resolved; jsonargparse says so where it matters
+        for hint in get_type_hints(part.__init__).values():  # type: ignore[misc] # the class is at hand, not an instance
+            yield from (each for each in _within(hint) if _package(each) in ("rollforge", _package(part)))
+
+
+def _within(hint: Any) -> Iterator[type]:
+    """The classes that an annotation is made of."""
+    if isinstance(hint, type):
+        yield hint
+    for each in get_args(hint):
+        yield from _within(each)
+
+
+def _package(found: type) -> str:
+    return found.__module__.partition(".")[0]
+
+
+def _paths(found: type) -> Iterator[str]:
+    """Where a class can be imported from: the module that defines it, and the packages above that pass it on."""
+    steps = found.__module__.split(".")
+    for n in range(1, len(steps) + 1):
+        module = ".".join(steps[:n])
+        if vars(sys.modules[module]).get(found.__name__) is found if module in sys.modules else n == len(steps):
+            yield f"{module}.{found.__name__}"
+    for package in (*LIGHTNING, *TORCH):
+        if vars(package).get(found.__name__) is found:
+            yield f"{package.__name__}.{found.__name__}"

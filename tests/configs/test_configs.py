@@ -1,0 +1,81 @@
+"""Every config of the repository builds its model and its data; nothing is run."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from rollforge.backbones.base import Backbone
+from rollforge.commands.lightning import RollforgeCLI
+from rollforge.commands.ranks import Ranks
+from rollforge.commands.typed import read
+from rollforge.registry import registry
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(file for file in (ROOT / "configs").rglob("*.yaml") if file.parent.name != "wan")  # they need files
+
+
+class Built(RollforgeCLI):
+    """The command line up to where it would run."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def build(config: Path, monkeypatch: pytest.MonkeyPatch) -> RollforgeCLI:
+    monkeypatch.chdir(ROOT)
+    registry().load()
+    chosen = yaml.safe_load(config.read_text())["model"]
+    made = [
+        f"--model.{part}.init_args.weights=null"
+        for part in ("backbone", "codec")
+        if str(chosen[part].get("init_args", {}).get("weights", "")).startswith("runs/")  # an earlier stage makes it
+    ]
+    command = "fit" if "objective" in chosen else "predict"
+    return Built(command, read(["--config", str(config), *made]), Ranks(), ExitStack())
+
+
+def test_there_are_configs() -> None:
+    assert ROOT / "configs" / "quickstart.yaml" in CONFIGS
+    assert any("pocket" in config.parts for config in CONFIGS)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
+def test_a_config_builds_its_model_and_its_data(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli = build(config, monkeypatch)
+    model, data = cli.model, cli.datamodule
+    assert isinstance(model.backbone, Backbone)
+    if data.prompts:
+        requests = model.requests(data)
+        model.conditioner.check([prompt for request in requests for prompt in request.prompts.values()])
+    if model.objective is None:
+        assert data.prompts
+        return
+    assert cli.folder.path.parts[0] == "runs"
+    optimizer = model.configure_optimizers()
+    optimizer = optimizer["optimizer"] if isinstance(optimizer, dict) else optimizer
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert trained == {id(parameter) for parameter in model.trained.parameters()}
+    clip: Any = data.train_dataset[0]  # type: ignore[index]
+    latents = model.encode(clip["video"][None])
+    assert latents.shape[2:] == model.backbone.spec.latent_shape
+    assert latents.shape[1] % model.backbone.spec.block == 0 or model.objective.trains == "codec"
+    assert torch.isfinite(latents).all()
+
+
+def test_paths_of_earlier_stages_are_outputs_of_some_config() -> None:
+    """A stage that starts from weights in ``runs/x`` follows one that writes there."""
+    read = [yaml.safe_load(config.read_text()) for config in CONFIGS]
+    written = {os.path.normpath(config["output_dir"]) for config in read if "output_dir" in config}
+    for config in read:
+        for part in ("backbone", "codec"):
+            weights = str(config["model"][part].get("init_args", {}).get("weights", ""))
+            if weights.startswith("runs/"):
+                assert os.path.dirname(weights) in written
+                assert os.path.basename(weights) == f"{part}.safetensors"
