@@ -139,7 +139,8 @@ def assumption(config: Any) -> str:
     arguments = config.get("init_args", Namespace())
     if all(arguments.get(name) is not None for name in SIZES if name in arguments):
         return ""
-    return ", if the model has the published sizes of Wan's 1.3B: its own are in the weights, which were not opened"
+    name = config.class_path.rpartition(".")[2]
+    return f", if the model has the default sizes of {name}: its own are in the weights, which were not opened"
 
 
 def placed_anywhere(config: Any) -> Any:

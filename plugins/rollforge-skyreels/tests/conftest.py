@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+PACKAGE = Path(__file__).parents[1]
+sys.path[:0] = [str(PACKAGE), str(PACKAGE.parents[1] / "tests" / "helpers")]
 
 TINY = {
     "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4, "text_dim": 24,
