@@ -15,6 +15,7 @@ from rollforge.commands.arguments import Arguments
 from rollforge.errors import UserError, nearest, of_the_machine
 from rollforge.files.streams import tolerant
 from rollforge.isolation import import_matplotlib, safe_environment
+from rollforge.renamed import renamed_arguments
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        return _dispatch(given) or 0
+        return _dispatch(renamed_arguments(given)) or 0
     except UserError as error:
         sys.stderr.write(f"rollforge: {error}\n")
         return 2

@@ -70,7 +70,7 @@ def sentence(message: str, options: Iterable[str] = (), file: str = "") -> str:
 
 def _wrong_value(message: str, where: str) -> str | None:
     """The sentence for a value that is not what was expected, whatever the type allows."""
-    value = re.search(r"(?:Got value|VideoFolder value): ([^\n]*)", message)  # of several, the innermost comes first
+    value = re.search(r"(?:Got value|Given value): ([^\n]*)", message)  # of several, the innermost comes first
     instead = f", not {_quoted(value[1])}" if value else ""
     subject = where or "A value"
     expected = [TYPES[name] for name, _ in EXPECTED.findall(message) if name in TYPES]

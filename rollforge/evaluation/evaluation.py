@@ -17,7 +17,7 @@ from rollforge.metrics.interval import Interval
 
 @dataclass
 class Evaluation:
-    """VideoResult videos.
+    """Measured videos.
 
     Args:
         videos: with their figures.

@@ -17,6 +17,7 @@ from jsonargparse import _loaders_dumpers, get_loader, set_loader
 
 from rollforge.errors import UserError
 from rollforge.files.reading import read_text
+from rollforge.renamed import renamed
 
 SIZE = 10_000_000  # bytes of a config
 VALUES = 1_000_000  # that a config may stand for, with its aliases written out
@@ -42,7 +43,7 @@ def loads(text: str, name: str) -> Any:
     """The content of a config that is called ``name``. Raises ``UserError`` as ``read`` does."""
     try:
         check(text, f"The config {name}")
-        return yaml.load(text, Loader)
+        return renamed(yaml.load(text, Loader))
     except (*BAD, yaml.YAMLError) as error:
         raise UserError(f"The config {name} is not readable YAML: {' '.join(str(error).split())}.") from error
 
@@ -93,7 +94,7 @@ def guarded_loader(look: Callable[[Any], None] = lambda content: None) -> Iterat
     def load(stream: str) -> Any:
         check(stream, "A config or a value on the command line")
         try:
-            content = loader(stream)
+            content = renamed(loader(stream))
         except BAD as error:
             raise yaml.YAMLError(str(error)) from error
         look(content)

@@ -11,6 +11,7 @@ from typing import Any
 
 from rollforge.errors import UserError
 from rollforge.files.reading import parse_json
+from rollforge.renamed import renamed
 from rollforge.snapshots.checksummed import Damaged, read_sealed, write_sealed
 from rollforge.snapshots.folder import clear, file_name, numbered, remove, sweep
 from rollforge.snapshots.packing import pack, unpack
@@ -107,7 +108,7 @@ class SnapshotStore:
 def _read(number: int, path: Path) -> Snapshot:
     words, tensors = read_sealed(path, STEM)
     try:
-        identity = parse_json(words["identity"])
+        identity = renamed(parse_json(words["identity"]))
         state = unpack(json.loads(words["tree"]), tensors)
         told = int(words["number"])
     except (ValueError, KeyError, RecursionError) as error:
