@@ -65,6 +65,11 @@ class RunResult:
         """The trained horizon in seconds."""
         return float(self.metrics.get("horizon_seconds") or 0)
 
+    @property
+    def block(self) -> int:
+        """Latent frames of a block; of a run of rollforge 0.1, which does not state it, 3 as in Wan and Pocket."""
+        return int(self.metrics.get("block") or 3)
+
     def values(self, curve: str, statistic: str) -> dict[str, float]:
         """A figure by prompt, NaN where there is none; of several videos of one prompt the mean."""
         found: dict[str, list[float]] = {}

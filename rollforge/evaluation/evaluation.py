@@ -27,6 +27,7 @@ class Evaluation:
         config_hash: of the config that made them.
         truth: of true videos, where a metric knows the truth: every figure over the last horizon of two.
         source: the folder of the videos, where they were given.
+        block: latent frames of a block of the model, where one is known.
     """
 
     videos: list[VideoResult]
@@ -36,6 +37,7 @@ class Evaluation:
     config_hash: str | None = None
     truth: Intervals = field(default_factory=dict)
     source: Path | None = None
+    block: int | None = None
 
     @property
     def fps(self) -> float | None:
@@ -73,6 +75,7 @@ class Evaluation:
             "config_hash": self.config_hash,
             "fps": self.fps,
             "horizon_seconds": self.horizon_seconds,
+            "block": self.block,
             "policy": self.policy,
             "metrics": self.metrics,
             **({"source": str(self.source)} if self.source else {}),

@@ -40,7 +40,9 @@ def evaluate(module: RolloutModule, folder: RunFolder, requests: Sequence[Reques
         videos.append(video)
     metrics = [type(metric).__name__ for metric in module.metrics]
     policy = type(module.policy).__name__
-    return Evaluation(videos, ruler.seconds, metrics, policy, folder.config_hash, truth(module, requests))
+    block = module.backbone.spec.block
+    true = truth(module, requests)
+    return Evaluation(videos, ruler.seconds, metrics, policy, folder.config_hash, true, block=block)
 
 
 def sheets(module: RolloutModule, folder: RunFolder, evaluation: Evaluation) -> list[ContactSheet]:

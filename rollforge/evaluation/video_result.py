@@ -61,7 +61,9 @@ class VideoResult:
     @property
     def latents(self) -> Path:
         """The file of the curves of its latent frames."""
-        return self.curves.with_name(f"{self.curves.name.removesuffix('.curves.csv')}.latent_metrics.csv")
+        stem = self.curves.name.removesuffix(".curves.csv")
+        found, old = (self.curves.with_name(f"{stem}.{name}.csv") for name in ("latent_metrics", "latents"))
+        return old if old.exists() and not found.exists() else found  # rollforge 0.1 called it .latents
 
     def read(self, ruler: Horizon) -> None:
         """Reads the curves and makes figures of them. Raises ``UserError`` for a file that is damaged."""

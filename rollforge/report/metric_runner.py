@@ -33,6 +33,7 @@ class Curves:
     def __init__(self, file: Path, fps: float, latent_fps: float, state: State | None = None) -> None:
         self.files = file.with_suffix(".curves.csv"), file.with_suffix(".latent_metrics.csv")
         self.partial = [each.with_suffix(".partial.csv") for each in self.files]
+        self._rename_old(file)
         state = state or {"frames": 0, "latents": 0, "rows": [0, 0]}
         self.frames, self.latents = state["frames"], state["latents"]
         if state["rows"] != [0, 0]:
@@ -50,6 +51,13 @@ class Curves:
         """How much is measured, and how many lines each file has: none, where no metric has a curve of its kind."""
         rows = [self.pictures.frames, self.numbers.frames]
         return {"frames": self.frames, "latents": self.latents, "rows": rows}
+
+    def _rename_old(self, file: Path) -> None:
+        """Gives files that rollforge 0.1 left, under the name ``.latents``, their names of today."""
+        for suffix, new in ((".latents.csv", self.files[1]), (".latents.partial.csv", self.partial[1])):
+            old = file.with_suffix(suffix)
+            if old.exists() and not new.exists():
+                old.replace(new)
 
     def _reopen(self) -> None:
         """Takes final names back: they are there if a run was killed in its last moment."""

@@ -13,11 +13,13 @@ from finished_runs import HOSTILE, POLICIES
 from rollforge.comparison.page import build as module
 from rollforge.comparison.page.build import build
 from rollforge.comparison.page.embed import ESCAPED, escape
-from rollforge.comparison.page.plans import STEPS, draw
+from rollforge.comparison.page.plans import STEPS, draw, plans
 from rollforge.comparison.page.strips import strips
-from rollforge.comparison.run_result import gather
+from rollforge.comparison.run_result import RunResult, gather
 from rollforge.comparison.runs import Run
 from rollforge.doctor.parts import build as build_part
+from rollforge.policies import Window
+from rollforge.spec import ReadPlan, Step
 
 Make = Callable[..., list[Run]]
 RED = "a red ball over snow at day"
@@ -130,8 +132,6 @@ def test_the_page_says_how_it_was_made(finished: Make) -> None:
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_plan_shows_each_pair_of_a_policy_once(name: str) -> None:
-    from rollforge.spec import Step
-
     policy = build_part("policy", POLICIES[name])
     picture = draw(policy, 3, name)
     cells = re.findall(
@@ -144,6 +144,33 @@ def test_a_plan_shows_each_pair_of_a_policy_once(name: str) -> None:
     assert picture.count('class="own"') == STEPS
     if name == "RollingSink":
         assert any("frames 17 to 15 at times 18 to 20" in told for *_, told in cells)  # backwards
+
+
+@pytest.mark.parametrize(("metrics", "frames"), [({"block": 1}, 7), ({"block": 3}, 21), ({}, 21)])
+def test_a_plan_is_drawn_in_blocks_of_the_model_that_ran(metrics: dict[str, int], frames: int) -> None:
+    config = {"model": {"policy": {"class_path": "Window", "init_args": {"context_blocks": 7}}}}
+    (plan,) = plans([RunResult("a", Path(), config, metrics, {}, {})])
+    assert plan.says.startswith(f"A block reads {frames} latent frames;")
+
+
+class Remembering(Window):
+    """Reads what it has heard of being committed, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.heard: list[int] = []
+
+    def plan(self, step: Step) -> ReadPlan:
+        return ReadPlan.of(((frame, frame) for frame in self.heard[-6:]), query=step.start)
+
+    def on_commit(self, step: Step) -> None:
+        self.heard += step.frames
+
+
+def test_a_plan_follows_what_the_policy_keeps_from_commits() -> None:
+    policy = Remembering()
+    assert draw(policy, 3, "Remembering").count("block 9 reads frames") == 2  # two blocks of context
+    assert not policy.heard
 
 
 def test_strips_keep_to_their_budget(finished: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
-from typing import Any
 
 from rollforge.comparison.run_result import RunResult
 from rollforge.doctor.parts import build
 from rollforge.policies.base import CachePolicy
-from rollforge.spec import Step
+from rollforge.spec import Phase, ReadPlan, Step
 
-STEPS, BLOCK, CELL = 30, 3, 10
+STEPS, CELL = 30, 10
 COLOURS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 """From the opening to the latest block: viridis, which also greys in order."""
 
@@ -33,7 +33,7 @@ def plans(measured: Sequence[RunResult]) -> list[Plan]:
     """One for each policy that differs from the others."""
     groups: dict[str, list[RunResult]] = {}
     for point in measured:
-        key = json.dumps([point.config["model"].get("policy"), _block(point.config)], sort_keys=True, default=str)
+        key = json.dumps([point.config["model"].get("policy"), point.block], sort_keys=True, default=str)
         groups.setdefault(key, []).append(point)
     return [_plan(points) for points in groups.values()]
 
@@ -41,7 +41,7 @@ def plans(measured: Sequence[RunResult]) -> list[Plan]:
 def _plan(points: Sequence[RunResult]) -> Plan:
     config = points[0].config
     policy: CachePolicy = build("policy", config["model"]["policy"])
-    block = _block(config)
+    block = points[0].block
     given = ", ".join(f"{key}={value}" for key, value in (config["model"]["policy"].get("init_args") or {}).items())
     name = f"{type(policy).__name__}({given})"
     return Plan([point.label for point in points], name, _says(policy, block), draw(policy, block, name))
@@ -49,10 +49,11 @@ def _plan(points: Sequence[RunResult]) -> Plan:
 
 def draw(policy: CachePolicy, block: int, name: str, steps: int = STEPS) -> str:
     """A row for each step, downwards; across it the time index; the colour is the content that is read there."""
-    first = min((time for step in range(steps) for _, time in policy.plan(Step.of(step, block)).entries()), default=0)
+    walked = [*_walk(policy, block, steps)]
+    first = min((time for _, plan in walked for _, time in plan.entries()), default=0)
     left, across = min(0, first // block), steps
     width = (across - left) * CELL
-    cells = "".join(_row(policy, Step.of(step, block), left, steps) for step in range(steps))
+    cells = "".join(_row(step, plan, left, steps) for step, plan in walked)
     ticks = "".join(
         f'<text x="{(n - left + 0.5) * CELL:g}" y="-3" text-anchor="middle">{n}</text>'
         f'<text x="-4" y="{(n + 0.8) * CELL:g}" text-anchor="end">{n}</text>'
@@ -65,9 +66,17 @@ def draw(policy: CachePolicy, block: int, name: str, steps: int = STEPS) -> str:
     )
 
 
-def _row(policy: CachePolicy, step: Step, left: int, steps: int) -> str:
+def _walk(policy: CachePolicy, block: int, steps: int) -> Iterator[tuple[Step, ReadPlan]]:
+    """The plans of the first denoising passes, in order, each block committed before the next."""
+    policy = deepcopy(policy)
+    for index in range(steps):
+        yield (step := Step.of(index, block)), policy.plan(step)
+        policy.on_commit(Step.of(index, block, Phase.COMMIT))
+
+
+def _row(step: Step, plan: ReadPlan, left: int, steps: int) -> str:
     """What one block reads, and the block itself."""
-    plan, block = policy.plan(step), step.block
+    block = step.block
     y = step.index * CELL
     cells = []
     for content, run in _runs(plan.entries(), block):
@@ -98,15 +107,10 @@ def _runs(entries: Sequence[tuple[int, int]], block: int) -> Iterator[tuple[int,
 def _says(policy: CachePolicy, block: int) -> str:
     """What it costs."""
     start = STEPS * block
+    *_, (_, plan) = _walk(policy, block, STEPS + 1)
     kept, again = len(policy.live(start, block)), len(policy.revisited(start, block))
-    seen = len(policy.plan(Step.of(STEPS, block)).entries())
+    seen = len(plan.entries())
     return f"A block reads {seen} latent frames; {kept} are kept, {again} of them as raw keys too."
-
-
-def _block(config: Mapping[str, Any]) -> int:
-    """Latent frames of a block: what the backbone's arguments say, else 3, as all models here have."""
-    told = (config["model"]["backbone"].get("init_args") or {}).get("block")
-    return told if isinstance(told, int) and told > 0 else BLOCK
 
 
 def _colour(share: float) -> str:
