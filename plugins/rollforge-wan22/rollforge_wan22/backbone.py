@@ -94,7 +94,7 @@ class Wan22(Backbone):
 
     @classmethod
     def sizes_in_files(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """No arguments: the folder alone says the sizes. Opens the weights, so that files that are missing are named."""
+        """None: the folder alone says the sizes. Opens the weights, so that missing files are named."""
         if arguments.get("weights") == FOLDER:
             folder = locate(str(arguments.get("folder")), PARTS, cls.__name__)
             for expert in read_layout(folder, cls.__name__).folders:

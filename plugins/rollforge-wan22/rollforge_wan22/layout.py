@@ -15,8 +15,8 @@ from typing import Annotated, Any
 from rollforge.backbones.hub import HubName
 from rollforge.backbones.wan.sizes import EvenWidth, Layers, Width
 from rollforge.errors import UserError
+from rollforge.files.reading import CONFIG, read_json
 from rollforge.ranges import Count, NonNegative, Range, fitted
-from rollforge.safe_files import CONFIG, read_json
 from rollforge.samplers.base import TIMESTEPS
 
 INDEX = "model_index.json"
