@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+PACKAGE = Path(__file__).parents[1]
+sys.path[:0] = [str(PACKAGE), str(PACKAGE.parents[1] / "tests" / "helpers")]
 
 SMALL = {
-    "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "ffn_dim": 32, "freq_dim": 16, "text_dim": 20,
+    "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "ffn_dim": 32, "freq_dim": 16, "text_dim": 24,
 }  # fmt: skip
 MEAN, STD = [0.1, -0.2, 0.3, 0.0, -0.1, 0.2], [0.5, 1.0, 2.0, 1.5, 0.8, 1.1]
 VAES: dict[str, dict[str, Any]] = {

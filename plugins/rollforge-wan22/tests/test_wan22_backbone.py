@@ -43,7 +43,7 @@ def latents(frames: int, seed: int = 0) -> Tensor:
 
 
 def text(seed: int = 0) -> Condition:
-    return Condition(str(seed), torch.randn(2, 8, 20, generator=torch.Generator().manual_seed(seed)))
+    return Condition(str(seed), torch.randn(2, 8, 24, generator=torch.Generator().manual_seed(seed)))
 
 
 def original(network: Any, x: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:

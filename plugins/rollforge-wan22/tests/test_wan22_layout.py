@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from rollforge_wan22.layout import read_layout
 
 from rollforge.errors import UserError
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 INDEX = "model_index.json"
 
 
@@ -23,14 +20,8 @@ def test_layout_of_one_expert_and_of_two(releases: dict[str, Any]) -> None:
     one, two = (read_layout(releases[name].folder, "Wan22") for name in ("5b", "a14b"))
     assert (len(one.folders), one.boundary) == (1, None)
     assert ([folder.name for folder in two.folders], two.boundary) == (["transformer", "transformer_2"], 875.0)
-    sizes = {"heads": 2, "dim": 24, "channels": 6, "layers": 2, "ffn_dim": 32, "freq_dim": 16, "text_dim": 20}
+    sizes = {"heads": 2, "dim": 24, "channels": 6, "layers": 2, "ffn_dim": 32, "freq_dim": 16, "text_dim": 24}
     assert one.sizes == two.sizes == sizes | {"eps": 1e-6}
-
-
-def test_importing_leaves_diffusers_alone() -> None:
-    check = "import sys, rollforge_wan22.codec; sys.exit('diffusers' in sys.modules)"
-    source = str(Path(__file__).parents[1])
-    assert subprocess.run([sys.executable, "-c", check], check=False, cwd=source).returncode == 0
 
 
 @pytest.mark.parametrize(("name", "file", "changes", "told"), [

@@ -73,7 +73,9 @@ def _where(need: Need) -> tuple[Any, ...]:
 def _all(parts: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Iterator[Need]:
     for part, (kind, arguments) in parts.items():
         option = f"model.{part}"
-        weights = named(arguments.get("weights"))
+        weights, folder = named(arguments.get("weights")), arguments.get("folder")
+        if isinstance(folder, str) and HubName.parse(folder):  # of a plugin: all of the repository
+            yield _need(f"{option}.folder", folder, ("*",), lambda name: None)
         if weights is None:
             continue
         if kind == "Wan":
@@ -88,7 +90,7 @@ def _all(parts: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Iterator[Need]:
             yield _need(f"{option}.weights", weights, codec_weights.PATTERNS, codec_weights.locate)
         elif kind == "TinyWanDecoder":
             yield Need(f"{option}.weights", weights, Path(weights).expanduser().exists(), None, None, ())
-        elif HubName.parse(weights, SUFFIXES):  # of a plugin: all of the repository
+        elif HubName.parse(weights, SUFFIXES):  # likewise
             yield _need(f"{option}.weights", weights, ("*",), lambda name: None)
 
 
