@@ -83,7 +83,7 @@ def output_folder(findings: Findings, folder: RunFolder) -> Path:
     except OSError as error:
         raise UserError(f"{there} cannot be written to ({error.strerror}); choose another --output_dir.") from error
     manifest = path / "manifest.json"
-    if manifest.is_file() and not folder.overwrite and _hash(manifest) != folder.config_hash:
+    if manifest.is_file() and not folder.overwrite and not folder.made(_hash(manifest)):
         raise UserError(
             f"{path} holds videos of another config; choose another --output_dir, or --overwrite true to replace them."
         )

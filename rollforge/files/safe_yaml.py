@@ -35,15 +35,23 @@ yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.repres
 
 
 def read(file: Path) -> Any:
-    """The content of a YAML file. Raises ``UserError`` for one that is none, too large, or not plain data."""
+    """The content of a YAML file, with today's names of keys and classes.
+
+    Raises ``UserError`` for one that is none, too large, or not plain data.
+    """
     return loads(read_text(file, SIZE, "config"), str(file))
 
 
 def loads(text: str, name: str) -> Any:
-    """The content of a config that is called ``name``. Raises ``UserError`` as ``read`` does."""
+    """The content of a config that is called ``name``, as ``read`` gives it."""
+    return renamed(as_written(text, name))
+
+
+def as_written(text: str, name: str) -> Any:
+    """The content of a config, with the names that stand there. Raises ``UserError`` as ``read`` does."""
     try:
         check(text, f"The config {name}")
-        return renamed(yaml.load(text, Loader))
+        return yaml.load(text, Loader)
     except (*BAD, yaml.YAMLError) as error:
         raise UserError(f"The config {name} is not readable YAML: {' '.join(str(error).split())}.") from error
 

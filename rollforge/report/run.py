@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -50,8 +50,11 @@ class RunFolder:
     @property
     def config_hash(self) -> str:
         """Hash of what decides the pixels: the ``model`` part of the config."""
-        text = json.dumps(self.config.get("model", {}), sort_keys=True, default=str)
-        return sha256(text.encode()).hexdigest()[:16]
+        return _hash(self.config)
+
+    def made(self, config_hash: str) -> bool:
+        """Whether a manifest with that hash is of this config, or of one from before keys were renamed."""
+        return config_hash == self.config_hash or self._changes(config_hash) == []
 
     def create(self) -> None:
         """Makes the folder and puts the resolved config into it, for any command to take."""
@@ -166,18 +169,31 @@ class RunFolder:
             raise UserError(
                 f"{manifest} is damaged ({error}); move it away, or choose another --output_dir."
             ) from error
-        if found != self.config_hash and not self.force:
+        if not self.force and not self.made(found):
+            changed = "; ".join(self._changes() or ())
             raise UserError(
-                f"{self.path} holds videos of another config{self._changes()}; choose another --output_dir, "
-                "--overwrite true to replace them, or --resume --force to go on all the same."
+                f"{self.path} holds videos of another config{changed and f' ({changed})'}; choose "
+                "another --output_dir, --overwrite true to replace them, or --resume --force to go on all the same."
             )
         return entries
 
-    def _changes(self) -> str:
-        """What has changed since the config that lies in the folder."""
+    def _changes(self, config_hash: str | None = None) -> list[str] | None:
+        """What has changed since the config that lies in the folder; nothing where it cannot be read.
+
+        With ``config_hash``: nothing either where that config is not the one of the hash.
+        """
+        file = self.path / "config.yaml"
         try:
-            former = safe_yaml.read(self.path / "config.yaml")["model"]
-            found = changes({"model": former}, {"model": self.config.get("model", {})})
-        except (UserError, ValueError, KeyError, TypeError):
-            return ""
-        return f" ({'; '.join(found)})" if found else ""
+            text = read_text(file, safe_yaml.SIZE, "config")
+            if config_hash not in (None, _hash(safe_yaml.as_written(text, str(file)))):
+                return None
+            former = safe_yaml.loads(text, str(file))["model"]
+            return changes({"model": former}, {"model": self.config.get("model", {})})
+        except (UserError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+def _hash(config: Mapping[str, Any]) -> str:
+    """Hash of the ``model`` part of a config."""
+    text = json.dumps(config.get("model", {}), sort_keys=True, default=str)
+    return sha256(text.encode()).hexdigest()[:16]

@@ -78,9 +78,10 @@ def devices_of(*modules: nn.Module) -> set[torch.device]:
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What differs, as ``model.policy.init_args.sink_blocks: 5 -> 4``, in the order of ``old``, then what is new.
 
-    Both are compared as JSON gives them back. Long hashes are cut where they differ, long values at the end.
+    Both are compared as JSON gives them back. Long hashes are cut where they differ, long values at the end. A key that
+    is null on one side and absent on the other is the same: a later version may have keys that an earlier one had not.
     """
-    before, after = _flat(old), _flat(new)
+    before, after = ({path: value for path, value in _flat(each).items() if value is not None} for each in (old, new))
     missing = object()
     told = []
     for path in [*before, *(path for path in after if path not in before)]:
