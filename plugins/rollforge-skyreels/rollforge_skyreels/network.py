@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -117,8 +116,8 @@ class SkyReels(Backbone):
         net, frames = self.transformer, latents.shape[1]
         x = net.patch_embedding(latents.transpose(1, 2)).flatten(2).transpose(1, 2)  # [B, F * tokens, width]
         time, modulation = self._time(timesteps, x.dtype)  # [B, F, width], [B, F, 6, width]
-        embed = cache(lambda: net.condition_embedder.text_embedder(condition.embeds.to(x.dtype)))
-        text = Text(condition.id, embed, memory)
+        embeds = condition.embeds.to(x.dtype)
+        text = Text(condition.id, lambda: net.condition_embedder.text_embedder(embeds), memory)
         modulation = self._per_token(modulation).transpose(1, 2)  # [B, 6, F * tokens, width]
         for block in net.blocks:
             x = block(x, text, modulation, memory, None)

@@ -8,7 +8,6 @@ keep nothing from one pass to the next.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -17,13 +16,26 @@ from rollforge.memory.attention import attention
 from rollforge.memory.base import Memory
 
 
-@dataclass(frozen=True)
 class Text:
-    """The text of one pass: its id, its embedding ``[B, L, width]`` made on demand, and the memory that caches it."""
+    """The text of one pass. It is embedded once, and only where the memory lacks its keys and values.
 
-    id: str
-    embed: Callable[[], Tensor]
-    memory: Memory
+    Args:
+        id: names the text.
+        embed: makes its embedding, ``[B, L, width]``.
+        memory: caches keys and values of cross-attention.
+    """
+
+    def __init__(self, id: str, embed: Callable[[], Tensor], memory: Memory) -> None:
+        self.id, self.memory = id, memory
+        self._embed = embed
+        self._embedding: Tensor | None = None
+
+    @property
+    def embedding(self) -> Tensor:
+        """``[B, L, width]``."""
+        if self._embedding is None:
+            self._embedding = self._embed()
+        return self._embedding
 
 
 class SelfAttention:
@@ -51,7 +63,7 @@ class CrossAttention:
     ) -> Tensor:
         """``hidden_states`` and the result are ``[B, F * tokens, width]``; ``encoder_hidden_states`` is the text."""
         text = encoder_hidden_states
-        k, v = text.memory.cross(self.layer, text.id, lambda: _key_value(attn, text.embed()))
+        k, v = text.memory.cross(self.layer, text.id, lambda: _key_value(attn, text.embedding))
         return _output(attn, attention(_query(attn, hidden_states), k, v))
 
 

@@ -89,3 +89,15 @@ def test_half_precision_stays_near_float32(publish: Callable[..., Any]) -> None:
     ]
     assert flows[1].dtype == torch.bfloat16
     assert (flows[0] - flows[1]).norm() < 0.05 * flows[0].norm()
+
+
+@torch.no_grad()
+def test_the_network_compiles_as_one_graph(publish: Callable[..., Any]) -> None:
+    backbone = SkyReels(str(publish().folder), **SIZE)
+    latents, timesteps = torch.randn(BATCH, BLOCK, 4, 4, 6), torch.rand(BATCH, BLOCK) * 1000
+    (condition,) = texts(5)
+    flows = [
+        network(latents, timesteps, condition, FullMemory(backbone.spec, range(BLOCK)))
+        for network in (backbone, torch.compile(backbone, backend="eager", fullgraph=True))
+    ]
+    assert torch.equal(*flows)
