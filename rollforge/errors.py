@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and the nearest valid spelling of a name."""
+"""Errors that a user can fix, and the nearest valid spelling of a name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_MEMORY = (  # what torch says in a RuntimeError, on whatever device
 
 
 class UserError(Exception):
-    """What was wrong, what was expected and how to mend it, in one sentence. The command line shows no traceback.
+    """What was wrong, what was expected and how to fix it, in one sentence. The command line shows no traceback.
 
     Control characters, which a name or value in a stranger's file may hold, are written out: they steer terminals.
     """
@@ -79,6 +79,6 @@ def attribute_errors(kind: str, part: object, when: str) -> Iterator[None]:
             raise
         first = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
         raise PartError(
-            f"The {kind} {type(part).__name__} raised {type(error).__name__} {when} ({first}); mend it, or name "
+            f"The {kind} {type(part).__name__} raised {type(error).__name__} {when} ({first}); fix it, or name "
             f"another {kind} in the config."
         ) from error

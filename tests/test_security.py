@@ -94,7 +94,7 @@ def test_a_manifest_cannot_name_a_file_elsewhere(tmp_path: Path, name: Any) -> N
     entry = {"file": name, "complete": True, "prompt": "", "seed": 0, "latent_frames": 1}
     manifest = {"config_hash": run.config_hash, "videos": [entry]}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=r"manifest.json is damaged \(.* is no name of a file in this folder\)"):
+    with pytest.raises(UserError, match=r"manifest.json is damaged \(.* is not a name of a file in this folder\)"):
         run.open()
 
 
@@ -267,7 +267,7 @@ def test_a_playlist_under_the_name_of_a_video_opens_no_other_file(tmp_path: Path
         (f"ffconcat version 1.0\nfile {other.name}\n", f"#EXTM3U\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n")
     ):
         (tmp_path / f"{number}.mp4").write_text(text)
-        with pytest.raises(UserError, match="is no video"):
+        with pytest.raises(UserError, match="is not a video"):
             probe(tmp_path / f"{number}.mp4")
 
 

@@ -101,7 +101,7 @@ def named_in(index: Path, what: str) -> dict[str, str]:
         raise UserError(f"{what}: {index} is not an index of weights files ({reason:.300}); fetch it again.") from error
     check_names([*listed, *files], index, what)
     if outside:
-        raise UserError(f"{what}: {index} names {outside[0]}, which is no weights file beside it; fetch it again.")
+        raise UserError(f"{what}: {index} names {outside[0]}, which is not a weights file beside it; fetch it again.")
     return dict(listed)
 
 

@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from rollforge.errors import UserError
 
 TEXTS = ("data.prompts", "model.negative_prompt", "config")
-"""What is no path, whatever it looks like."""
+"""What is not a path, whatever it looks like."""
 SERVICES = "trainer."
 """The section whose parts may report to a service, if the person at the keyboard says so."""
 REGISTRY = "trainer.model_registry"

@@ -69,7 +69,7 @@ def _compare(
             work.all()
         except SystemExit:
             if work.asked:
-                sys.stderr.write(f"Stopped by {work.asked.name}; the same command goes on from here.\n")
+                sys.stderr.write(f"Stopped by {work.asked.name}; the same command continues from here.\n")
             raise
         return _report(folder, runs, command, varied)
 

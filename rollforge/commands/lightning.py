@@ -213,7 +213,7 @@ class RollforgeCLI(LightningCLI):
         except SystemExit:
             if stop.asked and self.run_folder.rank == 0:
                 again = shlex.join(["rollforge", self.command, *self.typed.resumed()])
-                sys.stderr.write(f"Stopped by {stop.asked.name}; go on with:\n  {again}\n")
+                sys.stderr.write(f"Stopped by {stop.asked.name}; resume with:\n  {again}\n")
             raise
         finally:
             stop.remove()

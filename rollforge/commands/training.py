@@ -63,7 +63,7 @@ class Training:
             overwrite: whether to begin all the same.
 
         Raises:
-            UserError: where training would begin anew over one that was interrupted, and nothing says so.
+            UserError: where training would start over although one was interrupted, and nothing says so.
         """
         complete, step = self._progress()
         last = last_checkpoint(self.folder) if step != 0 else None
@@ -73,7 +73,7 @@ class Training:
         if given is None and last and not complete and not overwrite:
             raise UserError(
                 f"{self.folder} holds a training that was interrupted; add --resume to continue it, or --overwrite "
-                "true to begin anew."
+                "true to start over."
             )
         return given
 

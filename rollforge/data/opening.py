@@ -47,7 +47,7 @@ def read_openings(opening: str | None, videos: int, names: Sequence[Sequence[str
         ) from error
     if path.suffix.lower() not in PICTURES + VIDEOS:
         raise UserError(
-            f"data.opening: {path} is no picture or video by its name; expected one of "
+            f"data.opening: {path} is not a picture or video by its name; expected one of "
             f"{', '.join(sorted({*PICTURES, *VIDEOS}))}, so convert it."
         )
     return [path] * videos

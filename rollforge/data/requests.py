@@ -102,7 +102,7 @@ class Video(NamedTuple):
 def read_prompts(prompts: Sequence[Prompt] | str | Path) -> list[list[Shot]]:
     """The shots of each video, from a list, one prompt, a prompt file, or a folder of them.
 
-    For files see ``prompt_files``. What is no file or folder is a prompt, unless it can only be meant as a path.
+    For files see ``prompt_files``. What is not a file or folder is a prompt, unless it can only be meant as a path.
 
     Raises:
         UserError: for a file that is missing, empty or unreadable, an empty prompt, or times that do not rise.
@@ -126,7 +126,7 @@ def read_videos(prompts: Sequence[Prompt] | str | Path, tell: Tell = _warn) -> l
 
 
 def _means_path(text: str) -> bool:
-    """Whether a text that is no file is meant as a path, and not as a prompt with a slash in it."""
+    """Whether a text that is not a file is meant as a path, and not as a prompt with a slash in it."""
     one_word = not re.search(r"\s", text)
     return text.lower().endswith(SUFFIXES) or text.startswith(("/", "./", "../", "~")) or (one_word and "/" in text)
 

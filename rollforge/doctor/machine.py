@@ -76,7 +76,7 @@ def output_folder(findings: Findings, folder: RunFolder) -> Path:
     path = folder.path
     there = next(each for each in (path, *path.absolute().parents) if each.exists())
     if not there.is_dir():
-        raise UserError(f"{there} is no folder; choose another --output_dir.")
+        raise UserError(f"{there} is not a folder; choose another --output_dir.")
     try:
         with tempfile.TemporaryFile(dir=there) as probe:
             probe.write(b"rollforge")

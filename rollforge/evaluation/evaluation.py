@@ -67,7 +67,7 @@ class Evaluation:
         return {label: [video.to_dict() for video in own] for label, own in self.groups.items()}
 
     def document(self) -> dict[str, Any]:
-        """``metrics.json``: plain data, null for what is no number."""
+        """``metrics.json``: plain data, null for what is not a number."""
         groups = self.to_dict()
         first, *others = [*groups.items()] or [("", [])]
         content = {

@@ -83,7 +83,7 @@ def picked(file: Path, label: str, size: tuple[int, int] | None = None) -> Conta
 
 
 def enlarged(size: tuple[int, int] | None, found: tuple[int, int]) -> int:
-    """By how much a video was enlarged; 1 where it is no whole number, the same both ways."""
+    """By how much a video was enlarged; 1 where it is not a whole number, the same both ways."""
     if size is None or found[0] % size[0] or found[1] % size[1] or found[0] // size[0] != found[1] // size[1]:
         return 1
     return found[0] // size[0]

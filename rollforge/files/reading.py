@@ -151,7 +151,7 @@ def caption(video: Path, folder: Path) -> str:
     """The text in the ``.txt`` file of a video's name; empty where there is none.
 
     Raises:
-        UserError: for a link to a file outside ``folder``, and for a file that is no text.
+        UserError: for a link to a file outside ``folder``, and for a file that is not a text.
     """
     text = video.with_suffix(".txt")
     if not os.path.lexists(text):
@@ -171,7 +171,7 @@ def bare_name(name: object, folder: Path) -> str:
         or RESERVED.fullmatch(name)
         or leads_out(folder / name, folder)
     ):
-        raise ValueError(f"{name!r:.80} is no name of a file in this folder")
+        raise ValueError(f"{name!r:.80} is not a name of a file in this folder")
     return name
 
 

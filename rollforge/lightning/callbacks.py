@@ -34,7 +34,7 @@ def isolate(callback: Callback) -> None:
                     raise
                 failed.append(name)
                 log.warning(
-                    "The callback %s raised %s in %s (%s); it is put out, and the rollout goes on.",
+                    "The callback %s raised %s in %s (%s); it is disabled, and the rollout continues.",
                     type(callback).__name__, type(error).__name__, name, error,
                 )  # fmt: skip
                 return None

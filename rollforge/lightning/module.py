@@ -50,7 +50,7 @@ class RolloutModule(TrainedModule):
         noise: where the noise of a block comes from; independent for every frame unless said.
         rope: rotary embedding; Wan's unless said.
         kv_codec: how keys and values are kept; as they are unless said.
-        block_check: what happens to a block that is no video (NaN, infinite, exploding); the rollout stops unless said.
+        block_check: what happens to a block that is not valid (NaN, infinite, exploding). Default: the rollout stops.
         negative_prompt: the prompt that guidance leads away from; the empty one unless said.
         compare_policy: a second policy, rolled from the same prompts and seeds and shown beside the first.
         metrics: what ``test`` measures; ``DriftSuite`` unless said.

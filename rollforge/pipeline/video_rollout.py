@@ -30,7 +30,7 @@ class VideoRollout(Iterator[Tensor]):
         module: the model.
         requests: of one length and seed, with prompts that start at the same times.
         policy: in place of the module's own.
-        state: go on from there: what ``state_dict`` told after a block of the same take.
+        state: continue from there: what ``state_dict`` told after a block of the same take.
         finished: with a state told without its keys and values, the latents of all blocks until then, in order.
     """
 

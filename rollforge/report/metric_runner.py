@@ -1,4 +1,4 @@
-"""Metrics that ride along with a rollout. One that raises is put out; the rollout goes on."""
+"""Metrics that ride along with a rollout. One that raises is disabled; the rollout continues."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Curves:
         file: the video.
         fps: pixel frames per second.
         latent_fps: latent frames per second.
-        state: go on from there: what ``state_dict`` told.
+        state: continue from there: what ``state_dict`` told.
     """
 
     def __init__(self, file: Path, fps: float, latent_fps: float, state: State | None = None) -> None:
@@ -128,7 +128,7 @@ class MetricRunner:
                 told = f"{type(error).__name__} {when} ({error})"
                 self.out[name] = told
                 del self.working[name]
-                log.warning("The metric %s raised %s; it is put out, and the rollout goes on.", name, told)
+                log.warning("The metric %s raised %s; it is disabled, and the rollout continues.", name, told)
         return merged
 
 

@@ -66,8 +66,8 @@ class VideoOutput:
         begun = next((recording for recording in missing if recording.begun), None)
         if begun and not self.resume and not self.folder.overwrite:
             raise UserError(
-                f"{begun.file} was begun by an earlier run, whose snapshots are in {begun.folder}; add --resume "
-                "to go on from there, or --overwrite true to begin anew."
+                f"{begun.file} is incomplete; its snapshots are in {begun.folder}; add --resume "
+                "to continue from there, or --overwrite true to start over."
             )
         self.folder.expect(_entry(recording) for recording in missing)
 

@@ -173,7 +173,7 @@ class RunFolder:
             changed = "; ".join(self._changes() or ())
             raise UserError(
                 f"{self.path} holds videos of another config{changed and f' ({changed})'}; choose "
-                "another --output_dir, --overwrite true to replace them, or --resume --force to go on all the same."
+                "another --output_dir, --overwrite true to replace them, or --resume --force to continue anyway."
             )
         return entries
 

@@ -90,7 +90,7 @@ class Session:
                 log.warning("The snapshot %s cannot be used: %s", snapshot.path, error)
         raise UserError(
             f"No snapshot of {self.first.file.name} in {self.store.folder} goes with what is left of the video, as the "
-            "warnings say; begin anew with --overwrite true."
+            "warnings say; start over with --overwrite true."
         )
 
     def _missing(self, state: State) -> str | None:
@@ -136,7 +136,7 @@ class Session:
         return pace
 
     def _save(self, take: VideoRollout, spent: float) -> None:
-        """A snapshot. One that the disk does not take is said, and the rollout goes on."""
+        """A snapshot. One that the disk does not take is said, and the rollout continues."""
         began = time.perf_counter()
         written = [recording.written() for recording in self.recordings]
         try:
@@ -155,9 +155,9 @@ class Session:
 
     def _changed(self, found: list[str]) -> UserError:
         return UserError(
-            f"{self.first.file.name} cannot go on from {self.store.folder}, since something has changed: "
-            f"{'; '.join(found)}; bring it back, begin anew with --overwrite true, or add --force to go on all the "
-            "same."
+            f"{self.first.file.name} cannot resume from {self.store.folder}, since something has changed: "
+            f"{'; '.join(found)}; bring it back, start over with --overwrite true, or add --force to continue "
+            "anyway."
         )
 
 

@@ -1,4 +1,4 @@
-"""Looks at every finished block before it is shown and committed: one that is no video would spoil all that follow."""
+"""Checks every finished block before it is yielded and committed: an invalid one would spoil all that follow."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class BlockCheck:
         """Whether a block beyond the limit, ``[F, C, H, W]``, is used all the same."""
         told = f"Block {step.index} (at {seconds:.1f} s) {_wrong(latents, self.limit)}"
         if self.action == "warn":
-            log.warning("%s; the rollout goes on, as model.block_check says.", told)
+            log.warning("%s; the rollout continues, as model.block_check says.", told)
             return True
         if self.action == "retry" and attempt < self.max_retries:
             log.warning("%s; it is made again from other noise (%d of %d).", told, attempt + 1, self.max_retries)

@@ -36,7 +36,7 @@ class Rollout:
         noise: where its noise comes from.
         rope: temporal rotary embedding.
         kv_codec: how keys and values are kept.
-        check: what happens to a block that is no video; unset, no block is looked at, and none waits for the device.
+        check: what happens to a block that is not a video; unset, no block is looked at, and none waits for the device.
     """
 
     backbone: Backbone

@@ -127,4 +127,4 @@ def _blocks(start: int, path: Path) -> Iterator[Tensor]:
 
 
 def _unusable(path: Path, reason: str) -> UserError:
-    return UserError(f"The latents in {path} cannot be used ({reason}); begin anew with --overwrite true.")
+    return UserError(f"The latents in {path} cannot be used ({reason}); start over with --overwrite true.")

@@ -51,7 +51,7 @@ def unpack(tree: Any, tensors: Mapping[str, Tensor]) -> State:
     """The state that ``pack`` was given, on the CPU if the tensors are. Raises ``ValueError`` for any other tree."""
     state = _unpack(tree, tensors, 0)
     if not isinstance(state, dict):
-        raise ValueError("the state is no dict")
+        raise ValueError("the state is not a dict")
     return state
 
 
@@ -127,7 +127,7 @@ def _unpack_dict(pairs: list[Any], tensors: Mapping[str, Tensor], depth: int) ->
     found: dict[str | int, Any] = {}
     for pair in pairs:
         if not isinstance(pair, list) or len(pair) != 2:
-            raise ValueError("a dict of the state is no list of pairs")
+            raise ValueError("a dict of the state is not a list of pairs")
         key = _unpack(pair[0], {}, depth + 1)
         if type(key) not in (str, int) or key in found:
             raise ValueError(f"a dict of the state has a bad key {str(key)[:40]}")

@@ -89,14 +89,14 @@ class SnapshotStore:
             try:
                 snapshot = _read(number, path)
             except Damaged as reason:
-                log.warning("The snapshot %s cannot be used (%s); the one before it is tried.", path, reason)
+                log.warning("The snapshot %s cannot be used (%s); trying the previous one.", path, reason)
                 continue
             good += 1
             yield snapshot
             del snapshot  # two of them may be more than the memory holds
         if found and not good:
             raise UserError(
-                f"None of the {len(found)} snapshots in {self.folder} can be used, as the warnings say; begin anew "
+                f"None of the {len(found)} snapshots in {self.folder} can be used, as the warnings say; start over "
                 "with --overwrite true."
             )
 

@@ -52,7 +52,7 @@ def open_video(path: Path) -> Any:
 
 
 def film(path: Path, container: Any) -> Any:
-    """The video stream that a player shows, which is no cover picture, with frames of a sane size.
+    """The video stream that a player shows, which is not a cover picture, with frames of a sane size.
 
     Raises:
         UserError: where there is none.
@@ -76,4 +76,4 @@ def readable(path: Path, where: Callable[[], str] = str) -> Iterator[None]:
     try:
         yield
     except (OSError, av.FFmpegError) as error:
-        raise UserError(f"{path} is damaged{where()} or is no video ({error.strerror or error}).") from error
+        raise UserError(f"{path} is damaged{where()} or is not a video ({error.strerror or error}).") from error

@@ -101,7 +101,7 @@ def test_compare_goes_on_after_a_kill_and_reports_each_point_under_the_same_prom
     killed.terminate()
     _, stderr = killed.communicate(timeout=120)
     assert killed.returncode == 143, stderr
-    assert stderr.splitlines()[-1] == "Stopped by SIGTERM; the same command goes on from here."
+    assert stderr.splitlines()[-1] == "Stopped by SIGTERM; the same command continues from here."
     assert not (measured.out / "report.html").exists()
 
     assert measured.run("compare", *vary) == 0

@@ -81,7 +81,7 @@ def test_all_problems_are_reported_and_nothing_is_written(tiny: Any, examine: An
     assert code == 1
     problems = {subject for subject, verdict in verdicts.items() if verdict == "problem"}
     assert problems == {"backbone", "codec", "conditioner", "output", "disk"}
-    for words in ("nowhere.safetensors", "nowhere-else.safetensors", "'a dragon in the rain'", "is no folder"):
+    for words in ("nowhere.safetensors", "nowhere-else.safetensors", "'a dragon in the rain'", "is not a folder"):
         assert words in text
     assert verdicts["memory"] == "ok"  # the sizes are known all the same
     assert verdicts["time"] == "warning"

@@ -1,4 +1,4 @@
-"""Parts that raise, hook by hook: the part and the moment are named, or it is put out and the rollout goes on."""
+"""Parts that raise, hook by hook: the part and the moment are named, or it is disabled and the rollout continues."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def test_an_interrupted_training_is_neither_lost_nor_continued_by_accident(case:
     case.start(**how(at_batch(SIGKILL, 4)[0])).wait()
     kept = (case.out / "last.ckpt").read_bytes()
     said = case.run(code=2, **how())
-    assert "add --resume to continue it, or --overwrite true to begin anew" in said
+    assert "add --resume to continue it, or --overwrite true to start over" in said
     assert (case.out / "last.ckpt").read_bytes() == kept
     case.run("--overwrite", "true", "--trainer.max_steps", "1", **how())
     assert len((case.out / "losses.csv").read_text().splitlines()) == 2

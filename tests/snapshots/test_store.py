@@ -123,7 +123,7 @@ def test_a_damaged_one_is_named_and_the_one_before_it_taken(
 
 
 def assert_said(message: str, path: Path, reason: str) -> None:
-    pattern = rf"^The snapshot {re.escape(str(path))} cannot be used \({reason}.*\); the one before it is tried\.$"
+    pattern = rf"^The snapshot {re.escape(str(path))} cannot be used \({reason}.*\); trying the previous one\.$"
     assert re.match(pattern, message), message
 
 

@@ -89,7 +89,7 @@ def test_decord_gets_no_playlist_that_goes_on_as_a_video(text: str, tmp_path: Pa
     try:
         assert [number(image) for image in read_clip(path, 0, 3)] == [0, 1, 2]
     except UserError as error:
-        assert "is no video" in str(error)  # noqa: PT017 - either is right
+        assert "is not a video" in str(error)  # noqa: PT017 - either is right
     with pytest.raises(UserError):
         read_clip(path, 0, 1, backend="decord")
 

@@ -137,7 +137,7 @@ def test_bad_files_are_sentences(tmp_path: Path) -> None:
     for name, words in [
         ("missing.mp4", "cannot be read"),
         ("empty.mp4", "is empty"),
-        ("text.mp4", "is no video"),
+        ("text.mp4", "is not a video"),
         ("folder.mp4", "is a folder, not a regular file"),
         ("sound.wav", "holds no video"),
         ("head.mp4", "head.mp4"),

@@ -54,11 +54,11 @@ class _Folder(Features):
         return self._feature(self._model(seen["pixel_values"].to(self.device))).float().cpu()
 
     def _check(self, folder: Path) -> None:
-        """Raises ``UserError`` where this is no folder of such a model."""
+        """Raises ``UserError`` where this is not a folder of such a model."""
         part = type(self).__name__
         if not folder.is_dir():
             raise UserError(
-                f"{part}: {self.weights} is no folder on this machine, and nothing is downloaded; put "
+                f"{part}: {self.weights} is not a folder on this machine, and nothing is downloaded; put "
                 f"{CONFIG}, {PREPROCESSOR} and model.safetensors of a {' or '.join(self.kinds)} model there."
             )
         absent = [name for name in (CONFIG, PREPROCESSOR) if not (folder / name).exists()]

@@ -82,7 +82,9 @@ def test_copies_share_the_weights_and_nothing_can_train_them(models: dict[str, P
 
 
 def test_folders_that_will_not_do_are_refused_in_one_sentence(models: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="facebook/dinov2-base is no folder on this machine, and nothing is downloaded"):
+    with pytest.raises(
+        UserError, match="facebook/dinov2-base is not a folder on this machine, and nothing is downloaded"
+    ):
         Dino("facebook/dinov2-base")
     with pytest.raises(UserError, match="holds a clip_vision_model model; it takes vit, dinov2"):
         Dino(str(models["clip"]))

@@ -32,7 +32,7 @@ class Scored:
         """What VBench wrote of a dimension: ``[score, [{"video_path": ..., "video_results": ...}, ...]]``.
 
         Raises:
-            UserError: for another shape, for what is no number, and for a score of no video.
+            UserError: for another shape, for what is not a number, and for a score of no video.
         """
         if not isinstance(answer, list) or len(answer) < 2 or not isinstance(answer[1], list):
             raise UserError(f"VBench's answer on {name} is not a score and a list of videos; is this its own file?")

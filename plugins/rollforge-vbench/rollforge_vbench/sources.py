@@ -90,7 +90,7 @@ def _finished(manifest: Path) -> list[dict[str, Any]]:
 
 def _files(folder: Path) -> list[dict[str, Any]]:
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; name a run folder or a folder of videos.")
+        raise UserError(f"{folder} is not a folder; name a run folder or a folder of videos.")
     files = [file for file in listed(folder, SUFFIXES, "video") if ".partial" not in file.suffixes]
     return [{"file": file.name} for file in files]
 

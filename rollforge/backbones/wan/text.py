@@ -193,4 +193,4 @@ def _device(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"UMT5: {name!r} is no device; expected auto, cpu, cuda or cuda:0 and so on.") from error
+        raise UserError(f"UMT5: {name!r} is not a device; expected auto, cpu, cuda or cuda:0 and so on.") from error

@@ -85,7 +85,7 @@ def _config(file: Path) -> Any:
         if kind == "umt5":
             return UMT5Config.from_dict(content)
     except Exception as error:  # a damaged file; what the library raises depends on the field
-        raise UserError(f"UMT5: {file} is no config of an encoder ({first_line(error)}); fetch it again.") from error
+        raise UserError(f"UMT5: {file} is not a config of an encoder ({first_line(error)}); fetch it again.") from error
     raise UserError(
         f"UMT5: {file} describes a {kind} model; expected umt5: name the folder of Wan's text encoder with "
         "--model.conditioner.weights."

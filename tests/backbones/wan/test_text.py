@@ -134,7 +134,7 @@ def test_an_index_names_files_beside_it_only(copied: Release, suffix: str, outsi
     folder, name = copied.transformers, "pytorch_model.bin" if suffix == "bin" else "model.safetensors"
     (folder / "model.safetensors").rename(folder.parent / f"secret.{suffix}")
     (folder / f"{name}.index.json").write_text(json.dumps({"weight_map": {"a": f"{outside}.{suffix}"}}))
-    fails("which is no weights file beside it", folder)
+    fails("which is not a weights file beside it", folder)
 
 
 def test_tied_weights_of_a_bin_load(copied: Release) -> None:
@@ -307,7 +307,7 @@ def fails(match: str, path: Path, prompt: str = "a red box", **options: Any) -> 
 
 
 def test_mistakes_in_the_options(release: Release, tmp_path: Path) -> None:
-    fails("'gpu' is no device; expected auto, cpu", release.diffusers, device="gpu")
+    fails("'gpu' is not a device; expected auto, cpu", release.diffusers, device="gpu")
     fails("dtype is 'fp8', expected auto, bf16", release.diffusers, dtype="fp8")
     fails("UMT5.length must be a whole number from 1 to 65,536, not 0", release.diffusers, length=0)
     (tmp_path / "file").touch()
@@ -393,7 +393,7 @@ def test_the_config_of_another_model(copied: Release) -> None:
     config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "bert"}))
     fails("describes a bert model; expected umt5", copied.transformers)
     config.write_text("{")
-    fails("is no config of an encoder", copied.transformers)
+    fails("is not a config of an encoder", copied.transformers)
 
 
 def test_choosing_it_imports_no_transformers() -> None:
