@@ -1,18 +1,22 @@
-"""What a rollout needs in memory, said before anything is rolled: a table of bytes, and the settings that would fit."""
+"""What a rollout or a training needs in memory, before it starts: a table of bytes, and the settings that would fit."""
 
+from rollforge.budget.budget_check import BudgetCheck
 from rollforge.budget.free import free_memory
 from rollforge.budget.lines import budget_of
 from rollforge.budget.memory_check import MemoryCheck
 from rollforge.budget.memory_input import Decoding, MemoryInput, work_of
 from rollforge.budget.settings import fitting, savings
 from rollforge.budget.table import Budget, Line, readable
+from rollforge.budget.training_check import TrainingCheck
 
 __all__ = [
     "Budget",
+    "BudgetCheck",
     "Decoding",
     "Line",
     "MemoryCheck",
     "MemoryInput",
+    "TrainingCheck",
     "budget_of",
     "fitting",
     "free_memory",

@@ -40,9 +40,7 @@ def budget_of(work: MemoryInput, free: Mapping[str, int | None]) -> Budget:
 
 def lines(work: MemoryInput) -> Iterable[Line]:
     """The lines of the budget."""
-    name = _name(work.own_dtype)
-    yield Line("weights of the network", size_of(work.backbone, work.weights), work.device, name)
-    yield Line("weights of the codec", work.decoding.weights, work.decoding.device, _name(work.decoding.dtype))
+    yield from weight_lines(work)
     yield from _keys_and_values(work)
     yield from _decoding(work)
     yield from _reading(work)
@@ -51,6 +49,13 @@ def lines(work: MemoryInput) -> Iterable[Line]:
             yield Line(
                 "reserve for codec and matmul workspaces", RESERVE, device, "and fragmentation", ("opening", *ROLLING)
             )
+
+
+def weight_lines(work: MemoryInput) -> Iterable[Line]:
+    """What is held whatever is done."""
+    name = _name(work.own_dtype)
+    yield Line("weights of the network", size_of(work.backbone, work.weights), work.device, name)
+    yield Line("weights of the codec", work.decoding.weights, work.decoding.device, _name(work.decoding.dtype))
 
 
 def _keys_and_values(work: MemoryInput) -> Iterable[Line]:

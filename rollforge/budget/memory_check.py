@@ -1,31 +1,28 @@
-"""States the budget before a rollout, refuses what cannot fit, and explains an allocation that fails on the way."""
+"""The budget of a rollout, before its first block."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from rollforge.budget.free import bytes_on, free_memory
+from torch import nn
+
+from rollforge.budget.budget_check import BudgetCheck, free_for
 from rollforge.budget.lines import budget_of
 from rollforge.budget.memory_input import MemoryInput, work_of
 from rollforge.budget.settings import fitting, savings
 from rollforge.budget.table import Budget
 from rollforge.data.requests import Request
-from rollforge.errors import UserError, ran_out
 from rollforge.spec import ModelSpec
 from rollforge.video import PICTURES
 
 if TYPE_CHECKING:
     from rollforge.lightning.module import RolloutModule
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
-class MemoryCheck:
+class MemoryCheck(BudgetCheck):
     """The work that a command is about to do, and the bytes free for it on each device."""
 
     work: MemoryInput
@@ -33,14 +30,11 @@ class MemoryCheck:
 
     @classmethod
     def of(cls, module: RolloutModule, trainer: Any, requests: Sequence[Request], batch: int = 1) -> Self:
-        """For a module that ``trainer`` rolls, ``batch`` requests together. Processes of one machine share its CPU."""
+        """For a module that ``trainer`` rolls, ``batch`` requests together."""
         device = str(trainer.strategy.root_device)
         work = input_for(module, requests, batch, device, str(trainer.precision))
-        free = {place: free_memory(place) for place in (device, work.decoding.device, "cpu")}
-        if free["cpu"] is not None:
-            held = bytes_on("cpu", [module.codec, *([module.backbone] if device == "cpu" else [])])
-            free["cpu"] = free["cpu"] // trainer.num_devices + held
-        return cls(work, free)
+        held: list[nn.Module] = [module.codec, *([module.backbone] if device == "cpu" else [])]
+        return cls(work, free_for(trainer, (device, work.decoding.device), held))
 
     @classmethod
     def on_card(
@@ -54,14 +48,6 @@ class MemoryCheck:
         """The table."""
         return budget_of(self.work, self.free)
 
-    def check(self) -> Budget:
-        """Logs the budget. Raises ``UserError``, with the table and what would fit, where it does not fit."""
-        budget = self.budget
-        if not budget.fits:
-            raise UserError(f"This does not fit into memory.\n{budget.table()}\n{self.advice()}")
-        log.info("Memory:\n%s", budget.table())
-        return budget
-
     def advice(self) -> str:
         """The settings that would make it fit, in one sentence."""
         if settings := fitting(self.work, self.free):
@@ -72,23 +58,6 @@ class MemoryCheck:
                 "of text features here."
             )
         return "No setting of these parts makes it fit; take a smaller height and width, or a machine with more memory."
-
-    @contextmanager
-    def explained(self, kept: str = "") -> Iterator[None]:
-        """Turns an allocation that fails inside into a ``UserError`` with the table and what to change.
-
-        ``kept`` says where to find what was made until then.
-        """
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:  # torch's own error is a RuntimeError
-            if not ran_out(error):
-                raise
-            first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            table = self.budget.table()
-            raise UserError(
-                f"The memory ran out ({first}).{kept}\nThe budget was:\n{table}\n{self.remedy()}"
-            ) from error
 
     def remedy(self) -> str:
         """What to change after the memory has run out although the budget said that it would do."""

@@ -8,10 +8,17 @@ from typing import Literal
 
 UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
-Phase = Literal["prompts", "opening", "pass", "decoding"]
-ALWAYS: tuple[Phase, ...] = ("prompts", "opening", "pass", "decoding")
-"""What follows each other: prompts are encoded, the opening is encoded, then passes and decoding take turns."""
-WHEN = {"prompts": ", while prompts are encoded", "opening": ", while the opening is encoded"}
+Phase = Literal["clips", "step", "update", "prompts", "opening", "pass", "decoding"]
+ALWAYS: tuple[Phase, ...] = ("clips", "step", "update", "prompts", "opening", "pass", "decoding")
+"""What follows each other. In training clips are encoded, then come forward and backward pass and the optimizer. In a
+rollout prompts are encoded, the opening is encoded, then passes and decoding take turns."""
+WHEN = {
+    "clips": ", while clips are encoded",
+    "step": ", in forward and backward pass",
+    "update": ", while the optimizer works",
+    "prompts": ", while prompts are encoded",
+    "opening": ", while the opening is encoded",
+}
 ROLLING: tuple[Phase, ...] = ("pass", "decoding")
 
 
@@ -28,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a rollout holds, and the bytes free for it on each device; None where that is not known."""
+    """What a rollout or a training holds, and the bytes free for it on each device; None where that is not known."""
 
     lines: tuple[Line, ...]
     free: Mapping[str, int | None]

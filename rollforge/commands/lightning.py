@@ -18,7 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rollforge import trust
-from rollforge.budget import MemoryCheck
+from rollforge.budget import BudgetCheck, MemoryCheck, TrainingCheck
 from rollforge.commands.addresses import check_addresses
 from rollforge.commands.construction import explained
 from rollforge.commands.loopback import on_loopback
@@ -181,7 +181,7 @@ class RollforgeCLI(LightningCLI):
             self.model.check_weights()
         requests = self.model.requests(self.datamodule)
         self.model.check_prompts(requests)
-        self.guard = MemoryCheck.of(self.model, self.trainer, requests, self.datamodule.rollout_batch_size)
+        self.guard: BudgetCheck = MemoryCheck.of(self.model, self.trainer, requests, self.datamodule.rollout_batch_size)
         self.guard.check()
         check_precision(self.trainer)
         explain_restoring(self.trainer)
@@ -260,8 +260,13 @@ class RollforgeCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Checks all that can be checked before the first step, and opens the run folder."""
-        if self.datamodule.prompts:
-            self.model.check_prompts(self.model.requests(self.datamodule))
+        requests = self.model.requests(self.datamodule) if self.datamodule.prompts else []
+        self.model.check_prompts(requests)
+        check_precision(self.trainer)
+        _ = self.model.trained  # there must be one
+        clips, batch = self.datamodule.training_clips, self.datamodule.batch_size
+        self.guard = TrainingCheck.of(self.model, self.trainer, clips, batch, requests)
+        self.guard.check()
         self.run_folder = folder = self.folder
         own = self.chosen_callbacks
         self.training = Training(self.trainer, folder.path, own, self.chosen.report_every, self.ranks)
@@ -275,8 +280,9 @@ class RollforgeCLI(LightningCLI):
             folder.create()
 
     def fit(self, **options: Any) -> None:
-        """Trains."""
-        with self._stoppable(self.training.stop), traced(self.run_folder.path):
+        """Trains; memory that runs out ends in the budget and what to change."""
+        kept = f" The checkpoints and reports until then are in {self.run_folder.path}."
+        with self._stoppable(self.training.stop), self.guard.explained(kept), traced(self.run_folder.path):
             self.training.run(**options | {"ckpt_path": self.start})
 
     def after_fit(self) -> None:

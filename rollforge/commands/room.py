@@ -9,7 +9,7 @@ from rollforge.budget import readable
 from rollforge.budget.free import free_memory
 from rollforge.budget.live import Full
 from rollforge.budget.memory_input import size_of
-from rollforge.doctor.parts import blueprint, sizes_in_files
+from rollforge.doctor.parts import blueprint, build, sizes_in_files
 from rollforge.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -34,9 +34,22 @@ def check_networks(model: Any) -> None:
             raise _too_large(model, kind, f"more than {readable(2 * free)}", free) from error
         except Exception:  # of sizes that torch cannot count, or of files: building it says why
             log.debug("The %s could not be sized.", kind, exc_info=True)
+    if averaged := _averaged(model):
+        needed[averaged] = 2 * needed.get(averaged, 0)
     if sum(needed.values()) > free:
         kind = max(needed, key=lambda each: needed[each])
         raise _too_large(model, kind, readable(needed[kind]), free)
+
+
+def _averaged(model: Any) -> str | None:
+    """The component whose averaged weights are kept beside its own."""
+    if not (model.ema and model.objective):
+        return None
+    try:
+        trained: str = build("objective", model.objective).trains
+    except UserError:  # building the model says why
+        return None
+    return trained
 
 
 def _too_large(model: Any, kind: str, size: str, free: int) -> UserError:

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
-from rollforge.budget import Budget, MemoryCheck, readable
+from rollforge.budget import Budget, BudgetCheck, MemoryCheck, readable
 from rollforge.budget.free import free_memory
 from rollforge.budget.memory_input import size_of
 from rollforge.data.pictures import is_picture
@@ -21,6 +21,7 @@ from rollforge.data.requests import Request
 from rollforge.doctor import estimates, machine, parts
 from rollforge.doctor.finding import Findings, Verdict
 from rollforge.doctor.probe import Probe, probe
+from rollforge.doctor.training_memory import training_check
 from rollforge.lightning.data import RolloutData
 from rollforge.lightning.module import RolloutModule
 from rollforge.memory import IdentityKVCodec, Rope
@@ -29,7 +30,7 @@ from rollforge.report.run import RunFolder
 from rollforge.report.video_recorder import SMALL
 from rollforge.snapshots.settings import Snapshots
 
-DEVICE_KEYS = ("accelerator", "devices", "strategy", "precision", "num_nodes")
+DEVICE_KEYS = ("accelerator", "devices", "strategy", "precision", "num_nodes", "accumulate_grad_batches")
 PLAIN = ("policy", "compare_policy", "sampler", "rope", "kv_codec")  # a mistake in these is one of the config alone
 
 
@@ -55,6 +56,7 @@ class ConfigChecks:
         self.absent: Verdict = "problem" if card is None else "warning"  # files need not be where no card is
         self.parts = {name: parts.build(name, config.model.get(name)) for name in PLAIN}
         self.data = RolloutData(**(vars(config.data) | {"train_dataset": None}))
+        self.training = config.model.objective is not None and config.data.train_dataset is not None
         self.requests: Sequence[Request] = ()
         self.shapes: dict[str, Any] = {}  # backbone, codec and conditioner, without weights where they cannot be loaded
         self.assumed = ""  # what the sizes of the network rest on, where its weights do not tell them
@@ -76,6 +78,7 @@ class ConfigChecks:
             ("opening", self._opening),
             ("conditioner", self._conditioner),
             ("memory", self._memory),
+            ("training", self._training_memory),
             ("backbone", self._load),
             *([] if self.card is not None else self._here),
             ("disk", self._disk),
@@ -98,7 +101,8 @@ class ConfigChecks:
         }  # fmt: skip
         on_cpu: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
         if self.card is not None:
-            return Trainer(**on_cpu, precision=chosen["precision"], **quiet)
+            kept = ("precision", "accumulate_grad_batches")
+            return Trainer(**on_cpu, **{key: chosen[key] for key in kept}, **quiet)
         try:
             return Trainer(**chosen, **quiet)
         except (MisconfigurationException, ValueError, RuntimeError) as error:
@@ -145,7 +149,7 @@ class ConfigChecks:
         with self.findings.problem_at(name):
             self.parts[name] = parts.build(name, config)
             if isinstance(config, Namespace):
-                self.findings.add(*parts.weights_status(name, config, self.config.ckpt_path))
+                self.findings.add(*parts.weights_status(name, config, self.config.ckpt_path, self.training))
 
     def _codec(self) -> None:
         """Loads the codec where there is memory for it; one without weights stands in for one that is not loaded."""
@@ -153,7 +157,7 @@ class ConfigChecks:
         with self.findings.problem_at("codec"):
             self.shapes["codec"] = parts.blueprint("codec", config)
         if self.card is not None:
-            self.findings.add(*parts.weights_status("codec", config, self.config.ckpt_path))
+            self.findings.add(*parts.weights_status("codec", config, self.config.ckpt_path, self.training))
         elif self._loadable("codec"):
             self._part("codec")
             self.shapes |= {"codec": codec} if (codec := self.parts.get("codec")) else {}
@@ -174,6 +178,9 @@ class ConfigChecks:
         self.network_opens = sizes is not None and self.findings.problems == before
 
     def _prompts(self) -> None:
+        if self.training and not self.data.prompts:
+            self.findings.add("warning", "prompts", "There are none: fit trains without samples; predict needs one.")
+            return
         network, codec = self.shapes.get("backbone"), self.shapes.get("codec")
         pictures = codec.pixel_frames(2) - codec.pixel_frames(1) if codec else 1
         self.requests = self.data.requests(network.spec.fps if network else 1.0, pictures)
@@ -196,34 +203,43 @@ class ConfigChecks:
         self.findings.add(*parts.weights_status("conditioner", config, None))
 
     def _memory(self) -> None:
+        if self.training and not self.data.prompts:
+            return
         if not (self.requests and {"codec", "backbone"} <= self.shapes.keys()):
             self.findings.add("warning", "memory", "Not computed, since the sizes of the model are not known.")
             return
-        given = {"compare_policy": None, "rope": None, "kv_codec": None, "conditioner": None} | self.parts
-        module: Any = SimpleNamespace(
-            **given
-            | self.shapes
-            | {"rope": given["rope"] or Rope(), "negative_prompt": self.config.model.negative_prompt}
-        )
-        self.guard = self._guard(module, 1)
-        self._budget("memory", self.guard)
+        self.guard = self._guard(self._module, 1)
+        self.fits = self._budget("memory", self.guard, "A rollout")
         if self.parts.get("metrics") and self.data.rollout_batch_size > 1:
-            self._budget("memory, test", self._guard(module, self.data.rollout_batch_size))
+            together = self._guard(self._module, self.data.rollout_batch_size)
+            self.fits &= self._budget("memory, test", together, "A rollout")
+
+    def _training_memory(self) -> None:
+        if self.training and {"codec", "backbone", "conditioner"} <= self.shapes.keys():
+            check = training_check(self.config, self._module, self.trainer, self.requests, self.card)
+            self._budget("training", check, "Training")
+
+    @property
+    def _module(self) -> Any:
+        """What a budget needs of a ``RolloutModule``."""
+        given = {"compare_policy": None, "rope": None, "kv_codec": None, "conditioner": None} | self.parts
+        own = {"rope": given["rope"] or Rope(), "negative_prompt": self.config.model.negative_prompt}
+        return SimpleNamespace(**given | self.shapes | own)
 
     def _guard(self, module: Any, batch: int) -> MemoryCheck:
         if self.card is None:
             return MemoryCheck.of(module, self.trainer, self.requests, batch)
         return MemoryCheck.on_card(module, self.card, str(self.trainer.precision), self.requests, batch)
 
-    def _budget(self, subject: str, guard: MemoryCheck) -> None:
-        with self.findings.problem_at(subject):
-            budget: Budget = guard.budget
-            if budget.fits:
-                self.findings.add("ok", subject, f"A rollout fits into memory{self.assumed}.", budget.table())
-                return
-            self.fits = False
-            told = f"A rollout does not fit{self.assumed}. {guard.advice()}"
+    def _budget(self, subject: str, guard: BudgetCheck, what: str) -> bool:
+        """Whether it fits."""
+        budget: Budget = guard.budget
+        if budget.fits:
+            self.findings.add("ok", subject, f"{what} fits into memory{self.assumed}.", budget.table())
+        else:
+            told = f"{what} does not fit{self.assumed}. {guard.advice()}"
             self.findings.add("problem", subject, told, budget.table())
+        return budget.fits
 
     def _loadable(self, name: str) -> bool:
         """Whether the CPU has memory to load the weights of a component."""
@@ -240,7 +256,7 @@ class ConfigChecks:
             return
         config = self.config.model.backbone
         self.parts["backbone"] = backbone = parts.build("backbone", config)
-        verdict, name, told = parts.weights_status("backbone", config, self.config.ckpt_path)
+        verdict, name, told = parts.weights_status("backbone", config, self.config.ckpt_path, self.training)
         self.findings.add(verdict, name, f"{told} {parts.described(backbone)}")
 
     def _encoder(self) -> None:
@@ -276,6 +292,8 @@ class ConfigChecks:
             return probe(module.to(self.trainer.strategy.root_device).eval(), self.requests[0], self.seconds)
 
     def _disk(self) -> None:
+        if not self.requests:
+            return
         measured = self.probed is not None and self.probed.frame_bytes is not None
         files = 4 if self.parts.get("compare_policy") else 1  # two videos, and both beside each other
         videos = files * estimates.video_bytes(self.requests, self.shapes.get("codec"), self.size, self.probed)

@@ -22,15 +22,15 @@ from rollforge.lightning.module import RolloutModule
 SIZES = ("dim", "layers", "ffn_dim")
 
 
-def build(name: str, config: Any) -> Any:
-    """The part of ``RolloutModule`` called ``name``, from a config parsed or plain; None where there is none.
+def build(name: str, config: Any, owner: type = RolloutModule) -> Any:
+    """The argument ``name`` of ``owner``, from a config parsed or plain; None where there is none.
 
     Raises ``UserError`` for one that cannot be built, whatever it raises.
     """
     if config is None:
         return None
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--part", type=get_type_hints(RolloutModule.__init__)[name])
+    parser.add_argument("--part", type=get_type_hints(owner.__init__)[name])  # type: ignore[misc]
     parsed = Namespace(part=config) if isinstance(config, Namespace) else parser.parse_object({"part": config})
     with explained(parser):
         return parser.instantiate(parsed).part
@@ -115,10 +115,10 @@ def attention(checkpoint: Checkpoint) -> tuple[Verdict, str]:
     )
 
 
-def weights_status(part: str, config: Any, checkpoint: str | None) -> tuple[Verdict, str, str]:
+def weights_status(part: str, config: Any, checkpoint: str | None, trained: bool = False) -> tuple[Verdict, str, str]:
     """A component and where its weights come from, as a finding.
 
-    Random weights are a warning if they are asked for; else ``predict`` refuses them.
+    Random weights are a warning if they are asked for or to be ``trained``; else ``predict`` refuses them.
     """
     name, weights = config.class_path.rpartition(".")[2], weights_named(config)
     if weights == RANDOM:
@@ -127,6 +127,8 @@ def weights_status(part: str, config: Any, checkpoint: str | None) -> tuple[Verd
         return "ok", part, f"{name} from {weights}." if weights else f"{name}."
     if checkpoint:
         return "warning", part, f"{name} is to get its weights from {checkpoint}, which is not opened here."
+    if trained:
+        return "warning", part, f"{name} has random weights, for fit to train; predict refuses them."
     return (
         "problem",
         part,

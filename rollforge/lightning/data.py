@@ -127,10 +127,16 @@ class RolloutData(LightningDataModule):
     def test_dataloader(self) -> Any:
         return self.predict_dataloader()
 
-    def train_dataloader(self) -> Any:
+    @property
+    def training_clips(self) -> Any:
+        """What to train on. Raises ``UserError`` where there is nothing."""
         if self.train_dataset is None:
             raise UserError("fit needs data.train_dataset, what to train on, and the config names none.")
-        count = len(self.train_dataset)  # type: ignore[arg-type]
+        return self.train_dataset
+
+    def train_dataloader(self) -> Any:
+        clips = self.training_clips
+        count = len(clips)
         place = self._place()
         processes = place.get("num_replicas", 1)
         if count < processes:
@@ -141,7 +147,7 @@ class RolloutData(LightningDataModule):
         seed = self.seed % 2**64
         own = torch.Generator()  # so that the loader draws nothing from the random numbers of the training
         return DataLoader(
-            SeededClips(self.train_dataset, seed), batch_size=size, drop_last=True, generator=own,
+            SeededClips(clips, seed), batch_size=size, drop_last=True, generator=own,
             sampler=ResumableSampler(count, size, self._position, seed, **place),
             num_workers=self.num_workers, worker_init_fn=ignore_signals,
         )  # fmt: skip

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from alive import Alive
+from torch import Tensor
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from rollforge.backbones.base import Condition
 from rollforge.backbones.pocket.codec import PocketCodec
@@ -29,35 +26,6 @@ from rollforge.samplers import Euler, FewStep, Sampler
 from rollforge.snapshots.settings import Snapshots
 
 GUIDED, FEW = Euler(steps=1, guidance=3.0), FewStep(timesteps=[1000])
-
-
-class Alive(TorchDispatchMode):
-    """The most bytes on the meta device at once, beside ``known`` modules; written apart from the budget's counter."""
-
-    def __init__(self, known: Iterable[nn.Module]) -> None:
-        super().__init__()
-        kept = [tensor for module in known for tensor in (*module.parameters(), *module.buffers())]
-        self.seen = {id(tensor.untyped_storage()) for tensor in kept}
-        self.now = self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.device.type == "meta":
-                self.count(tensor.untyped_storage())
-        return result
-
-    def count(self, storage: Any) -> None:
-        key, size = id(storage), storage.nbytes()
-        if key not in self.seen:
-            self.seen.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self.drop, key, size)
-
-    def drop(self, key: int, size: int) -> None:
-        self.seen.discard(key)
-        self.now -= size
 
 
 class Nothing(NoisePrior):

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from rollforge.backbones.pocket.network import Pocket
-from rollforge.budget import memory_check as checking
+from rollforge.budget import budget_check as checking
 from rollforge.cli import main
 from rollforge.registry import registry
 from rollforge.video.reader import frames
@@ -206,17 +206,35 @@ def test_doctor_asks_for_a_config(mistake: Callable[[int], str]) -> None:
     assert "needs a config" in mistake(main(["doctor"]))
 
 
-@pytest.mark.parametrize("command", ["predict", "test"])
+TRAINING = {
+    "train_dataset": {"class_path": "WorldClips", "init_args": {"frames": 6, "clips": 4}}, "batch_size": 2
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "line"), [("predict", "raw keys"), ("test", "raw keys"), ("fit", "activations of a training step")]
+)
 def test_what_does_not_fit_is_refused_before_anything_is_rolled(
-    tiny: Any, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: Any, command: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(checking, "free_memory", lambda device: 50_000)
-    tiny.config["model"]["metrics"] = [{"class_path": "WorldTruth"}]
+    tiny.config["model"] |= {"metrics": [{"class_path": "WorldTruth"}], "objective": {"class_path": "TeacherForcing"}}
+    tiny.config["data"] |= TRAINING
     assert tiny.run(command) == 2
     told = capsys.readouterr().err
     assert told.startswith("rollforge: This does not fit into memory.\n")
-    assert "raw keys and values" in told
+    assert line in told
     assert not tiny.out.exists()
+
+
+def test_doctor_shows_the_budget_of_training(tiny: Any, examine: Any) -> None:
+    tiny.config["model"] |= {"objective": {"class_path": "TeacherForcing"}, "ema": 0.9}
+    tiny.config["model"]["backbone"]["init_args"]["weights"] = None
+    tiny.config["data"] = TRAINING
+    code, verdicts, text = examine()
+    assert (code, verdicts["training"], verdicts["backbone"], verdicts["prompts"]) == (0, "ok", "warning", "warning")
+    for name in ("gradients", "state of the optimizer", "averaged weights", "activations of a training step"):
+        assert f"  {name}" in text
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ class Wan(Backbone):
         size = generator.sizes(channels=channels, dim=dim, layers=layers, heads=heads, **given)
         shape, attention = (size.channels, height, width, (2, 2)), (size.layers, size.heads, size.dim // size.heads)
         self.spec = ModelSpec(*shape, *attention, block, window, horizon, fps)
-        self.weights, self.freq_dim = weights, size.freq_dim
+        self.weights, self.freq_dim, self.text_dim = weights, size.freq_dim, size.text_dim
         self.text_len = generator.config.get("text_len", 512) if text_len is None else text_len
         with torch.device("meta") if generator.found else nullcontext():
             self._build(size, generator.config.get("eps", 1e-6) if eps is None else eps)

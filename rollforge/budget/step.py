@@ -1,0 +1,144 @@
+"""What a training step and the optimizer hold, found by running their shapes on the meta device."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rollforge.backbones.base import Condition, VideoCodec
+from rollforge.budget.kernels import Kernels
+from rollforge.budget.live import Live, tensors_in, without_numbers
+from rollforge.objectives.base import Clips, Objective
+
+log = logging.getLogger(__name__)
+
+SMALL = (64, 64)
+"""Shape of the parameter whose state stands for all where an optimizer needs values."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """Bytes of an optimizer: its state, and what a step takes beside it for a moment."""
+
+    state: int
+    working: int
+
+
+def step_bytes(
+    objective: Objective,
+    parts: dict[str, Any],
+    video: tuple[int, ...],
+    *,
+    dtype: torch.dtype | None,
+    half: torch.dtype | None,
+    device: str,
+    kept_gradients: bool,
+) -> int | None:
+    """Bytes of a step at its busiest, its gradients included, beside weights and optimizer state.
+
+    Args:
+        objective: the loss.
+        parts: the backbone, the codec and whatever else of the module the loss uses.
+        video: shape of the clips, ``[B, T, H, W, 3]``.
+        dtype: of the backbone's weights; None for the one they have.
+        half: what autocast casts to; None without autocast.
+        device: the device that is meant.
+        kept_gradients: whether gradients of an earlier batch are alive in the backward pass, as under accumulation.
+
+    Returns:
+        None for a loss or a network that cannot run without values.
+    """
+    try:
+        shapes = {"backbone": without_numbers(parts["backbone"], dtype), "codec": without_numbers(parts["codec"])}
+        trained = shapes[objective.trains]
+        trained.train().requires_grad_(True)
+        with torch.random.fork_rng(devices=[]), Live(trained) as live, Kernels(half, device):
+            for weight in trained.parameters():
+                weight.grad = torch.empty_like(weight)  # of the step before
+            module: Any = _Module(**parts | shapes)
+            loss = objective(module, _clips(video))["loss"]
+            if not kept_gradients:
+                trained.zero_grad()
+            loss.backward()
+    except Exception:  # any loss and any network, by anyone: whatever it does that needs values
+        log.debug("A training step could not be counted.", exc_info=True)
+        return None
+    return live.peak
+
+
+class _Module(SimpleNamespace):
+    """What a loss sees of the ``RolloutModule``, with shapes in place of clips and prompts."""
+
+    global_step = 0
+    device = torch.device("meta")
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Latents of the clips. What the codec itself needs is counted elsewhere."""
+        count = latent_frames(self.codec, video.shape[1])
+        return torch.empty(len(video), count, *self.backbone.spec.latent_shape, device="meta")
+
+    def condition(self, prompts: list[str]) -> Condition:
+        """Text features of the width that the backbone or the conditioner says."""
+        if (width := getattr(self.backbone, "text_dim", None)) is None:
+            return Condition("", self.conditioner([""] * len(prompts)).embeds.to("meta"))
+        return Condition("", torch.empty(len(prompts), self.backbone.text_len, width, device="meta"))
+
+
+def latent_frames(codec: VideoCodec, pictures: int) -> int:
+    """The most latent frames that a clip of so many pixel frames holds; one at least."""
+    count = 1
+    while codec.pixel_frames(count + 1) <= pictures:
+        count += 1
+    return count
+
+
+def _clips(video: tuple[int, ...]) -> Clips:
+    return {"video": torch.empty(video, dtype=torch.uint8, device="meta"), "caption": [""] * video[0]}
+
+
+def update_of(
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer], trained: nn.Module, dtype: torch.dtype | None, device: str
+) -> Update | None:
+    """The bytes of an optimizer of ``trained``, whose weights are of ``dtype`` where it is given.
+
+    An optimizer that cannot run without values is run on one small parameter, and its state taken to grow with the
+    parameters. None for one that cannot do that either.
+    """
+    weights = list(without_numbers(trained, dtype).requires_grad_(True).parameters())
+    try:
+        return _update(optimizer, weights, device)
+    except Exception:  # any optimizer, by anyone
+        log.debug("The optimizer could not be run without values.", exc_info=True)
+    small = nn.Parameter(torch.ones(SMALL, dtype=weights[0].dtype))
+    try:
+        one = _update(optimizer, [small], "cpu")
+    except Exception:
+        log.debug("The optimizer could not be counted.", exc_info=True)
+        return None
+    share = sum(weight.nbytes for weight in weights) / small.nbytes
+    return Update(round(one.state * share), one.working)
+
+
+def _update(
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer], weights: list[nn.Parameter], device: str
+) -> Update:
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    made = optimizer(weights)
+    for group in made.param_groups:
+        if device.startswith("cuda") and group.get("foreach", 0) is None and not group.get("fused"):
+            group["foreach"] = True  # torch's own choice there, which works on all parameters at once
+    known = {id(each.untyped_storage()) for weight in weights for each in (weight, weight.grad) if each is not None}
+    with Live() as live:
+        live.seen |= known
+        made.step()
+    kept = {id(each.untyped_storage()): each.untyped_storage().nbytes() for each in tensors_in(dict(made.state))}
+    state = sum(size for key, size in kept.items() if key not in known)
+    return Update(state, max(0, live.peak - state))

@@ -1,0 +1,91 @@
+"""The budget of ``fit``, before its first step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from rollforge.budget.budget_check import BudgetCheck, free_for
+from rollforge.budget.memory_check import input_for
+from rollforge.budget.memory_input import size_of, work_of
+from rollforge.budget.table import Budget
+from rollforge.budget.training import Measured, TrainingWork, fitting_training
+from rollforge.data.requests import Request
+
+log = logging.getLogger(__name__)
+
+SHARDING = ("ModelParallelStrategy", "FSDPStrategy")
+"""Strategies of Lightning under which each process holds a share of the network."""
+
+
+@dataclass(frozen=True)
+class TrainingCheck(BudgetCheck):
+    """A training, counted, and the bytes free for it on each device."""
+
+    training: Measured
+    free: Mapping[str, int | None]
+
+    @classmethod
+    def of(cls, module: Any, trainer: Any, clips: Any, batch: int, requests: Sequence[Request]) -> Self:
+        """For a module that ``trainer`` trains on ``batch`` of ``clips`` at once, with samples of ``requests``."""
+        device = str(trainer.strategy.root_device)
+        work = training_work(module, trainer, device, clips, batch, requests)
+        on_cpu = [module.backbone] * (device == "cpu") + [module.codec]
+        held = [each for each in (*on_cpu, getattr(module.average, "module", None)) if each is not None]
+        return cls(Measured.of(work), free_for(trainer, (device, work.base.decoding.device), held))
+
+    @classmethod
+    def on_card(cls, module: Any, trainer: Any, free: int, clips: Any, batch: int, requests: Sequence[Request]) -> Self:
+        """For a CUDA card with ``free`` bytes in a machine that is not this one."""
+        work = training_work(module, trainer, "cuda:0", clips, batch, requests)
+        return cls(Measured.of(work), {"cuda:0": free, "cpu": None})
+
+    @property
+    def budget(self) -> Budget:
+        """The table."""
+        return self.training.budget(self.free)
+
+    def advice(self) -> str:
+        """The settings that would make it fit, in one sentence."""
+        if settings := fitting_training(self.training, self.free):
+            return f"It would fit with {' and '.join(settings)}."
+        return (
+            "No batch size makes it fit; take shorter clips, a smaller height and width, or more devices with "
+            "trainer.strategy: ModelParallelStrategy."
+        )
+
+    def remedy(self) -> str:
+        """What to change after the memory has run out although the budget said that it would do."""
+        smaller = self.training.work.batch // 2
+        told = f"set data.batch_size: {smaller}" if smaller else "take shorter clips"
+        return f"Free memory that other programs hold, or {told}."
+
+
+def training_work(
+    module: Any, trainer: Any, device: str, clips: Any, batch: int, requests: Sequence[Request]
+) -> TrainingWork:
+    """The work of a module that ``trainer`` trains on ``device``."""
+    precision, objective, count = str(trainer.precision), module.objective, trainer.world_size
+    base = work_of(module.backbone, module.codec, module.sampler, {}, device=device, frames=1, precision=precision)
+    parts = {name: getattr(module, name) for name in ("backbone", "codec", "conditioner", "rope")}
+    shape, caption = _clip(clips)
+    samples = input_for(module, requests, 1, device, precision) if requests else None
+    return TrainingWork(
+        objective, parts, module.optimizer, base, precision,
+        average=size_of(parts[objective.trains]) if module.average else 0, clip=shape, captions=caption,
+        batch=max(1, min(batch, len(clips) // count)), accumulating=trainer.accumulate_grad_batches != 1,
+        processes=count, sharded=type(trainer.strategy).__name__ in SHARDING,
+        samples=samples and replace(samples, policies={"model.policy": module.policy}),
+    )  # fmt: skip
+
+
+def _clip(clips: Any) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+    """Shape and caption of the first clip; neither where it cannot be read, which training will say."""
+    try:
+        clip = clips[0]
+        return tuple(clip["video"].shape), (str(clip["caption"]),)
+    except Exception:  # any dataset, by anyone
+        log.debug("No clip could be read.", exc_info=True)
+        return None, ()
