@@ -114,6 +114,11 @@ class SkyReels(Backbone):
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
         net, frames = self.transformer, latents.shape[1]
+        if condition.embeds.shape[-1] != net.config.text_dim:
+            raise UserError(
+                f"{WHO}: the text features are {condition.embeds.shape[-1]} wide and the network takes "
+                f"{net.config.text_dim}; name UMT5 with the text encoder of the same folder as model.conditioner."
+            )
         x = net.patch_embedding(latents.transpose(1, 2)).flatten(2).transpose(1, 2)  # [B, F * tokens, width]
         time, modulation = self._time(timesteps, x.dtype)  # [B, F, width], [B, F, 6, width]
         embeds = condition.embeds.to(x.dtype)

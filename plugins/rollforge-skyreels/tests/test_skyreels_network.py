@@ -11,6 +11,7 @@ from rollforge_skyreels.network import SkyReels
 from torch import Tensor
 
 from rollforge.backbones.base import Condition
+from rollforge.errors import UserError
 from rollforge.memory import FullMemory, MaskedMemory
 from rollforge.policies import Window
 from rollforge.rollout import Rollout
@@ -101,3 +102,11 @@ def test_the_network_compiles_as_one_graph(publish: Callable[..., Any]) -> None:
         for network in (backbone, torch.compile(backbone, backend="eager", fullgraph=True))
     ]
     assert torch.equal(*flows)
+
+
+def test_text_features_of_another_encoder_are_refused(publish: Callable[..., Any]) -> None:
+    backbone = SkyReels(str(publish().folder), **SIZE)
+    latents, timesteps = torch.randn(1, BLOCK, 4, 4, 6), torch.zeros(1, BLOCK)
+    condition = Condition("pocket", torch.randn(1, 3, 32))
+    with pytest.raises(UserError, match="text features are 32 wide and the network takes 24"):
+        backbone(latents, timesteps, condition, FullMemory(backbone.spec, range(BLOCK)))
