@@ -119,7 +119,7 @@ def measure(name: str, policy: CachePolicy, blocks: int, device: str) -> str:
 
 
 def _policy(name: str) -> CachePolicy:
-    registry().load()
+    registry().require(name)
     part = registry().find(name)
     if part.kind != "cache":
         raise UserError(f"{name} is a {part.kind}, not a cache policy; see: rollforge plugins.")

@@ -20,8 +20,12 @@ def run(arguments: list[str]) -> None:
     actions.add_parser("show", help="parameters of one part, with types and defaults").add_argument("name")
     chosen = parser.parse_args(arguments)
     import_matplotlib()
-    registry().load()
-    text = show(registry().find(chosen.name)) if chosen.action == "show" else listing()
+    if chosen.action == "show":
+        registry().require(chosen.name)
+        text = show(registry().find(chosen.name))
+    else:
+        registry().load()
+        text = listing()
     sys.stdout.write(text + "\n")
 
 

@@ -43,7 +43,6 @@ def run(arguments: list[str]) -> int | None:
     )
     parser.add_argument("--output_dir", type=path, default=None, help="default: outputs/<folder>-measured")
     chosen = parser.parse_args(arguments)
-    registry().load()
     metrics = [_metric(name) for name in chosen.metrics or ["DriftSuite"]]
     return score(VideoFolder(Path(chosen.videos), chosen.horizon_seconds), metrics, chosen.output_dir)
 
@@ -113,6 +112,7 @@ def _metric(name: str) -> Metric:
     known = {part.name: part for part in registry().of("metric")}
     if name not in known:
         raise UserError(f"There is no metric called {name!r}.{nearest(name, known)} See: rollforge plugins.")
+    registry().require(name)
     try:
         metric: Metric = known[name].load()()
     except TypeError as error:

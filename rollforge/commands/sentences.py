@@ -36,7 +36,7 @@ PATHS = {
 }
 """What is wrong with a path, by what jsonargparse says."""
 PATH = re.compile(rf"({'|'.join(PATHS)}): '?([^'\n]+)'?")
-OWN = re.compile(r"(?:There is no (?:key|part) '|[\w.]+ must (?:be|name) )[^\n]*")
+OWN = re.compile(r"(?:There is no (?:key|part) '|[\w.]+ must (?:be|name) |[\w.-]+ [\w.]+: the \w+ '\w+' cannot )[^\n]*")
 """A sentence of ours that a union has swallowed."""
 NOT_A_PART = "{} must name a part (class_path and init_args, and no other key){}. See: rollforge plugins."
 
@@ -123,7 +123,7 @@ def _bases() -> set[str]:
 
 
 def _keys() -> list[str]:
-    """Every key that the config of some part can have."""
-    targets = [RolloutModule, RolloutData, Trainer, *(part.load() for part in registry().parts.values())]
+    """Every key that the config of some part can have, of those that are imported."""
+    targets = [RolloutModule, RolloutData, Trainer, *registry().loaded()]
     sections = ["model", "data", "trainer", "output_dir", "overwrite", "seed_everything", "class_path", "init_args"]
     return [*sections, *(name for target in targets for name in inspect.signature(target).parameters)]

@@ -49,8 +49,9 @@ def versions(findings: Findings, class_paths: Iterable[str]) -> None:
 
 
 def plugins(findings: Findings) -> None:
-    """Every plugin that could not be loaded, by name."""
+    """Every plugin that could not be loaded, by name, and every part that cannot be imported."""
     found = registry()
+    found.load()
     for failure in found.failures:
         findings.add("warning", "plugins", failure)
     origins = sorted({part.origin for part in found.parts.values()})

@@ -38,13 +38,21 @@ def guarded(origin: str, say: Callable[[str], None]) -> Iterator[None]:
             yield
     except KeyboardInterrupt:
         raise
+    except PluginError:
+        raise
     except BaseException as error:
-        raise PluginError(f"{type(error).__name__}: {error}".partition("\n")[0]) from error
+        raise PluginError(_reason(error)) from error
     finally:
         if text := printed.getvalue().strip():
             say(
                 f"{origin} prints when it is imported; it should not, and this was left out: {text.splitlines()[0]:.80}"
             )
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong and what caused it, on one line."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{said}, caused by {_reason(error.__cause__)}" if error.__cause__ else said
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The plugin layer: every part, built in or not, comes through the same door.
 
 A plugin is a module (or object) under the entry-point group ``rollforge`` with hooks named
-``rollforge_register_<kind>(register)`` that call ``register(Class)`` or ``register("package.module:Class")``.
+``rollforge_register_<kind>(register)`` that call ``register(Class)`` or ``register("package.module:Class")``. It may
+say which ``rollforge.API`` it is written for, as ``rollforge_api = 1``.
 ``ROLLFORGE_PLUGINS=`` limits loading to the entry points it names, separated by commas; empty loads none.
 """
 
@@ -11,7 +12,8 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -20,6 +22,7 @@ from typing import Any
 
 import pluggy
 
+from rollforge import API, OLDEST_API, __version__
 from rollforge.errors import UserError, nearest
 from rollforge.registry import builtins
 from rollforge.registry.guard import PluginError, guarded
@@ -48,6 +51,11 @@ class Part:
         return found
 
     @property
+    def module(self) -> str:
+        """The module that it was registered from, or that defines the class."""
+        return self.target.__module__ if isinstance(self.target, type) else self.target.partition(":")[0]
+
+    @property
     def summary(self) -> str:
         """The first line of the docstring."""
         return (inspect.getdoc(self.load()) or "").partition("\n")[0]
@@ -61,6 +69,7 @@ class Registry:
     failures: list[str] = field(default_factory=list)
     modules: set[str] = field(default_factory=set)
     """The modules of the installed plugins."""
+    _loaded: set[tuple[str, str]] = field(default_factory=set)
 
     def of(self, kind: str) -> Iterator[Part]:
         """The parts of one kind."""
@@ -91,17 +100,42 @@ class Registry:
         log.warning("Plugin problem: %s", failure)
 
     def load(self) -> None:
-        """Imports every part, so that jsonargparse resolves short names; a part that cannot be imported is dropped."""
-        for key, part in list(self.parts.items()):
-            if part.origin == BUILT_IN:
-                part.load()
+        """Imports every part; one that cannot be imported is dropped."""
+        self._import(self.parts.values())
+
+    def load_built_in(self) -> None:
+        """Imports rollforge's own parts, which takes no time worth saving."""
+        self._import(part for part in self.parts.values() if part.origin == BUILT_IN)
+
+    def require(self, name: str) -> None:
+        """Imports the parts called ``name``, if there are any, so that jsonargparse resolves the short name.
+
+        Raises ``UserError`` where none of them can be imported.
+        """
+        wanted = [part for part in self.parts.values() if part.name == name]
+        if (reasons := self._import(wanted)) and len(reasons) == len(wanted):
+            raise UserError(reasons[0])
+
+    def loaded(self) -> list[type]:
+        """The classes of the parts that are imported."""
+        return [part.load() for key, part in self.parts.items() if key in self._loaded]
+
+    def _import(self, parts: Iterable[Part]) -> list[str]:
+        """Imports some parts, and drops those that fail. Returns why."""
+        reasons = []
+        for part in list(parts):
+            key = part.kind, part.name
+            if key in self._loaded:
                 continue
             try:
-                with guarded(part.origin, self.fail):
+                with guarded(part.origin, self.fail) if part.origin != BUILT_IN else nullcontext():
                     part.load()
+                self._loaded.add(key)
             except PluginError as error:
                 del self.parts[key]
-                self.fail(f"{part.origin}: the {part.kind} {part.name!r} cannot be used ({error}).")
+                reasons.append(f"{part.origin}: the {part.kind} {part.name!r} cannot be used ({error}).")
+                self.fail(reasons[-1])
+        return reasons
 
 
 @cache
@@ -114,18 +148,46 @@ def registry() -> Registry:
         origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.name
         try:
             with guarded(origin, found.fail):
-                parts = _collect(entry.load(), origin)
+                plugin = entry.load()
+                _check_api(plugin)
+                parts = _collect(plugin, origin)
         except PluginError as error:
             found.fail(f"{origin}: the plugin {entry.name!r} ({entry.value}) was skipped ({error}).")
             continue
         found.modules.add(entry.module)
         for part in parts:
             found.add(part)
+        found._import(part for part in parts if isinstance(part.target, type))  # which costs nothing
     return found
+
+
+def _check_api(plugin: Any) -> None:
+    """Raises ``PluginError`` for a plugin that is written for other contracts than those of this release."""
+    wanted = getattr(plugin, "rollforge_api", API)
+    if not isinstance(wanted, int) or isinstance(wanted, bool):
+        raise PluginError(f"its rollforge_api is {wanted!r:.60}; it must be a whole number, such as {API}")
+    if wanted > API:
+        raise PluginError(
+            f"it is written for API {wanted} of rollforge, and rollforge {__version__} has API {API}; upgrade "
+            "rollforge, or install an earlier release of the plugin"
+        )
+    if wanted < OLDEST_API:
+        raise PluginError(
+            f"it is written for API {wanted} of rollforge, and rollforge {__version__} has API {API} and serves none "
+            f"below {OLDEST_API}; install a later release of the plugin"
+        )
+
+
+def _check_marks(plugin: Any) -> None:
+    """Raises ``PluginError`` for a hook that would be ignored because it has no mark."""
+    for name in dir(plugin):
+        if name.startswith("rollforge_register_") and not hasattr(getattr(plugin, name), f"{GROUP}_impl"):
+            raise PluginError(f"its function {name} is not marked; put @hookimpl of rollforge.registry above it")
 
 
 def _collect(plugin: Any, origin: str) -> list[Part]:
     """Calls the hooks of one plugin; returns its parts if all of them succeed."""
+    _check_marks(plugin)
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)  # type: ignore[arg-type] # any namespace of functions will do
     manager.register(plugin, name=origin)

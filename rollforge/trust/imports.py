@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch.cli  # noqa: F401 - importing it lets jsonargparse fetch configs, which ends here
-from jsonargparse import _common, _util, set_parsing_settings
+from jsonargparse import _common, _typehints, _util, set_parsing_settings
 
 from rollforge.errors import UserError
 from rollforge.files.safe_yaml import guarded_loader
@@ -42,19 +42,26 @@ if not {"import_path_denylist", "import_path_allowlist"} <= inspect.signature(se
 def guarded(modules: Iterable[str] = ()) -> Iterator[None]:
     """In here parsing and instantiation import nothing but what is trusted, and fetch no config from elsewhere.
 
-    Loads the registered parts.
+    A registered part is imported when its name, short or full, is read.
 
     Args:
         modules: what the user trusts besides, as typed.
     """
-    registry().load()
-    nameable, trusted = Nameable(registry()), tuple(modules)
+    found = registry()
+    nameable, trusted = Nameable(found), tuple(modules)
 
     def denying(path: str) -> str | None:
         """jsonargparse's question: the rule that forbids a path, None where it is allowed."""
         return None if nameable.allows(path) or _within(path, trusted) else "*"
 
+    def resolve(kind: Any, name: str) -> str:
+        """The full path of a short name, which jsonargparse looks for among the classes that are imported."""
+        if "." not in name:
+            found.require(name)
+        return by_name(kind, name)
+
     settings, ask = dict(_common.parsing_settings), _common.denying_import_path_entry  # there is no public way back
+    by_name = _typehints.resolve_class_path_by_name
     try:
         set_parsing_settings(
             import_path_denylist=["*", *REFUSED],
@@ -63,13 +70,15 @@ def guarded(modules: Iterable[str] = ()) -> Iterator[None]:
             config_read_mode_urls_enabled=False,
             config_read_mode_fsspec_enabled=False,  # which Lightning switches on
         )
+        _typehints.resolve_class_path_by_name = resolve  # type: ignore[assignment] # its parameters have other names
         _common.denying_import_path_entry = denying  # its own rule goes by prefix: methods of a class would be allowed
         with guarded_loader(_check_file):
             yield
     except _common.ImportDenied as error:
-        found = DENIED.search(str(error))
-        raise UserError(refusal(found[1] if found else str(error))) from error
+        denied = DENIED.search(str(error))
+        raise UserError(refusal(denied[1] if denied else str(error))) from error
     finally:
+        _typehints.resolve_class_path_by_name = by_name
         _common.denying_import_path_entry = ask
         _common.parsing_settings.update(settings)
 

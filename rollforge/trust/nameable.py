@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, get_args, get_type_hints
@@ -21,7 +21,7 @@ from lightning.pytorch.plugins import environments, io, precision
 from torch.optim import Optimizer, lr_scheduler, swa_utils
 from torch.optim.lr_scheduler import LRScheduler
 
-from rollforge.registry import Registry
+from rollforge.registry import Part, Registry
 from rollforge.registry.guard import PluginError, guarded
 from rollforge.rollout.block_check import BlockCheck
 
@@ -43,22 +43,32 @@ SHARED = frozenset({"torch", "lightning", "jsonargparse", "rollforge", *sys.stdl
 class Nameable:
     """The classes that a config may name in this process.
 
+    Parts of plugins are imported when a path leads to them, or to something that they may take as an argument.
+
     Args:
-        found: the registry, with its parts loaded.
+        found: the registry.
     """
 
     def __init__(self, found: Registry) -> None:
-        parts = [part.load() for part in found.parts.values()]
-        arguments = {each for part in parts for each in _arguments(part)} | {BlockCheck}
-        self.bases = (*BASES, *arguments)
-        self.packages = plugin_packages(found)
-        self.paths = {path for each in (*_public(), *parts, *arguments) for path in _paths(each)}
+        self.found = found
+        self.bases: tuple[type, ...] = ()
+        self.paths: set[str] = set()
+        self._known: set[type] = set()
+        found.load_built_in()
+        self._learn()
+        self.paths |= {path for each in (*_public(), BlockCheck) for path in _paths(each)}
         self.paths |= {
             part.target.replace(":", ".") for part in found.parts.values() if isinstance(part.target, str)
         }  # by the name of a module that only passes the class on
 
+    @property
+    def packages(self) -> set[str]:
+        """The top-level packages of the plugins."""
+        return plugin_packages(self.found)
+
     def allows(self, path: str) -> bool:
         """Whether a dotted path leads to one of the classes. Imports nothing but modules of installed plugins."""
+        self._load(part for part in self.found.parts.values() if part.name == path.rpartition(".")[2])
         return path in self.paths or (path.partition(".")[0] in self.packages and self._of_a_plugin(path))
 
     def _of_a_plugin(self, path: str) -> bool:
@@ -68,14 +78,34 @@ class Nameable:
             return False
         with suppress(PluginError), guarded(module, log.warning):
             found = getattr(import_module(module), name, None)
-            return isinstance(found, type) and _package(found) in self.packages and issubclass(found, self.bases)
+            return isinstance(found, type) and _package(found) in self.packages and self._fits(found)
         return False
+
+    def _fits(self, found: type) -> bool:
+        """Whether the Trainer takes such a class, or a part of one of the packages that it is derived from."""
+        packages = {_package(each) for each in found.__mro__}
+        self._load(part for part in self.found.parts.values() if part.module.partition(".")[0] in packages)
+        return issubclass(found, self.bases)
+
+    def _load(self, parts: Iterable[Part]) -> None:
+        for name in {part.name for part in parts}:
+            self.found.require(name)
+        self._learn()
+
+    def _learn(self) -> None:
+        """Adds what the parts that are imported by now allow."""
+        fresh = [part for part in self.found.loaded() if part not in self._known]
+        self._known.update(fresh)
+        arguments = {each for part in fresh for each in _arguments(part)}
+        self.bases = (*(self.bases or (*BASES, BlockCheck)), *arguments)
+        self.paths |= {path for each in (*fresh, *arguments) for path in _paths(each)}
 
 
 def plugin_packages(found: Registry) -> set[str]:
     """The top-level packages of the installed plugins and of the parts that they register."""
-    parts = (part.load().__module__ for part in found.parts.values())
-    return {module.partition(".")[0] for module in (*found.modules, *parts)} - SHARED
+    classes = (part.__module__ for part in found.loaded())
+    named = (part.module for part in found.parts.values())
+    return {module.partition(".")[0] for module in (*found.modules, *classes, *named)} - SHARED
 
 
 def _public() -> Iterator[type]:

@@ -8,9 +8,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
 
+from rollforge import API, trust
 from rollforge.cli import main
 from rollforge.errors import UserError
+from rollforge.policies import CachePolicy
 from rollforge.registry import BUILT_IN, KINDS, Registry, builtins, guard, registry
 
 GOOD = """
@@ -99,6 +102,15 @@ def test_a_plugin_adds_its_parts_beside_the_built_ins(install: Install) -> None:
             "while True:\n    try:\n        1 / 0\n    except Exception:\n        pass",
             "TooSlow: it takes more than 0.3",
         ),
+        (
+            "def deep():\n    raise OSError('libx.so is\\nnot there')\n"
+            "try:\n    deep()\nexcept OSError as error:\n    raise RuntimeError('no\\ncard') from error",
+            "RuntimeError: no card, caused by OSError: libx.so is not there",
+        ),
+        (GOOD.format(name="Odd").replace("@hookimpl", ""), "its function rollforge_register_cache is not marked"),
+        (f"rollforge_api = {API + 1}\n" + GOOD.format(name="Odd"), f"it is written for API {API + 1} of rollforge"),
+        ("rollforge_api = 0\n" + GOOD.format(name="Odd"), "serves none below"),
+        ("rollforge_api = '1'\n" + GOOD.format(name="Odd"), "it must be a whole number"),
         (GOOD.format(name="Odd") + "    register(3)", "it registers 3; expected a class, or 'package.module:Class'"),
         (GOOD.format(name="Odd") + "    register('x')", "it registers 'x'; expected a class"),
     ],
@@ -145,10 +157,33 @@ def test_a_part_that_is_not_one_is_dropped_alone(
 ) -> None:
     (tmp_path / "rollforge_wrong_exit.py").write_text("raise SystemExit(4)")
     install("wrong", GOOD.format(name="Shy") + more + "\nfrom rollforge.metrics import Metric\ndef make(): ...\n")
-    assert main(["plugins", "show", "Shy"]) == 0
-    assert "Shy (cache, from rollforge-wrong 1.2)" in capsys.readouterr().out
+    assert main(["plugins"]) == 0
+    assert "rollforge-wrong 1.2  Sees one block less" in capsys.readouterr().out
     assert len(registry().failures) == 1
     assert reason in registry().failures[0]
+
+
+def test_only_the_parts_that_a_config_names_are_imported(install: Install, tmp_path: Path) -> None:
+    parts = "    register('rollforge_used:Used')\n    register('rollforge_unused:Unused')\n"
+    install("two", f"rollforge_api = {API}\n" + GOOD.format(name="Shy") + parts)
+    for name in ("Used", "Unused"):
+        (tmp_path / f"rollforge_{name.lower()}.py").write_text(GOOD.format(name=name).partition("@hookimpl")[0])
+    with trust.guarded():
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--policy", type=CachePolicy)
+        for named in ("Used", "rollforge_used.Used"):
+            assert parser.parse_object({"policy": {"class_path": named}}).policy.class_path == "rollforge_used.Used"
+        assert "rollforge_unused" not in sys.modules
+        assert not trust.refused("rollforge_unused.Unused")
+    assert registry().failures == []
+
+
+def test_a_config_that_names_a_part_that_cannot_be_imported_is_told_why(install: Install) -> None:
+    install("lazy", GOOD.format(name="Shy") + "    register('rollforge_lazy_parts:Missing')\n")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--policy", type=CachePolicy)
+    with trust.guarded(), pytest.raises(UserError, match=r"the cache 'Missing' cannot be used \(ModuleNotFoundError"):
+        parser.parse_object({"policy": {"class_path": "Missing"}})
 
 
 def test_what_a_plugin_prints_is_kept_from_standard_output(
