@@ -21,14 +21,14 @@ MOST = 1 << 31  # bytes of the frames of an opening video, before they are scale
 Frames = NDArray[np.uint8]
 
 
-def read_openings(opening: str | None, videos: int, names: Sequence[Sequence[str]] = ()) -> list[Path | None]:
+def read_openings(opening: str | None, videos: int, names: Sequence[Sequence[str | None]] = ()) -> list[Path | None]:
     """The opening of each video. Raises ``UserError`` where there is none, or not one for each.
 
     Args:
         opening: a picture, a video, or a folder of them.
         videos: how many are made.
-        names: lists of what each video may be called. Where files of the folder are called so, they go together by
-            name; else the first goes with the first, in natural order.
+        names: lists of what each video may be called; None for one that is left out and has no name. Where files of
+            the folder are called so, they go together by name; else the first goes with the first, in natural order.
     """
     if opening is None:
         return [None] * videos
@@ -78,8 +78,8 @@ def opening_frames(path: Path, size: tuple[int, int], fps: float, most: int) -> 
     return cover(read_at(path, [last - n / fps for n in reversed(range(count))]), (size[1], size[0]))
 
 
-def _by_name(folder: Path, files: Sequence[Path], names: Sequence[str]) -> list[Path] | None:
-    """The file of each name; None where no file has any of them, or where names repeat.
+def _by_name(folder: Path, files: Sequence[Path], names: Sequence[str | None]) -> list[Path | None] | None:
+    """The file of each name; None where no file has any of them, or where a name is empty or repeats.
 
     Raises ``UserError`` where some names have a file and others not, or two.
     """
@@ -87,7 +87,7 @@ def _by_name(folder: Path, files: Sequence[Path], names: Sequence[str]) -> list[
     named: dict[str, list[Path]] = {}
     for file in files:
         named.setdefault(_plain(file.stem), []).append(file)
-    if len(known) < len(names) or not known.keys() & named.keys():
+    if len(known) + names.count(None) < len(names) or not known.keys() & named.keys():
         return None
     for name, shown in known.items():
         if len(found := named.get(name, [])) != 1:
@@ -96,7 +96,7 @@ def _by_name(folder: Path, files: Sequence[Path], names: Sequence[str]) -> list[
                 f"data.opening: {folder} {what} for {shown!r:.80}, while others go with their prompts by name; "
                 "expected one picture or video for each."
             )
-    return [named[name][0] for name in known]
+    return [named[_plain(name)][0] if name else None for name in names]
 
 
 def _plain(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rollforge.errors import UserError
-from rollforge.files.reading import parse_json, read_text
+from rollforge.files.reading import parse_json, read_bytes, read_text
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 FILE_SIZE = 10_000_000  # bytes of a prompt file
@@ -31,12 +31,28 @@ def read_file(path: Path) -> list[Entry]:
     Raises:
         UserError: for a file that is missing, empty or unreadable.
     """
-    text = read_text(path, FILE_SIZE, "prompt file")
-    read = {".csv": _table, ".tsv": _table, ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json}
-    entries = read.get(path.suffix.lower(), _lines)(text, path)
+    entries = _entries(read_text(path, FILE_SIZE, "prompt file"), path)
     if not entries:
         raise UserError(f"The prompt file {path} is empty; write one prompt on each line.")
     return entries
+
+
+def count(path: Path) -> int:
+    """How many videos a prompt file that cannot be used speaks of, as far as that can be told; one at least."""
+    try:
+        text = read_bytes(path, FILE_SIZE, "prompt file").decode(errors="replace")
+    except UserError:
+        return 1
+    try:
+        return max(1, len(_entries(text, path)))
+    except UserError:
+        by_line = path.suffix.lower() != ".json"
+        return max(1, len(_numbered(text, path))) if by_line else 1
+
+
+def _entries(text: str, path: Path) -> list[Entry]:
+    read = {".csv": _table, ".tsv": _table, ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json}
+    return read.get(path.suffix.lower(), _lines)(text, path)
 
 
 def _lines(text: str, path: Path) -> list[Entry]:

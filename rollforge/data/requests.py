@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from rollforge.data.prompt_files import SUFFIXES, read_file
+from rollforge.data.prompt_files import SUFFIXES, count, read_file
 from rollforge.errors import UserError
 from rollforge.files.reading import listed
 from rollforge.files.writing import content_id
@@ -93,7 +93,10 @@ def _warn(file: Path, why: str) -> None:
 
 
 class Video(NamedTuple):
-    """The prompts of one video. ``name`` is that of its file, where a folder has a file for each video, or empty."""
+    """The prompts of one video: none where its file cannot be read, which leaves the numbers of the others as they are.
+
+    ``name`` is that of its file, where a folder has a file for each video, or empty.
+    """
 
     shots: list[Shot]
     name: str = ""
@@ -107,11 +110,14 @@ def read_prompts(prompts: Sequence[Prompt] | str | Path) -> list[list[Shot]]:
     Raises:
         UserError: for a file that is missing, empty or unreadable, an empty prompt, or times that do not rise.
     """
-    return [video.shots for video in read_videos(prompts)]
+    return [video.shots for video in read_videos(prompts) if video.shots]
 
 
 def read_videos(prompts: Sequence[Prompt] | str | Path, tell: Tell = _warn) -> list[Video]:
-    """As ``read_prompts``. Of a folder, ``tell`` is called with each file that cannot be read, and why."""
+    """The prompts of each video, and of a folder those that are left out, without any.
+
+    ``tell`` is called with each file of a folder that cannot be read, and why. For the rest see ``read_prompts``.
+    """
     if not isinstance(prompts, str | Path):
         return [Video(_shots(prompt, "data.prompts")) for prompt in prompts]
     path = Path(os.path.expanduser(prompts))
@@ -146,7 +152,7 @@ def _folder(path: Path, tell: Tell) -> Iterator[Video]:
             videos = _file(file)
         except UserError as error:
             errors[file] = str(error)
-            continue
+            videos = [Video([])] * count(file)
         yield from (Video(video.shots, file.stem if len(videos) == 1 else "") for video in videos)
     if len(errors) == len(files):
         more = f" Nor can the other {len(files) - 1} prompt files be used." if len(files) > 1 else ""

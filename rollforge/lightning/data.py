@@ -73,7 +73,7 @@ class RolloutData(LightningDataModule):
         raise UserError(f"A checkpoint keeps no data; make {cls.__name__}(...) with its arguments.")
 
     def requests(self, fps: float, pictures: int = 1) -> list[Request]:
-        """One request for each prompt, at ``fps`` latent frames per second.
+        """One request for each prompt, at ``fps`` latent frames per second; none for a prompt file that cannot be read.
 
         Each latent frame but the first, which is one, decodes to that many ``pictures``.
         """
@@ -82,11 +82,13 @@ class RolloutData(LightningDataModule):
         frames = max(1, round(self.seconds * fps + 1 - 1 / pictures))
         videos = read_videos(self.prompts, self._leave_out)
         prompts = [" | ".join(shot.prompt for shot in video.shots) for video in videos]
-        openings = read_openings(self.opening, len(videos), ([video.name for video in videos], prompts))
+        names = [video.name for video in videos], [prompt or None for prompt in prompts]
+        openings = read_openings(self.opening, len(videos), names)
         taken = max(1, round(self.opening_seconds * fps)) if self.opening_seconds else 0
         return [
             Request(prompt, n, self.seed, frames, _timed(video.shots, frames, fps), path, taken)
             for n, (video, prompt, path) in enumerate(zip(videos, prompts, openings, strict=True))
+            if video.shots
         ]
 
     def _leave_out(self, file: Path, why: str) -> None:

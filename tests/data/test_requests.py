@@ -80,3 +80,37 @@ def test_a_causal_codec_needs_one_latent_frame_more(asked: float, latents: int) 
     (request,) = RolloutData(prompts="a", seconds=asked).requests(4.0, pictures=4)
     assert request.frames == latents
     assert 4 * latents - 3 >= 16 * asked or latents == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "count"),
+    [
+        ("b.txt", b"caf\xe9\ntwo\n\nthree\n", 3),  # of another encoding
+        ("b.txt", b"", 1),
+        ("b.jsonl", b'{"prompt": "one"}\n{"prompt": ""}\n', 2),
+        ("b.jsonl", b'{"prompt": "one"}\nnonsense\n', 2),
+        ("b.json", b"[", 1),
+    ],
+)
+def test_a_prompt_file_that_is_left_out_changes_no_other_video(
+    tmp_path: Path, name: str, content: bytes, count: int
+) -> None:
+    (tmp_path / "a.txt").write_text("first\n")
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "c.txt").write_text("last\n")
+    data = RolloutData(prompts=str(tmp_path), seed=5)
+    assert [(each.sample, each.prompt) for each in data.requests(8.0)] == [(0, "first"), (1 + count, "last")]
+    assert [*data.unreadable] == [tmp_path / name]
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c"), ("1", "2", "3"), ("first", "other", "last")])
+def test_openings_stay_with_their_prompts_where_a_prompt_file_is_left_out(tmp_path: Path, names: Any) -> None:
+    prompts, pictures = tmp_path / "prompts", tmp_path / "pictures"
+    for folder in (prompts, pictures):
+        folder.mkdir()
+    for name, text in (("a", "first"), ("b", ""), ("c", "last")):
+        (prompts / f"{name}.txt").write_text(text)
+    for name in names:
+        (pictures / f"{name}.png").touch()
+    openings = [each.opening for each in RolloutData(prompts=str(prompts), opening=str(pictures)).requests(8.0)]
+    assert openings == [pictures / f"{names[0]}.png", pictures / f"{names[2]}.png"]
