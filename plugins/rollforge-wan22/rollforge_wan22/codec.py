@@ -91,8 +91,15 @@ def _build(config: dict[str, Any], file: Path, what: str) -> Any:
             "expected one of each for every latent channel, so fetch it again."
         )
     try:
-        return AutoencoderKLWan.from_config(config)
+        vae: Any = AutoencoderKLWan.from_config(config)
     except Exception as error:  # whatever diffusers raises for sizes that do not go together
         raise UserError(
             f"{what}: {file} describes no VAE that diffusers can build ({first_line(error)}); fetch it again."
         ) from error
+    levels, steps = len(vae.config.dim_mult), len(vae.config.temperal_downsample)
+    if steps != levels - 1:
+        raise UserError(
+            f"{what}: {file} has {steps} values of temperal_downsample for {levels} levels of dim_mult, expected "
+            f"{levels - 1}; fetch it again."
+        )
+    return vae

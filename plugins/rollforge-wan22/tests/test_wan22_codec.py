@@ -124,6 +124,7 @@ def test_other_weights_random_ones_and_none(
     ({"latents_std": [0.0] * 6}, r"latents_std\[0\] must be a number above 0"),
     ({"z_dim": 0}, "z_dim must be a whole number"),
     ({"decoder_base_dim": 7, "dim_mult": [3, 1, 2, 4]}, "describes no VAE that diffusers can build"),
+    ({"temperal_downsample": [False, True, True, True]}, "has 4 values of temperal_downsample for 4 levels"),
     ({"temperal_downsample": "no"}, "describes no VAE that diffusers can build"),
     ({"base_dim": 8}, "Wan22VAE: the weights in .*vae do not fit this model"),
     ({"_class_name": "AutoencoderKL"}, "does not describe AutoencoderKLWan"),
