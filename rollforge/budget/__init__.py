@@ -1,4 +1,4 @@
-"""What a rollout or a training needs in memory, before it starts: a table of bytes, and the settings that would fit."""
+"""What a rollout needs in memory, before it starts: a table of bytes, and the settings that would fit."""
 
 from rollforge.budget.budget_check import BudgetCheck
 from rollforge.budget.free import free_memory
@@ -7,7 +7,6 @@ from rollforge.budget.memory_check import MemoryCheck
 from rollforge.budget.memory_input import Decoding, MemoryInput, work_of
 from rollforge.budget.settings import fitting, savings
 from rollforge.budget.table import Budget, Line, readable
-from rollforge.budget.training_check import TrainingCheck
 
 __all__ = [
     "Budget",
@@ -16,7 +15,6 @@ __all__ = [
     "Line",
     "MemoryCheck",
     "MemoryInput",
-    "TrainingCheck",
     "budget_of",
     "fitting",
     "free_memory",

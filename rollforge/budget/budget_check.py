@@ -6,7 +6,6 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import nn
 
@@ -59,9 +58,9 @@ class BudgetCheck(ABC):
             ) from error
 
 
-def free_for(trainer: Any, devices: Iterable[str], held: Iterable[nn.Module]) -> dict[str, int | None]:
-    """Bytes free on each device. Processes of one machine share its CPU, where ``held`` has its place already."""
+def free_for(processes: int, devices: Iterable[str], held: Iterable[nn.Module]) -> dict[str, int | None]:
+    """Bytes free on each device. The processes of this machine share its CPU, where ``held`` has its place already."""
     free = {device: free_memory(device) for device in (*devices, "cpu")}
     if free["cpu"] is not None:
-        free["cpu"] = free["cpu"] // trainer.num_devices + bytes_on("cpu", held)
+        free["cpu"] = free["cpu"] // processes + bytes_on("cpu", held)
     return free

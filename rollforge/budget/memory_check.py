@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
 from torch import nn
 
 from rollforge.budget.budget_check import BudgetCheck, free_for
 from rollforge.budget.lines import budget_of
-from rollforge.budget.memory_input import MemoryInput, work_of
+from rollforge.budget.memory_input import MemoryInput
 from rollforge.budget.settings import fitting, savings
 from rollforge.budget.table import Budget
-from rollforge.data.requests import Request
-from rollforge.spec import ModelSpec
-from rollforge.video import PICTURES
-
-if TYPE_CHECKING:
-    from rollforge.lightning.module import RolloutModule
 
 
 @dataclass(frozen=True)
@@ -29,19 +23,15 @@ class MemoryCheck(BudgetCheck):
     free: Mapping[str, int | None]
 
     @classmethod
-    def of(cls, module: RolloutModule, trainer: Any, requests: Sequence[Request], batch: int = 1) -> Self:
-        """For a module that ``trainer`` rolls, ``batch`` requests together."""
-        device = str(trainer.strategy.root_device)
-        work = input_for(module, requests, batch, device, str(trainer.precision))
-        held: list[nn.Module] = [module.codec, *([module.backbone] if device == "cpu" else [])]
-        return cls(work, free_for(trainer, (device, work.decoding.device), held))
+    def here(cls, work: MemoryInput, processes: int = 1) -> Self:
+        """On this machine, whose CPU ``processes`` share."""
+        held: list[nn.Module] = [work.decoding.codec, *([work.backbone] if work.device == "cpu" else [])]
+        return cls(work, free_for(processes, (work.device, work.decoding.device), held))
 
     @classmethod
-    def on_card(
-        cls, module: RolloutModule, free: int, precision: str, requests: Sequence[Request], batch: int = 1
-    ) -> Self:
-        """For a CUDA card with ``free`` bytes in a machine that is not this one."""
-        return cls(input_for(module, requests, batch, "cuda:0", precision), {"cuda:0": free, "cpu": None})
+    def on_card(cls, work: MemoryInput, free: int) -> Self:
+        """On a CUDA card with ``free`` bytes in a machine that is not this one."""
+        return cls(work, {"cuda:0": free, "cpu": None})
 
     @property
     def budget(self) -> Budget:
@@ -65,30 +55,3 @@ class MemoryCheck(BudgetCheck):
         if not told:
             return "Free memory that other programs hold, or take a smaller height and width."
         return f"Free memory that other programs hold, or set {told[0]}{', or '.join(['', *told[1:]])}."
-
-
-def input_for(
-    module: RolloutModule, requests: Sequence[Request], batch: int, device: str, precision: str
-) -> MemoryInput:
-    """The work of a module on ``device`` that rolls ``batch`` of these requests together."""
-    policies = {"model.policy": module.policy, "model.compare_policy": module.compare_policy}
-    prompts = [prompt for request in requests for prompt in request.prompts.values()]
-    guided = [module.negative_prompt] if "negative" in module.sampler.guidance_branches else []
-    spec = module.backbone.spec
-    return work_of(
-        module.backbone, module.codec, module.sampler, {key: each for key, each in policies.items() if each},
-        device=device, frames=max(request.frames for request in requests), batch=min(batch, len(requests)),
-        precision=precision, rope=module.rope, kv_codec=module.kv_codec,
-        switches=sorted({start for request in requests for start in request.prompts if start}),
-        conditioner=module.conditioner, prompts=list(dict.fromkeys([*prompts, *guided])),
-        opening=max(_opening_length(request, spec) for request in requests),
-    )  # fmt: skip
-
-
-def _opening_length(request: Request, spec: ModelSpec) -> int:
-    """Latent frames of an opening, at most; 0 where there is none."""
-    if request.opening is None:
-        return 0
-    if request.opening.suffix.lower() in PICTURES:
-        return 1
-    return min(request.frames, request.opening_frames or max(1, spec.horizon - spec.block))

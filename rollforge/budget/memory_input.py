@@ -12,11 +12,9 @@ from rollforge.backbones.base import Backbone, Conditioner, VideoCodec
 from rollforge.backbones.wan.placement import chosen_dtype
 from rollforge.memory import KVCodec, Rope
 from rollforge.policies.base import CachePolicy
+from rollforge.precision import MIXED, TRUE
 from rollforge.samplers.base import Sampler
 from rollforge.spec import ModelSpec
-
-FULL = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
-MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def work_of(
 ) -> MemoryInput:
     """The work of components on ``device``. ``precision`` is the Trainer's; see ``MemoryInput`` for the others."""
     own = next((weight.dtype for weight in backbone.parameters() if weight.is_floating_point()), torch.float32)
-    full = FULL.get(precision)
+    full = TRUE.get(precision)
     decoding = Decoding(codec, *_place(codec, device), getattr(codec, "tile", None))
     return MemoryInput(
         backbone.spec, backbone, decoding, device, full, MIXED.get(precision, full or own),

@@ -7,7 +7,7 @@ import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rollforge import trust
-from rollforge.budget import BudgetCheck, MemoryCheck, TrainingCheck
+from rollforge.budget import BudgetCheck, MemoryCheck
 from rollforge.commands.addresses import check_addresses
 from rollforge.commands.construction import explained
 from rollforge.commands.loopback import on_loopback
@@ -29,6 +29,7 @@ from rollforge.commands.room import check_networks
 from rollforge.commands.scoring import leave, score_config
 from rollforge.commands.training import Training, check_precision
 from rollforge.commands.typed import Typed, read
+from rollforge.data.requests import Request
 from rollforge.errors import PartError, UserError
 from rollforge.evaluation.run import evaluate, sheets
 from rollforge.files.checkpoints import read_checkpoint
@@ -43,6 +44,7 @@ from rollforge.report.predict import VideoOutput
 from rollforge.report.run import RunFolder
 from rollforge.signals import SignalHandler
 from rollforge.snapshots.settings import Snapshots
+from rollforge.training_budget import TrainingCheck
 from rollforge.trust.nameable import PICKLES
 
 LAST = "last"
@@ -178,10 +180,10 @@ class RollforgeCLI(LightningCLI):
     def _prepare(self) -> None:
         """Checks all that can be checked before the first block, and opens the run folder."""
         if self.chosen.ckpt_path in (None, LAST):
-            self.model.check_weights()
+            self.model.pipeline.check_weights()
         requests = self.model.requests(self.datamodule)
-        self.model.check_prompts(requests)
-        self.guard: BudgetCheck = MemoryCheck.of(self.model, self.trainer, requests, self.datamodule.rollout_batch_size)
+        self.model.pipeline.check_prompts(requests)
+        self.guard: BudgetCheck = self._memory_check(requests)
         self.guard.check()
         check_precision(self.trainer)
         explain_restoring(self.trainer)
@@ -189,12 +191,23 @@ class RollforgeCLI(LightningCLI):
         OwnFiles(folder.path).watch(self.trainer)
         resume = self.chosen.resume or self.chosen.ckpt_path == LAST
         settings, precision = self.config_init[self.subcommand].snapshots, str(self.trainer.precision)
-        self.model.output = VideoOutput(folder, settings, resume, self.chosen.force, precision)
+        self.model.output = VideoOutput(
+            folder, self.model.pipeline, self.model.metrics, self.model.compare_policy, settings, resume,
+            self.chosen.force, precision,
+        )  # fmt: skip
         self.model.output.stop.quiet = folder.rank > 0
         if folder.rank == 0:
             self.held.enter_context(folder.lock())
             folder.open()
-            self.model.output.expect(self.model, requests)
+            self.model.output.expect(requests)
+
+    def _memory_check(self, requests: Sequence[Request]) -> MemoryCheck:
+        device, precision = str(self.trainer.strategy.root_device), str(self.trainer.precision)
+        work = self.model.pipeline.memory_input(
+            requests, self.datamodule.rollout_batch_size, device=device, precision=precision,
+            others={"model.compare_policy": self.model.compare_policy} if self.model.compare_policy else None,
+        )  # fmt: skip
+        return MemoryCheck.here(work, self.trainer.num_devices)
 
     def _roll(self, run: Callable[..., Any], options: dict[str, Any]) -> None:
         """Rolls; memory that runs out ends in the budget and what to change, a signal in what to do to go on."""
@@ -229,10 +242,10 @@ class RollforgeCLI(LightningCLI):
     def after_predict(self) -> None:
         """Says what there is to look at, and what to try next."""
         self.code = 1 if self.datamodule.unreadable else 0
-        outputs = self.ranks.gather(self.model.output)
-        if outputs is None:
+        results = self.ranks.gather(self.model.output.results)
+        if results is None:
             return
-        self.model.output.merge(outputs[1:])
+        self.model.output.merge(results[1:])
         made = "\n".join(f"  {path}" for path in self.model.output.files)
         longer = self.typed.longer(2 * self.chosen.data.seconds, f"{self.run_folder.path}-longer")
         again = shlex.join(["rollforge", self.command, *longer])
@@ -250,22 +263,23 @@ class RollforgeCLI(LightningCLI):
     def after_test(self) -> None:
         """Writes and prints the figures."""
         self.code = 1 if self.datamodule.unreadable else 0
-        outputs = self.ranks.gather(self.model.output)
-        if outputs is None:
+        results = self.ranks.gather(self.model.output.results)
+        if results is None:
             return
-        self.model.output.merge(outputs[1:])
+        self.model.output.merge(results[1:])
         folder = self.model.output.folder
-        evaluation = evaluate(self.model, folder, self.model.requests(self.datamodule))
-        leave(evaluation, sheets(self.model, folder, evaluation), folder.path, self.trainer.loggers)
+        pipeline, requests = self.model.pipeline, self.model.requests(self.datamodule)
+        evaluation = evaluate(pipeline, self.model.metrics, folder, requests)
+        leave(evaluation, sheets(pipeline, folder, evaluation), folder.path, self.trainer.loggers)
 
     def before_fit(self) -> None:
         """Checks all that can be checked before the first step, and opens the run folder."""
         requests = self.model.requests(self.datamodule) if self.datamodule.prompts else []
-        self.model.check_prompts(requests)
+        self.model.pipeline.check_prompts(requests)
         check_precision(self.trainer)
         _ = self.model.trained  # there must be one
         clips, batch = self.datamodule.training_clips, self.datamodule.batch_size
-        self.guard = TrainingCheck.of(self.model, self.trainer, clips, batch, requests)
+        self.guard = TrainingCheck.of(self.model.pipeline, self.model.recipe, self.trainer, clips, batch, requests)
         self.guard.check()
         self.run_folder = folder = self.folder
         own = self.chosen_callbacks

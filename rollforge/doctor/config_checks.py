@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -23,14 +22,15 @@ from rollforge.doctor.finding import Findings, Verdict
 from rollforge.doctor.probe import Probe, probe
 from rollforge.doctor.training_memory import training_check
 from rollforge.lightning.data import RolloutData
-from rollforge.lightning.module import RolloutModule
-from rollforge.memory import IdentityKVCodec, Rope
+from rollforge.pipeline import Pipeline
 from rollforge.pipeline.video_rollout import doubt_of
 from rollforge.report.run import RunFolder
 from rollforge.report.video_recorder import SMALL
 from rollforge.snapshots.settings import Snapshots
 
 DEVICE_KEYS = ("accelerator", "devices", "strategy", "precision", "num_nodes", "accumulate_grad_batches")
+NEEDED = ("backbone", "conditioner", "codec", "policy", "sampler")
+OPTIONAL = ("noise", "rope", "kv_codec", "block_check")
 PLAIN = ("policy", "compare_policy", "sampler", "rope", "kv_codec")  # a mistake in these is one of the config alone
 
 
@@ -208,28 +208,34 @@ class ConfigChecks:
         if not (self.requests and {"codec", "backbone"} <= self.shapes.keys()):
             self.findings.add("warning", "memory", "Not computed, since the sizes of the model are not known.")
             return
-        self.guard = self._guard(self._module, 1)
+        pipeline = self._pipeline({"conditioner": None} | self.parts | self.shapes)
+        self.guard = self._guard(pipeline, 1)
         self.fits = self._budget("memory", self.guard, "A rollout")
         if self.parts.get("metrics") and self.data.rollout_batch_size > 1:
-            together = self._guard(self._module, self.data.rollout_batch_size)
-            self.fits &= self._budget("memory, test", together, "A rollout")
+            self.fits &= self._budget("memory, test", self._guard(pipeline, self.data.rollout_batch_size), "A rollout")
 
     def _training_memory(self) -> None:
         if self.training and {"codec", "backbone", "conditioner"} <= self.shapes.keys():
-            check = training_check(self.config, self._module, self.trainer, self.requests, self.card)
+            pipeline = self._pipeline(self.parts | self.shapes)
+            check = training_check(self.config, pipeline, self.trainer, self.requests, self.card)
             self._budget("training", check, "Training")
 
-    @property
-    def _module(self) -> Any:
-        """What a budget needs of a ``RolloutModule``."""
-        given = {"compare_policy": None, "rope": None, "kv_codec": None, "conditioner": None} | self.parts
-        own = {"rope": given["rope"] or Rope(), "negative_prompt": self.config.model.negative_prompt}
-        return SimpleNamespace(**given | self.shapes | own)
+    def _pipeline(self, parts: Mapping[str, Any]) -> Pipeline:
+        """A pipeline of components, some of which may have no weights."""
+        optional = {name: parts[name] for name in OPTIONAL if parts.get(name) is not None}
+        needed: dict[str, Any] = {name: parts[name] for name in NEEDED}
+        return Pipeline(**needed, **optional, negative_prompt=self.config.model.negative_prompt)
 
-    def _guard(self, module: Any, batch: int) -> MemoryCheck:
-        if self.card is None:
-            return MemoryCheck.of(module, self.trainer, self.requests, batch)
-        return MemoryCheck.on_card(module, self.card, str(self.trainer.precision), self.requests, batch)
+    def _guard(self, pipeline: Pipeline, batch: int) -> MemoryCheck:
+        second = self.parts.get("compare_policy")
+        device = str(self.trainer.strategy.root_device) if self.card is None else "cuda:0"
+        work = pipeline.memory_input(
+            self.requests, batch, device=device, precision=str(self.trainer.precision),
+            others={"model.compare_policy": second} if second else None,
+        )  # fmt: skip
+        if self.card is not None:
+            return MemoryCheck.on_card(work, self.card)
+        return MemoryCheck.here(work, self.trainer.num_devices)
 
     def _budget(self, subject: str, guard: BudgetCheck, what: str) -> bool:
         """Whether it fits."""
@@ -282,14 +288,10 @@ class ConfigChecks:
             self.findings.add("ok", "time", f"{told} and {self.probed.blocks} decoded blocks.")
 
     def _probe(self) -> Probe:
-        known = {name: part for name, part in self.parts.items() if part is not None}
-        module = RolloutModule(**known, negative_prompt=self.config.model.negative_prompt)
-        module.kv_codec = module.kv_codec or IdentityKVCodec()
-        guard = MemoryCheck.of(module, self.trainer, self.requests)
-        module.setup("predict")
-        module = self.trainer.precision_plugin.convert_module(module)
-        with guard.explained(), self.trainer.precision_plugin.forward_context():
-            return probe(module.to(self.trainer.strategy.root_device).eval(), self.requests[0], self.seconds)
+        pipeline = self._pipeline(self.parts)
+        with self._guard(pipeline, 1).explained():
+            pipeline.to(self.trainer.strategy.root_device, str(self.trainer.precision)).eval()
+            return probe(pipeline, self.requests[0], self.seconds)
 
     def _disk(self) -> None:
         if not self.requests:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rollforge.backbones.base import VideoCodec
-from rollforge.budget.disk import latents_bytes, snapshots_bytes
 from rollforge.budget.memory_input import MemoryInput
 from rollforge.data.requests import Request
+from rollforge.doctor.disk import latents_bytes, snapshots_bytes
 from rollforge.doctor.probe import Probe, duration
 from rollforge.snapshots.settings import Snapshots
 

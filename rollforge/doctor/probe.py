@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rollforge.data.requests import Request
-from rollforge.lightning.module import RolloutModule
+from rollforge.pipeline import Pipeline
 from rollforge.report.video_recorder import SMALL
 from rollforge.samplers.base import Job, Pass, Passes, Sampler
 from rollforge.spec import ModelSpec, Step
@@ -80,20 +80,20 @@ class Probe:
 
 
 @torch.no_grad()
-def probe(module: RolloutModule, request: Request, seconds: float) -> Probe:
+def probe(pipeline: Pipeline, request: Request, seconds: float) -> Probe:
     """Rolls one request for ``seconds`` after its first pass, into a video in a temporary folder."""
-    sampler, began = module.sampler, _now()
-    module.sampler = timed = Timed(sampler, seconds)
-    spec = module.backbone.spec
+    sampler, began = pipeline.sampler, _now()
+    pipeline.sampler = timed = Timed(sampler, seconds)
+    spec = pipeline.backbone.spec
     try:
         with tempfile.TemporaryDirectory() as folder:
-            blocks, frames, size = _roll(module, request, Path(folder) / "probe.mp4")
+            blocks, frames, size = _roll(pipeline, request, Path(folder) / "probe.mp4")
     finally:
-        module.sampler = sampler
+        pipeline.sampler = sampler
     ended, first = _now(), timed.first or began
-    weights = sum(weight.numel() for weight in module.backbone.parameters())
+    weights = sum(weight.numel() for weight in pipeline.backbone.parameters())
     made = Probe(
-        spec, module.policy.visible(spec.block), weights, timed.passes, passes_per_block(sampler, spec), first - began
+        spec, pipeline.policy.visible(spec.block), weights, timed.passes, passes_per_block(sampler, spec), first - began
     )
     if blocks and frames:
         spent = ended - first - sum(taken for _, taken in timed.passes)
@@ -117,11 +117,11 @@ def passes_per_block(sampler: Sampler, spec: ModelSpec) -> float:
         answer = torch.zeros_like(request.latents) if is_pass else None
 
 
-def _roll(module: RolloutModule, request: Request, file: Path) -> tuple[int, int, int]:
+def _roll(pipeline: Pipeline, request: Request, file: Path) -> tuple[int, int, int]:
     """Blocks, pixel frames and bytes that were made."""
-    writer, blocks = VideoWriter(file, module.size, module.fps, max(1, SMALL // min(module.size))), 0
+    writer, blocks = VideoWriter(file, pipeline.size, pipeline.fps, max(1, SMALL // min(pipeline.size))), 0
     try:
-        for video in module.roll([request]):
+        for video in pipeline.roll_requests([request]):
             writer.write(video[0].numpy())
             blocks += 1
     finally:

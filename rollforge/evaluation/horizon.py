@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rollforge.metrics.base import Blocks
-
-if TYPE_CHECKING:
-    from rollforge.lightning.module import RolloutModule
+from rollforge.pipeline import Pipeline
 
 MARKS = (1, 5, 12, 20, 60)
 
@@ -29,10 +26,10 @@ class Horizon:
     latents: Blocks | None = None
 
     @classmethod
-    def of(cls, module: RolloutModule) -> Horizon:
+    def of(cls, pipeline: Pipeline) -> Horizon:
         """The horizon of a model."""
-        horizon = module.backbone.spec.horizon
-        return cls(module.fps, Blocks.of(module.codec.pixel_frames, horizon), Blocks(horizon, horizon))
+        horizon = pipeline.backbone.spec.horizon
+        return cls(pipeline.fps, Blocks.of(pipeline.codec.pixel_frames, horizon), Blocks(horizon, horizon))
 
     @classmethod
     def of_seconds(cls, seconds: float, fps: float) -> Horizon:

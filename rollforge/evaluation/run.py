@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rollforge.data.requests import Request
 from rollforge.evaluation.evaluation import Evaluation
@@ -13,42 +12,43 @@ from rollforge.evaluation.horizon import Horizon
 from rollforge.evaluation.reading import measure_file, picked
 from rollforge.evaluation.truth import truth
 from rollforge.evaluation.video_result import VideoResult
+from rollforge.metrics.base import Metric
+from rollforge.pipeline import Pipeline
 from rollforge.report.run import Entry, RunFolder
 from rollforge.video.sheet import ContactSheet
-
-if TYPE_CHECKING:
-    from rollforge.lightning.module import RolloutModule
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(module: RolloutModule, folder: RunFolder, requests: Sequence[Request]) -> Evaluation:
+def evaluate(
+    pipeline: Pipeline, metrics: Sequence[Metric], folder: RunFolder, requests: Sequence[Request]
+) -> Evaluation:
     """Reads the curves of the finished videos of ``requests``.
 
     A video that an earlier ``predict`` has made without metrics is measured from its file, codec noise included.
     """
-    ruler, videos = Horizon.of(module), []
+    ruler, videos = Horizon.of(pipeline), []
     for entry in _finished(folder, requests):
         curves = folder.path / Path(entry["file"]).with_suffix(".curves.csv")
         if "measured" not in entry:
             log.warning("%s was made without metrics; it is measured as it was encoded.", entry["file"])
-            told, _ = measure_file(folder.path / entry["file"], entry["prompt"], module.metrics, curves, module.size)
+            told, _ = measure_file(folder.path / entry["file"], entry["prompt"], metrics, curves, pipeline.size)
             entry = entry | {key: told[key] for key in ("measured", "measured_from", "failed_metrics") if key in told}
             folder.record(entry)
         video = VideoResult(entry, label(entry), curves)
         video.read(ruler)
         videos.append(video)
-    metrics = [type(metric).__name__ for metric in module.metrics]
-    policy = type(module.policy).__name__
-    block = module.backbone.spec.block
-    true = truth(module, requests)
-    return Evaluation(videos, ruler.seconds, metrics, policy, folder.config_hash, true, block=block)
+    classes = [type(metric).__name__ for metric in metrics]
+    policy = type(pipeline.policy).__name__
+    block = pipeline.backbone.spec.block
+    true = truth(pipeline, metrics, requests)
+    return Evaluation(videos, ruler.seconds, classes, policy, folder.config_hash, true, block=block)
 
 
-def sheets(module: RolloutModule, folder: RunFolder, evaluation: Evaluation) -> list[ContactSheet]:
+def sheets(pipeline: Pipeline, folder: RunFolder, evaluation: Evaluation) -> list[ContactSheet]:
     """A row for each video of the config's policy."""
     own = evaluation.groups.get(evaluation.policy or "", [])
-    return [picked(folder.path / video.entry["file"], video.prompt, module.size) for video in own]
+    return [picked(folder.path / video.entry["file"], video.prompt, pipeline.size) for video in own]
 
 
 def label(entry: Entry) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -14,29 +13,27 @@ from rollforge.evaluation.horizon import Horizon
 from rollforge.evaluation.prompts import Intervals, over_prompts
 from rollforge.metrics.base import Blocks, Metric
 from rollforge.metrics.summary import summarise
+from rollforge.pipeline import Pipeline
 from rollforge.report.metric_runner import MetricRunner
-
-if TYPE_CHECKING:
-    from rollforge.lightning.module import RolloutModule
 
 log = logging.getLogger(__name__)
 
 
-def truth(module: RolloutModule, requests: Iterable[Request]) -> Intervals:
+def truth(pipeline: Pipeline, metrics: Sequence[Metric], requests: Iterable[Request]) -> Intervals:
     """Figures of the second horizon of true videos, over prompts; of all metrics, if one of them knows the truth."""
-    ruler = Horizon.of(module)
-    blocks = Blocks.of(module.codec.pixel_frames, module.backbone.spec.block)
+    ruler = Horizon.of(pipeline)
+    blocks = Blocks.of(pipeline.codec.pixel_frames, pipeline.backbone.spec.block)
     rows = []
     for request in requests:
-        video = _true(module.metrics, request, 2 * ruler.frames.first)
+        video = _true(metrics, request, 2 * ruler.frames.first)
         if video is None:
             continue
-        measures = MetricRunner(module.metrics)
-        measures.start(request.prompt, module.fps, blocks)
+        measures = MetricRunner(metrics)
+        measures.start(request.prompt, pipeline.fps, blocks)
         measures.update(video[: ruler.frames.first], 0)
         curves = measures.update(video[ruler.frames.first :], ruler.frames.first)
         known = {name: curve.double().numpy() for name, curve in curves.items()}
-        rows.append({"prompt": request.prompt, "summary": summarise(known, module.fps, ruler.seconds)})
+        rows.append({"prompt": request.prompt, "summary": summarise(known, pipeline.fps, ruler.seconds)})
     return over_prompts(rows)
 
 

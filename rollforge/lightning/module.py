@@ -1,10 +1,9 @@
-"""The LightningModule: drives a rollout in ``predict`` and ``test``, trains the same backbone in ``fit``."""
+"""The LightningModule around a pipeline: rolls in ``predict`` and ``test``, trains in ``fit``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from inspect import Parameter, signature
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
@@ -13,11 +12,10 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from rollforge.backbones.base import Backbone, Condition, Conditioner, VideoCodec
-from rollforge.backbones.weights import RANDOM, check_fit
-from rollforge.data.opening import Frames, opening_frames
+from rollforge.backbones.base import Backbone, Conditioner, VideoCodec
+from rollforge.backbones.weights import check_fit
 from rollforge.data.requests import Request
-from rollforge.errors import UserError, attribute_errors
+from rollforge.errors import UserError
 from rollforge.evaluation.trainer_metrics import levels
 from rollforge.files.checkpoints import read_checkpoint
 from rollforge.lightning.average import Average
@@ -25,21 +23,23 @@ from rollforge.lightning.data import RolloutData
 from rollforge.lightning.parallel import data_parallel, shard
 from rollforge.lightning.precision import float32_by_default, keeping_format
 from rollforge.lightning.training import TrainedModule
-from rollforge.memory import IdentityKVCodec, KVCodec, Rope
+from rollforge.memory import KVCodec, Rope
 from rollforge.metrics.base import Metric
-from rollforge.noise import IndependentNoise, NoisePrior
+from rollforge.noise import NoisePrior
 from rollforge.objectives.base import Objective
-from rollforge.pipeline.video_rollout import VideoRollout
+from rollforge.pipeline import Pipeline
 from rollforge.policies.base import CachePolicy
 from rollforge.ranges import Range, checked
 from rollforge.report.predict import VideoOutput
 from rollforge.rollout.block_check import BlockCheck
 from rollforge.samplers.base import Sampler
 
+NETWORKS = ("backbone", "conditioner", "codec")
+
 
 @checked
 class RolloutModule(TrainedModule):
-    """A backbone with everything it needs to roll and to be trained.
+    """A ``Pipeline`` with what it needs to be trained.
 
     Args:
         backbone: the network.
@@ -83,60 +83,23 @@ class RolloutModule(TrainedModule):
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
+        optional: dict[str, Any] = {"noise": noise, "rope": rope, "kv_codec": kv_codec, "block_check": block_check}
         self.backbone, self.conditioner, self.codec = backbone, conditioner, codec
-        self.policy, self.sampler, self.compare_policy = policy, sampler, compare_policy
-        self.noise, self.rope, self.kv_codec = (
-            noise or IndependentNoise(),
-            rope or Rope(),
-            kv_codec or IdentityKVCodec(),
-        )
-        self.block_check, self.negative_prompt = block_check or BlockCheck(), negative_prompt
-        self.metrics: list[Metric] = metrics or []
+        self.pipeline = Pipeline(
+            backbone=backbone, conditioner=conditioner, codec=codec, policy=policy, sampler=sampler,
+            negative_prompt=negative_prompt, **{name: part for name, part in optional.items() if part is not None},
+        )  # fmt: skip
+        self.compare_policy, self.metrics = compare_policy, metrics or []
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
         self.output: VideoOutput | None = None
         if objective and ema:
             self.average = Average(self.trained, ema)
 
-    @torch.no_grad()
-    def condition(self, prompts: Sequence[str]) -> Condition:
-        """Text features of prompts."""
-        with attribute_errors("conditioner", self.conditioner, "reading prompts"):
-            features: Condition = self.conditioner(prompts)
-        return features.to(self.device)
-
-    @torch.no_grad()
-    def encode(self, video: Tensor) -> Tensor:
-        """Pixel frames uint8 ``[B, T, H, W, 3]`` to latents ``[B, F, C, h, w]``, in the codec's own precision."""
-        with (
-            torch.autocast(self.device.type, enabled=False),
-            attribute_errors("codec", self.codec, "encoding pictures"),
-        ):
-            return self.codec.encode(video.permute(0, 1, 4, 2, 3).float() / 255)
-
-    def roll(self, requests: Sequence[Request], policy: CachePolicy | None = None) -> VideoRollout:
-        """Rolls requests together; yields their pixel frames uint8 ``[B, T, H, W, 3]``, on the CPU, block by block.
-
-        Raises ``UserError`` for requests that would change each other: other lengths, seeds or times of prompts.
-        """
-        return VideoRollout(self, requests, policy)
-
-    def given(self, requests: Sequence[Request]) -> Tensor | None:
-        """Latents ``[B, F, C, H, W]`` of the openings, if there are any."""
-        openings = [self._opening(request, request.opening) for request in requests if request.opening]
-        if len({latents.shape[1] for latents in openings}) > 1 or len(openings) not in (0, len(requests)):
-            raise UserError("Requests that are rolled together need openings of one length; roll them one by one.")
-        return torch.cat(openings) if openings else None
-
-    def _opening(self, request: Request, path: Path) -> Tensor:
-        return self.encode(torch.from_numpy(self._opening_frames(request, path)).to(self.device)[None])
-
-    def _opening_frames(self, request: Request, path: Path) -> Frames:
-        """As many pixel frames of an opening as whole latent frames can be made of."""
-        spec, count = self.backbone.spec, self.codec.pixel_frames
-        most = request.opening_frames or max(1, spec.horizon - spec.block)
-        video = opening_frames(path, self.size, self.fps, count(most))
-        whole = max(frames for frames in range(1, most + 1) if count(frames) <= len(video))
-        return video[len(video) - count(whole) :]
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A network that is replaced, such as by ``torch.compile(module.backbone)``, is that of the pipeline too."""
+        super().__setattr__(name, value)
+        if name in NETWORKS and "pipeline" in vars(self):
+            setattr(self.pipeline, name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RolloutModule:
         """Moves everything. Only the backbone changes its number format with the Trainer's ``precision``."""
@@ -161,43 +124,14 @@ class RolloutModule(TrainedModule):
         if self.average is not None:
             shard(self.average.module, mesh)
 
-    def check_weights(self) -> None:
-        """Raises ``UserError`` where a part would roll with random weights that nobody asked for."""
-        for name, part in (("backbone", self.backbone), ("codec", self.codec)):
-            if getattr(part, "weights", RANDOM) is None:
-                raise UserError(
-                    f"The {name} {type(part).__name__} has random weights; name its checkpoint in "
-                    f"model.{name}.init_args.weights, or write `{RANDOM}` there to roll noise on purpose."
-                )
-
     def requests(self, data: RolloutData) -> list[Request]:
         """The videos that ``data`` asks of this model, without those whose opening cannot be read.
 
         Raises ``UserError`` where not one can.
         """
-        return data.readable(data.requests(self.backbone.spec.fps, self._pictures), self._opening_frames)
-
-    def check_prompts(self, requests: Sequence[Request]) -> None:
-        """Raises ``UserError`` for a prompt that the conditioner cannot express."""
-        with attribute_errors("conditioner", self.conditioner, "checking prompts"):
-            self.conditioner.check([prompt for request in requests for prompt in request.prompts.values()])
-
-    @property
-    def _pictures(self) -> int:
-        """Pixel frames of a latent frame that is not the first."""
-        with attribute_errors("codec", self.codec, "telling how many frames it makes"):
-            return self.codec.pixel_frames(2) - self.codec.pixel_frames(1)
-
-    @property
-    def fps(self) -> float:
-        """Pixel frames per second."""
-        return self.backbone.spec.fps * self._pictures
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the video in pixels."""
-        with attribute_errors("codec", self.codec, "telling its pixel size"):
-            return self.codec.pixel_size(self.backbone.spec.width, self.backbone.spec.height)
+        return data.readable(
+            data.requests(self.backbone.spec.fps, self.pipeline.pixel_frames_per_latent), self.pipeline.opening_frames
+        )
 
     def on_predict_start(self) -> None:
         if self.output is not None:
@@ -210,17 +144,17 @@ class RolloutModule(TrainedModule):
     def predict_step(self, batch: list[Request], batch_idx: int) -> Tensor | None:
         """Rolls requests: into ``output`` where there is one, else returned as uint8 ``[B, T, H, W, 3]``."""
         if self.output is None:
-            return torch.cat(list(self.roll(batch)), dim=1)
-        self.output.make(self, batch)
+            return torch.cat(list(self.pipeline.roll_requests(batch)), dim=1)
+        self.output.make(batch)
         return None
 
     @float32_by_default()
     def test_step(self, batch: list[Request], batch_idx: int) -> None:
         """Rolls requests and measures them: into ``output`` where there is one, else each level is logged."""
         if self.output is None:
-            self.log_dict(levels(self, batch), batch_size=len(batch))
+            self.log_dict(levels(self.pipeline, self.metrics, batch), batch_size=len(batch))
             return
-        self.output.make(self, batch)
+        self.output.make(batch)
 
     @classmethod
     def load_from_checkpoint(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -22,9 +22,8 @@ from rollforge.lightning.precision import float32_by_default, representable_epsi
 from rollforge.lightning.random_state import random_state, restore_random_state
 from rollforge.lightning.resuming import between_steps, settled
 from rollforge.objectives.base import Clips, Objective
-
-if TYPE_CHECKING:
-    from rollforge.lightning.module import RolloutModule
+from rollforge.pipeline import Pipeline
+from rollforge.training_budget import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +31,7 @@ log = logging.getLogger(__name__)
 class TrainedModule(LightningModule):
     """Trains one part of a model by its objective."""
 
+    pipeline: Pipeline
     backbone: Backbone
     conditioner: Conditioner
     codec: VideoCodec
@@ -50,6 +50,13 @@ class TrainedModule(LightningModule):
         if self.objective is None:
             raise UserError("fit needs model.objective, the loss to train with, and the config names none.")
         return self.get_submodule(self.objective.trains)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it is trained, for the budget."""
+        assert self.objective is not None
+        average = None if self.average is None else self.average.module
+        return Recipe(self.objective, self.optimizer, average is not None, average)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -79,7 +86,8 @@ class TrainedModule(LightningModule):
         for part in (self.backbone, self.codec, self.conditioner):
             part.train(part is self.trained)
         with attribute_errors("objective", self.objective, f"at step {self.global_step}"):
-            losses = self.objective(cast("RolloutModule", self), batch)
+            self.objective.step = self.global_step
+            losses = self.objective(self.pipeline, batch)
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, sync_dist=True)
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]

@@ -1,16 +1,14 @@
-"""The objective: clips and the module in, losses out."""
+"""The objective: clips and the pipeline in, losses out."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 from torch import Tensor
 
+from rollforge.pipeline import Pipeline
 from rollforge.ranges import Checked
-
-if TYPE_CHECKING:
-    from rollforge.lightning.module import RolloutModule
 
 
 class Clips(TypedDict):
@@ -24,8 +22,11 @@ class Objective(Checked, ABC):
     """A training loss."""
 
     trains = "backbone"
-    """The part of the module that the loss trains."""
+    """The component that the loss trains: ``backbone`` or ``codec``."""
+
+    step = 0
+    """Optimizer steps done so far, set before each call."""
 
     @abstractmethod
-    def __call__(self, module: RolloutModule, clips: Clips) -> dict[str, Tensor]:
+    def __call__(self, pipeline: Pipeline, clips: Clips) -> dict[str, Tensor]:
         """Named scalars; ``loss`` is the one to minimise, the others are logged."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,11 +11,9 @@ from rollforge.backbones.base import Condition
 from rollforge.errors import UserError
 from rollforge.memory import MaskedMemory
 from rollforge.objectives.base import Clips, Objective
+from rollforge.pipeline import Pipeline
 from rollforge.ranges import Count, CountFromZero, Positive, Share
 from rollforge.samplers.base import TIMESTEPS, add_noise, shifted
-
-if TYPE_CHECKING:
-    from rollforge.lightning.module import RolloutModule
 
 
 class FlowMatching(Objective):
@@ -45,46 +42,44 @@ class FlowMatching(Objective):
         self.shift, self.drop_text = shift, drop_text
         self.curriculum, self.single_blocks = curriculum, single_blocks
 
-    def __call__(self, module: RolloutModule, clips: Clips) -> dict[str, Tensor]:
-        latents, condition = self._prepare(module, clips)
+    def __call__(self, pipeline: Pipeline, clips: Clips) -> dict[str, Tensor]:
+        latents, condition = self._prepare(pipeline, clips)
         noise = torch.randn_like(latents)
-        error = self.flow_error(module, latents, noise, condition)  # [B, F]
-        return {"loss": error.mean(), "loss_first_block": error[:, : module.backbone.spec.block].mean()}
+        error = self.flow_error(pipeline, latents, noise, condition)  # [B, F]
+        return {"loss": error.mean(), "loss_first_block": error[:, : pipeline.backbone.spec.block].mean()}
 
     @abstractmethod
-    def flow_error(self, module: RolloutModule, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+    def flow_error(self, pipeline: Pipeline, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         """Mean squared error of the predicted flow for each frame, ``[B, F]``."""
 
     @staticmethod
-    def flow(
-        module: RolloutModule, latents: Tensor, levels: Tensor, condition: Condition, memory: MaskedMemory
-    ) -> Tensor:
+    def flow(pipeline: Pipeline, latents: Tensor, levels: Tensor, condition: Condition, memory: MaskedMemory) -> Tensor:
         """The predicted flow of noisy latents, ``[B, F, C, H, W]``, which enter in the precision of the weights."""
-        dtype = next(module.backbone.parameters()).dtype
-        flow: Tensor = module.backbone(latents.to(dtype), levels, condition.to(dtype), memory)
+        dtype = next(pipeline.backbone.parameters()).dtype
+        flow: Tensor = pipeline.backbone(latents.to(dtype), levels, condition.to(dtype), memory)
         return flow
 
-    def levels(self, module: RolloutModule, latents: Tensor) -> Tensor:
+    def levels(self, pipeline: Pipeline, latents: Tensor) -> Tensor:
         """A timestep for each block, drawn independently and told to each of its frames: ``[B, F]``."""
-        block = module.backbone.spec.block
+        block = pipeline.backbone.spec.block
         drawn = torch.rand(latents.shape[0], latents.shape[1] // block, device=latents.device) * TIMESTEPS
         return shifted(drawn, self.shift).repeat_interleave(block, dim=1)
 
-    def _prepare(self, module: RolloutModule, clips: Clips) -> tuple[Tensor, Condition]:
+    def _prepare(self, pipeline: Pipeline, clips: Clips) -> tuple[Tensor, Condition]:
         """Latents ``[B, F, C, H, W]`` cut as the curriculum says, and the text features of each row."""
-        latents = module.encode(clips["video"])
-        frames = self._frames(module, latents.shape[1])
+        latents = pipeline.encode(clips["video"])
+        frames = self._frames(pipeline, latents.shape[1])
         pieces = latents.shape[1] // frames
         latents = latents[:, : pieces * frames].unflatten(1, (pieces, frames)).flatten(0, 1)
         captions = [caption for caption in clips["caption"] for _ in range(pieces)]
         dropped = torch.rand(len(captions)) < self.drop_text
-        return latents, module.condition(
+        return latents, pipeline.condition(
             ["" if drop else caption for caption, drop in zip(captions, dropped, strict=True)]
         )
 
-    def _frames(self, module: RolloutModule, available: int) -> int:
-        block = module.backbone.spec.block
-        due = [frames for start, frames in sorted((self.curriculum or {}).items()) if start <= module.global_step]
+    def _frames(self, pipeline: Pipeline, available: int) -> int:
+        block = pipeline.backbone.spec.block
+        due = [frames for start, frames in sorted((self.curriculum or {}).items()) if start <= self.step]
         wanted = block if torch.rand(()) < self.single_blocks else min(due[-1] if due else available, available)
         if wanted < block or (due and wanted % block):
             raise UserError(f"{type(self).__name__}: clips of {wanted} latent frames are not whole blocks of {block}.")
@@ -94,27 +89,27 @@ class FlowMatching(Objective):
 class DiffusionForcing(FlowMatching):
     """Trains every block at its own noise level, its history at theirs (Diffusion Forcing, arXiv 2407.01392)."""
 
-    def flow_error(self, module: RolloutModule, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
-        levels = self.levels(module, latents)
-        memory = MaskedMemory.diffusion_forcing(module.backbone.spec, latents.shape[1], module.rope)
-        flow = self.flow(module, add_noise(latents, noise, levels), levels, condition, memory)
+    def flow_error(self, pipeline: Pipeline, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        levels = self.levels(pipeline, latents)
+        memory = MaskedMemory.diffusion_forcing(pipeline.backbone.spec, latents.shape[1], pipeline.rope)
+        flow = self.flow(pipeline, add_noise(latents, noise, levels), levels, condition, memory)
         return squared_error(flow, noise - latents)
 
 
 class TeacherForcing(FlowMatching):
     """Trains every block on clean history, in one pass over the clip and its noisy copy."""
 
-    def flow_error(self, module: RolloutModule, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
-        return self.on_history(module, latents, latents, noise, condition)
+    def flow_error(self, pipeline: Pipeline, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        return self.on_history(pipeline, latents, latents, noise, condition)
 
     def on_history(
-        self, module: RolloutModule, history: Tensor, latents: Tensor, noise: Tensor, condition: Condition
+        self, pipeline: Pipeline, history: Tensor, latents: Tensor, noise: Tensor, condition: Condition
     ) -> Tensor:
         """The error of every block of ``latents`` given earlier blocks of ``history`` and its own noisy self."""
-        levels, frames = self.levels(module, latents), latents.shape[1]
-        memory = MaskedMemory.teacher_forcing(module.backbone.spec, frames, module.rope)
+        levels, frames = self.levels(pipeline, latents), latents.shape[1]
+        memory = MaskedMemory.teacher_forcing(pipeline.backbone.spec, frames, pipeline.rope)
         both = torch.cat([history, add_noise(latents, noise, levels)], dim=1)
-        flow = self.flow(module, both, torch.cat([torch.zeros_like(levels), levels], dim=1), condition, memory)
+        flow = self.flow(pipeline, both, torch.cat([torch.zeros_like(levels), levels], dim=1), condition, memory)
         return squared_error(flow[:, frames:], noise - latents)
 
 

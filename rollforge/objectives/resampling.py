@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from rollforge.backbones.base import Condition
 from rollforge.objectives.flow import TeacherForcing
+from rollforge.pipeline import Pipeline
 from rollforge.policies import Window
 from rollforge.ranges import Count, CountFromZero, Positive, Share
 from rollforge.rollout import Rollout
 from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Passes, Sampler, add_noise, shifted
-
-if TYPE_CHECKING:
-    from rollforge.lightning.module import RolloutModule
 
 
 class ResamplingForcing(TeacherForcing):
@@ -43,19 +39,19 @@ class ResamplingForcing(TeacherForcing):
         super().__init__(shift, drop_text, curriculum, single_blocks)
         self.history_shift = history_shift
 
-    def flow_error(self, module: RolloutModule, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+    def flow_error(self, pipeline: Pipeline, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         history = (
-            self.resample(module, latents, condition) if latents.shape[1] > module.backbone.spec.block else latents
+            self.resample(pipeline, latents, condition) if latents.shape[1] > pipeline.backbone.spec.block else latents
         )
-        return self.on_history(module, history, latents, noise, condition)
+        return self.on_history(pipeline, history, latents, noise, condition)
 
     @torch.no_grad()
-    def resample(self, module: RolloutModule, latents: Tensor, condition: Condition) -> Tensor:
+    def resample(self, pipeline: Pipeline, latents: Tensor, condition: Condition) -> Tensor:
         """The clip ``[B, F, C, H, W]`` as the model would have made it, block after block."""
         level = shifted(torch.randn(len(latents), 1, device=latents.device).sigmoid() * TIMESTEPS, self.history_shift)
-        spec = module.backbone.spec
+        spec = pipeline.backbone.spec
         rollout = Rollout(
-            module.backbone, Window(spec.window // spec.block - 1), _OneStep(latents, level), rope=module.rope
+            pipeline.backbone, Window(spec.window // spec.block - 1), _OneStep(latents, level), rope=pipeline.rope
         )
         return torch.cat([block.latents for block in rollout(condition, latents.shape[1])], dim=1)
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, attribute_errors
+from rollforge.pipeline.components import Components
 from rollforge.policies.base import CachePolicy
-from rollforge.rollout import Rollout
+from rollforge.rollout import RolloutIterator
 from rollforge.state import State, copied
-
-if TYPE_CHECKING:
-    from rollforge.lightning.module import RolloutModule
-
 
 log = logging.getLogger(__name__)
 
@@ -27,44 +23,25 @@ class VideoRollout(Iterator[Tensor]):
     """Pixel frames uint8 ``[B, T, H, W, 3]`` of requests that are rolled together, on the CPU, block by block.
 
     Args:
-        module: the model.
+        components: what they are made with.
         requests: of one length and seed, with prompts that start at the same times.
-        policy: in place of the module's own.
-        state: continue from there: what ``state_dict`` told after a block of the same take.
+        policy: in place of the components' own.
+        state: continue from there: what ``state_dict`` returned after a block of the same rollout.
         finished: with a state told without its keys and values, the latents of all blocks until then, in order.
     """
 
     def __init__(
         self,
-        module: RolloutModule,
+        components: Components,
         requests: Sequence[Request],
         policy: CachePolicy | None = None,
         state: State | None = None,
         finished: Iterable[Tensor] = (),
     ) -> None:
-        self.codec, self.sampler = module.codec, module.sampler
         _check(requests)
-        rollout = Rollout(
-            module.backbone, policy or module.policy, module.sampler, module.noise, module.rope, module.kv_codec,
-            module.block_check,
-        )  # fmt: skip
-        starts = sorted(requests[0].prompts)
-        prompts = {start: module.condition([request.prompt_at(start) for request in requests]) for start in starts}
-        self.condition_ids = [condition.id for condition in prompts.values()]
-        given = module.given(requests)
-        if given is not None and (doubt := doubt_of(given.shape[1], module.backbone.spec.block)):
-            _warn(doubt)
-        guided = "negative" in module.sampler.guidance_branches
-        self.blocks = rollout(
-            prompts,
-            requests[0].frames,
-            requests[0].seed,
-            samples=[request.sample for request in requests],
-            negative=module.condition([module.negative_prompt] * len(requests)) if guided else None,
-            given=given,
-            state=state["blocks"] if state else None,
-            finished=finished,
-        )
+        self.components, self.codec = components, components.codec
+        with components.computing():
+            self.blocks = self._begin(requests, policy, state, finished)
         with attribute_errors("codec", self.codec, "beginning a video"):
             self.decoder = self.codec.stream()
             self.left = self.codec.pixel_frames(requests[0].frames)
@@ -74,6 +51,29 @@ class VideoRollout(Iterator[Tensor]):
                 self.decoder.load_state_dict(state["decoder"])
             self.left = state["left"]
 
+    def _begin(
+        self, requests: Sequence[Request], policy: CachePolicy | None, state: State | None, finished: Iterable[Tensor]
+    ) -> RolloutIterator:
+        """Encodes prompts and openings, and starts the rollout loop."""
+        components, first = self.components, requests[0]
+        starts = sorted(first.prompts)
+        prompts = {start: components.condition([request.prompt_at(start) for request in requests]) for start in starts}
+        self.condition_ids = [condition.id for condition in prompts.values()]
+        given = components.given(requests)
+        if given is not None and (doubt := doubt_of(given.shape[1], components.backbone.spec.block)):
+            _warn(doubt)
+        guided = "negative" in components.sampler.guidance_branches
+        return components.rollout(policy)(
+            prompts,
+            first.frames,
+            first.seed,
+            samples=[request.sample for request in requests],
+            negative=components.condition([components.negative_prompt] * len(requests)) if guided else None,
+            given=given,
+            state=state["blocks"] if state else None,
+            finished=finished,
+        )
+
     @property
     def made(self) -> int:
         """Blocks made so far, those before a cut included."""
@@ -81,9 +81,10 @@ class VideoRollout(Iterator[Tensor]):
 
     @torch.no_grad()
     def __next__(self) -> Tensor:
-        block = next(self.blocks)
-        with attribute_errors("codec", self.codec, f"decoding block {block.index}"):
-            video = to_bytes(self.decoder(block.latents))[:, : self.left]
+        with self.components.computing():
+            block = next(self.blocks)
+            with attribute_errors("codec", self.codec, f"decoding block {block.index}"):
+                video = to_bytes(self.decoder(block.latents))[:, : self.left]
         self.left -= video.shape[1]
         self.latents = block.latents
         return video

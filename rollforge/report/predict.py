@@ -6,10 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from rollforge.data.requests import Request
 from rollforge.errors import UserError
+from rollforge.metrics.base import Metric
+from rollforge.pipeline import Pipeline
+from rollforge.policies.base import CachePolicy
 from rollforge.report.run import Entry, RunFolder
 from rollforge.report.session import Session
 from rollforge.report.video_recorder import VideoRecorder
@@ -20,8 +23,12 @@ from rollforge.snapshots.store import SnapshotStore
 from rollforge.video.sheet import draw, save
 from rollforge.video.side_by_side import side_by_side
 
-if TYPE_CHECKING:
-    from rollforge.lightning.module import RolloutModule
+
+class Results(NamedTuple):
+    """What one process has made: entries of the manifest by file, and the files of each sample to look at."""
+
+    entries: dict[str, Entry]
+    made: dict[int, list[Path]]
 
 
 @dataclass
@@ -30,6 +37,9 @@ class VideoOutput:
 
     Args:
         folder: the run folder.
+        pipeline: what makes the videos.
+        metrics: what is measured of them.
+        compare_policy: a second policy, rolled from the same prompts and seeds and shown next to the first.
         settings: when snapshots are made.
         resume: go on from snapshots of an earlier run.
         force: even where something has changed since.
@@ -37,6 +47,9 @@ class VideoOutput:
     """
 
     folder: RunFolder
+    pipeline: Pipeline
+    metrics: Sequence[Metric] = ()
+    compare_policy: CachePolicy | None = None
     settings: Snapshots = field(default_factory=Snapshots)
     resume: bool = False
     force: bool = False
@@ -50,7 +63,7 @@ class VideoOutput:
         """All that there is to look at."""
         return [file for _, files in sorted(self.made.items()) for file in files]
 
-    def expect(self, module: RolloutModule, requests: Iterable[Request]) -> None:
+    def expect(self, requests: Iterable[Request]) -> None:
         """Notes the videos that are missing.
 
         Raises:
@@ -60,7 +73,7 @@ class VideoOutput:
         missing = [
             recording
             for request in requests
-            for recording in self._recordings(module, request)
+            for recording in self._recordings(request)
             if not self.folder.finished(recording.file.name, request)
         ]
         begun = next((recording for recording in missing if recording.begun), None)
@@ -71,39 +84,42 @@ class VideoOutput:
             )
         self.folder.expect(_entry(recording) for recording in missing)
 
-    def merge(self, others: Sequence[VideoOutput]) -> None:
-        """Takes up what other processes have made."""
-        self.folder.merge(other.folder.entries for other in others)
+    @property
+    def results(self) -> Results:
+        """What this process has made."""
+        return Results(self.folder.entries, self.made)
+
+    def merge(self, others: Sequence[Results]) -> None:
+        """Adds what other processes have made."""
+        self.folder.merge(other.entries for other in others)
         for other in others:
             self.made |= other.made
 
-    def make(self, module: RolloutModule, requests: Sequence[Request]) -> None:
+    def make(self, requests: Sequence[Request]) -> None:
         """The videos of requests of one length, rolled together, and their contact sheets; with a second policy, its
         videos and both side by side too.
 
         Raises ``SystemExit`` after a signal, once what is made is saved.
         """
-        by_request = [self._recordings(module, request) for request in requests]
+        by_request = [self._recordings(request) for request in requests]
         for together in zip(*by_request, strict=True):
             self.stop.exit_if_requested()
-            self._roll(module, together)
+            self._roll(together)
         for request, recordings in zip(requests, by_request, strict=True):
-            self._present(module, request, recordings)
+            self._present(request, recordings)
 
-    def _present(self, module: RolloutModule, request: Request, recordings: list[VideoRecorder]) -> None:
+    def _present(self, request: Request, recordings: list[VideoRecorder]) -> None:
         """What there is to look at, drawn where it is not there yet."""
         files, name = [recording.file for recording in recordings], self.folder.name(request)
         sheet, beside = self.folder.path / f"{name}.png", self.folder.path / f"{name}.side-by-side.mp4"
         both = [beside] if len(files) == 2 else []
         if not all(recording.shown for recording in recordings) or not all(file.exists() for file in (sheet, *both)):
-            self._show(module, request, recordings, sheet, beside)
+            self._show(request, recordings, sheet, beside)
         self.made[request.sample] = [*both, *reversed(files), sheet]
 
-    def _show(
-        self, module: RolloutModule, request: Request, recordings: list[VideoRecorder], sheet: Path, beside: Path
-    ) -> None:
+    def _show(self, request: Request, recordings: list[VideoRecorder], sheet: Path, beside: Path) -> None:
         """Draws the contact sheet, and lays two videos side by side."""
-        horizon = module.codec.pixel_frames(module.backbone.spec.horizon) / module.fps
+        horizon = self.pipeline.horizon_seconds
         for recording in recordings:
             if not recording.sheet.seen:
                 recording.look_again(self.stop)
@@ -114,20 +130,20 @@ class VideoOutput:
         for recording in recordings:
             recording.settle()
 
-    def _recordings(self, module: RolloutModule, request: Request) -> list[VideoRecorder]:
+    def _recordings(self, request: Request) -> list[VideoRecorder]:
         """The policies to roll, what they are called, and where their videos go."""
-        policies = [policy for policy in (module.policy, module.compare_policy) if policy is not None]
+        policies = [policy for policy in (self.pipeline.policy, self.compare_policy) if policy is not None]
         labels = [type(policy).__name__ for policy in policies]
         if len(set(labels)) < len(labels):
             labels[1] += "-compared"
         name = self.folder.name(request)
         names = [f"{name}.mp4" if len(policies) == 1 else f"{name}.{label}.mp4" for label in labels]
         return [
-            VideoRecorder(module, request, policy, self.folder.path / file, label, self.settings)
+            VideoRecorder(self.pipeline, request, policy, self.folder.path / file, label, self.settings, self.metrics)
             for policy, label, file in zip(policies, labels, names, strict=True)
         ]
 
-    def _roll(self, module: RolloutModule, recordings: Sequence[VideoRecorder]) -> None:
+    def _roll(self, recordings: Sequence[VideoRecorder]) -> None:
         """The videos under one policy that are not there yet."""
         missing = [each for each in recordings if not self.folder.finished(each.file.name, each.request)]
         for recording in recordings:
@@ -138,16 +154,16 @@ class VideoOutput:
             return
         entries = [_entry(recording) for recording in missing]
         self.folder.record(*entries)
-        session = Session(missing, cache(lambda: self._identity(module, missing)))
+        session = Session(missing, cache(lambda: self._identity(missing)))
         session.make(self.stop, self.folder.rank, self.resume, self.force)
         done = [entry | each.figures | {"complete": True} for entry, each in zip(entries, missing, strict=True)]
         self.folder.record(*done)
         session.clear()
 
-    def _identity(self, module: RolloutModule, recordings: Sequence[VideoRecorder]) -> dict[str, Any]:
+    def _identity(self, recordings: Sequence[VideoRecorder]) -> dict[str, Any]:
         """What the pixels of videos depend on."""
         if not self.weights:
-            self.weights = {"backbone": fingerprint(module.backbone), "codec": fingerprint(module.codec)}
+            self.weights = {"backbone": fingerprint(self.pipeline.backbone), "codec": fingerprint(self.pipeline.codec)}
         videos = {each.file.name: each.request.content for each in recordings}
         return {
             "videos": videos,
@@ -155,21 +171,21 @@ class VideoOutput:
             "model": self.folder.config.get("model", {}),
             "precision": self.precision,
             "weights": self.weights,
-            "versions": versions(*devices_of(module.backbone, module.codec)),
+            "versions": versions(*devices_of(self.pipeline.backbone, self.pipeline.codec)),
             "snapshots": {"kv": self.settings.kv},
-            "measured": [type(metric).__name__ for metric in module.metrics],  # test has some that no config names
+            "measured": [type(metric).__name__ for metric in self.metrics],  # test has some that no config names
         }
 
 
 def _entry(recording: VideoRecorder) -> Entry:
     """What the manifest says of a video that is not there yet."""
-    module, request = recording.module, recording.request
+    pipeline, request = recording.pipeline, recording.request
     return {
         "file": recording.file.name,
         **request.content,
         "sample": request.sample,
         "policy": type(recording.policy).__name__,
-        "fps": module.fps,
-        "size": [edge * recording.scale for edge in module.size],
+        "fps": pipeline.fps,
+        "size": [edge * recording.scale for edge in pipeline.size],
         "complete": False,
     }

@@ -104,13 +104,13 @@ class Session:
     def _take(self, state: State | None, stop: SignalHandler, force: bool) -> VideoRollout:
         requests = [recording.request for recording in self.recordings]
         if state is None:
-            return VideoRollout(self.first.module, requests, self.first.policy)
+            return VideoRollout(self.first.pipeline, requests, self.first.policy)
         frame = _frame(state)
         for recording in self.recordings:
             recording.latents.truncate(frame)
         self.spent = state["spent"]
         finished = iter(()) if "memories" in state["take"]["blocks"] else self._finished(frame, stop)
-        take = VideoRollout(self.first.module, requests, self.first.policy, state["take"], finished)
+        take = VideoRollout(self.first.pipeline, requests, self.first.policy, state["take"], finished)
         if state["texts"] != take.condition_ids and not force:
             raise self._changed(["the features of the prompt"])
         return take
@@ -124,7 +124,7 @@ class Session:
     def _roll(self, take: VideoRollout, stop: SignalHandler, rank: int) -> Pace:
         pace, clock = Pace(take.made), Clock(self.settings, take.made)
         total, done = self.first.sheet.total, self.first.writer.written
-        for video in progress(take, total, self.first.module.fps, self.first.label, rank, done):
+        for video in progress(take, total, self.first.pipeline.fps, self.first.label, rank, done):
             for recording, frames, latents in zip(self.recordings, video, take.latents, strict=True):
                 recording.see(frames, latents)
             pace.block(video.shape[1])

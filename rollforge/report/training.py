@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
@@ -16,9 +16,6 @@ from rollforge.lightning.parallel import is_sharded, whole_weights
 from rollforge.lightning.random_state import unchanged_random_state
 from rollforge.report.curve import LossCurve
 from rollforge.video.sheet import ContactSheet, draw, save
-
-if TYPE_CHECKING:
-    from rollforge.lightning.module import RolloutModule
 
 
 class TrainingReport(Callback):
@@ -64,7 +61,7 @@ class TrainingReport(Callback):
                     "stay. Lower the learning rate, set trainer.gradient_clip_val, or train in another precision."
                 )
 
-    def report(self, trainer: Trainer, module: RolloutModule) -> None:
+    def report(self, trainer: Trainer, module: Any) -> None:
         """Writes everything there is to see so far. With several processes rank 0 writes, but all must come here.
 
         Raises ``NotWritten`` where the disk does not take it.
@@ -76,7 +73,7 @@ class TrainingReport(Callback):
             if trainer.is_global_zero or is_sharded(module.backbone):
                 self._samples(trainer, module)
 
-    def _curve(self, module: RolloutModule, weights: dict[str, Tensor]) -> None:
+    def _curve(self, module: Any, weights: dict[str, Tensor]) -> None:
         assert module.objective is not None
         write(self.folder / "losses.csv", self.curve.csv())
         with replacing(self.folder / "loss.png") as partial:
@@ -85,21 +82,20 @@ class TrainingReport(Callback):
         about = {"format": "pt", "objective": type(module.objective).__name__}
         write_tensors(self.folder / f"{module.objective.trains}.safetensors", contiguous, about)
 
-    def _samples(self, trainer: Trainer, module: RolloutModule) -> None:
+    def _samples(self, trainer: Trainer, module: Any) -> None:
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, RolloutData) or not data.prompts:
             return
         training = module.training
         module.eval()
-        sheets = []
+        pipeline, sheets = module.pipeline, []
         for request in module.requests(data):
-            sheet = ContactSheet(request.prompt, module.codec.pixel_frames(request.frames), module.fps)
-            for video in module.roll([request]):
+            sheet = ContactSheet(request.prompt, pipeline.codec.pixel_frames(request.frames), pipeline.fps)
+            for video in pipeline.roll_requests([request]):
                 sheet.add(video[0].numpy())
             sheets.append(sheet)
         module.train(training)
         if not trainer.is_global_zero:
             return
-        horizon = module.codec.pixel_frames(module.backbone.spec.horizon) / module.fps
-        title = f"step {trainer.global_step}, {type(module.policy).__name__}"
-        save(draw(sheets, title, horizon), self.folder / f"samples-{trainer.global_step:06d}.png")
+        title = f"step {trainer.global_step}, {type(pipeline.policy).__name__}"
+        save(draw(sheets, title, pipeline.horizon_seconds), self.folder / f"samples-{trainer.global_step:06d}.png")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from rollforge.data.requests import Request
 from rollforge.files.writing import PARTIAL, subfolder
-from rollforge.metrics.base import Blocks
+from rollforge.metrics.base import Blocks, Metric
+from rollforge.pipeline import Pipeline
 from rollforge.policies.base import CachePolicy
 from rollforge.report.metric_runner import Curves, MetricRunner
 from rollforge.signals import SignalHandler
@@ -25,9 +27,6 @@ from rollforge.video.reader import frames
 from rollforge.video.sheet import ContactSheet
 from rollforge.video.writer import VideoWriter
 
-if TYPE_CHECKING:
-    from rollforge.lightning.module import RolloutModule
-
 SHEET = "sheet"
 SMALL = 384  # pixels: videos smaller than this are written with enlarged pixels
 
@@ -37,38 +36,40 @@ class VideoRecorder:
     """What becomes of one request under one policy.
 
     Args:
-        module: the model.
+        pipeline: what makes it.
         request: what is rolled.
         policy: the policy.
         file: the finished video.
         label: what the contact sheet and the progress bar call it.
         settings: what is kept of it until then.
+        metrics: what is measured of it.
     """
 
-    module: RolloutModule
+    pipeline: Pipeline
     request: Request
     policy: CachePolicy
     file: Path
     label: str
     settings: Snapshots
+    metrics: Sequence[Metric] = ()
     sheet: ContactSheet = field(init=False)
     writer: VideoWriter = field(init=False)
     figures: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        codec = self.module.codec
-        self.sheet = ContactSheet(self.label, codec.pixel_frames(self.request.frames), self.module.fps)
+        codec = self.pipeline.codec
+        self.sheet = ContactSheet(self.label, codec.pixel_frames(self.request.frames), self.pipeline.fps)
         self.folder = subfolder(self.file.parent, "snapshots", self.file.stem)
         self.latents = LatentStore(subfolder(self.file.parent, "latents", self.file.stem))
-        self.measures = MetricRunner(self.module.metrics)
-        self.blocks = Blocks.of(codec.pixel_frames, self.module.backbone.spec.block)
+        self.measures = MetricRunner(self.metrics)
+        self.blocks = Blocks.of(codec.pixel_frames, self.pipeline.backbone.spec.block)
         self.curves: Curves | None = None
         self.unsaved: list[Tensor] = []  # latents since the last snapshot
 
     @property
     def scale(self) -> int:
         """Pixels of the file to a pixel of the video, each way."""
-        return max(1, SMALL // min(self.module.size))
+        return max(1, SMALL // min(self.pipeline.size))
 
     @property
     def keeps_latents(self) -> bool:
@@ -90,16 +91,16 @@ class VideoRecorder:
 
         Raises ``UserError`` where the file does not go with the state; all stays as it was then.
         """
-        self.measures.start(self.request.prompt, self.module.fps, self.blocks)
+        self.measures.start(self.request.prompt, self.pipeline.fps, self.blocks)
         if state is not None:
             self.measures.load_state_dict(state["measures"])
             self.sheet.load_state_dict(state["sheet"])
             self._reopen()
         kept = state["writer"] if state else None
-        self.writer = VideoWriter(self.file, self.module.size, self.module.fps, self.scale, state=kept)
-        if self.module.metrics:
-            latent_fps = self.module.backbone.spec.fps
-            self.curves = Curves(self.file, self.module.fps, latent_fps, state["curves"] if state else None)
+        self.writer = VideoWriter(self.file, self.pipeline.size, self.pipeline.fps, self.scale, state=kept)
+        if self.metrics:
+            latent_fps = self.pipeline.backbone.spec.fps
+            self.curves = Curves(self.file, self.pipeline.fps, latent_fps, state["curves"] if state else None)
 
     def see(self, video: Tensor, latents: Tensor) -> None:
         """The next block: pixel frames uint8 ``[T, H, W, 3]`` and latents ``[F, C, h, w]``."""
@@ -139,8 +140,8 @@ class VideoRecorder:
         if self.settings.latents:
             self.save_latents()
         self.figures["frames"] = self.writer.written
-        self.figures["seconds"] = round(self.writer.written / self.module.fps, 3)
-        if self.module.metrics:
+        self.figures["seconds"] = round(self.writer.written / self.pipeline.fps, 3)
+        if self.metrics:
             figures = self.measures.finish().items()
             self.figures["measured"] = {name: round(value, 6) if isfinite(value) else None for name, value in figures}
         if self.measures.out:
@@ -152,7 +153,7 @@ class VideoRecorder:
             words, images = read_sealed(self._picked, SHEET)
             self.sheet.load_state_dict({"seen": int(words["seen"]), "images": [images[n] for n in sorted(images)]})
         except (Damaged, ValueError, KeyError):
-            width, height = self.module.size
+            width, height = self.pipeline.size
             for frame in frames(self.file):
                 self.sheet.add(frame[None, :: self.scale, :: self.scale][:, :height, :width])
                 stop.exit_if_requested()

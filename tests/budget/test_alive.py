@@ -17,8 +17,8 @@ from rollforge.backbones.pocket.codec import PocketCodec
 from rollforge.backbones.wan.codec import WanVAE
 from rollforge.backbones.wan.network import Wan
 from rollforge.budget import Budget, budget_of, work_of
-from rollforge.budget.disk import snapshot_bytes, snapshots_bytes
 from rollforge.budget.live import tensors_in
+from rollforge.doctor.disk import snapshot_bytes, snapshots_bytes
 from rollforge.noise import NoisePrior
 from rollforge.policies import AttentionSink, CachePolicy, LongLive, RollingSink, Window
 from rollforge.rollout import Rollout

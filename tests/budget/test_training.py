@@ -18,7 +18,6 @@ from torch.optim import NAdam
 from rollforge.backbones.pocket.codec import PocketCodec
 from rollforge.backbones.pocket.network import Pocket
 from rollforge.backbones.pocket.text import PocketText
-from rollforge.budget import TrainingCheck
 from rollforge.errors import UserError
 from rollforge.lightning.data import RolloutData
 from rollforge.lightning.module import RolloutModule
@@ -28,6 +27,7 @@ from rollforge.objectives.reconstruction import Reconstruction
 from rollforge.objectives.resampling import ResamplingForcing
 from rollforge.policies import Window
 from rollforge.samplers import Euler
+from rollforge.training_budget import TrainingCheck
 
 CLIPS = [{"video": torch.zeros(12, 64, 64, 3, dtype=torch.uint8), "caption": "a red ball over snow at day"}] * 4
 
@@ -48,7 +48,7 @@ def trainer(precision: str = "32-true", device: str = "cpu", **more: Any) -> Any
 
 
 def checked(made: RolloutModule, batch: int = 2, **more: Any) -> TrainingCheck:
-    return TrainingCheck.of(made, trainer(**more), CLIPS, batch, [])
+    return TrainingCheck.of(made.pipeline, made.recipe, trainer(**more), CLIPS, batch, [])
 
 
 def line(check: TrainingCheck, name: str) -> Any:

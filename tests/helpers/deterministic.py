@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from rollforge.memory import MaskedMemory
 from rollforge.objectives.base import Clips, Objective
 from rollforge.objectives.flow import squared_error
+from rollforge.pipeline import Pipeline
 from rollforge.samplers.base import add_noise
-
-if TYPE_CHECKING:
-    from rollforge.lightning.module import RolloutModule
 
 
 class Calm(Objective):
     """Diffusion forcing at one level."""
 
-    def __call__(self, module: RolloutModule, clips: Clips) -> dict[str, Tensor]:
-        latents = module.encode(clips["video"])
+    def __call__(self, pipeline: Pipeline, clips: Clips) -> dict[str, Tensor]:
+        latents = pipeline.encode(clips["video"])
         seeds = [int(video.long().sum()) for video in clips["video"]]
         noise = torch.stack([torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(n)) for n in seeds])
         levels = torch.full(latents.shape[:2], 500.0)
-        memory = MaskedMemory.diffusion_forcing(module.backbone.spec, latents.shape[1], module.rope)
-        flow = module.backbone(add_noise(latents, noise, levels), levels, module.condition(clips["caption"]), memory)
+        memory = MaskedMemory.diffusion_forcing(pipeline.backbone.spec, latents.shape[1], pipeline.rope)
+        flow = pipeline.backbone(
+            add_noise(latents, noise, levels), levels, pipeline.condition(clips["caption"]), memory
+        )
         return {"loss": squared_error(flow, noise - latents).mean()}

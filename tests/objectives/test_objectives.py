@@ -12,12 +12,12 @@ from rollforge.backbones.base import Backbone, Condition, DecodeStream, VideoCod
 from rollforge.backbones.pocket.text import PocketText
 from rollforge.backbones.wan.network import Wan
 from rollforge.errors import UserError
-from rollforge.lightning.module import RolloutModule
 from rollforge.memory.base import Memory
-from rollforge.objectives.base import Clips, Objective
+from rollforge.objectives.base import Clips
 from rollforge.objectives.flow import DiffusionForcing, FlowMatching, TeacherForcing
 from rollforge.objectives.reconstruction import Reconstruction
 from rollforge.objectives.resampling import ResamplingForcing
+from rollforge.pipeline import Pipeline
 from rollforge.policies import Window
 from rollforge.samplers import Euler
 from rollforge.spec import ModelSpec
@@ -58,8 +58,10 @@ class Pixels(VideoCodec):
         return width, height
 
 
-def module(objective: Objective, backbone: Backbone | None = None) -> RolloutModule:
-    return RolloutModule(backbone or Linear(), PocketText(), Pixels(), Window(), Euler(), objective=objective)
+def pipeline(backbone: Backbone | None = None) -> Pipeline:
+    return Pipeline(
+        backbone=backbone or Linear(), conditioner=PocketText(), codec=Pixels(), policy=Window(), sampler=Euler()
+    )
 
 
 def network() -> Wan:
@@ -80,7 +82,7 @@ def latents_of(batch: Clips) -> Tensor:
 
 def errors(objective: FlowMatching, backbone: Backbone, latents: Tensor, noise: Tensor, seed: int = 5) -> Tensor:
     """Errors ``[B, F]`` under the same draws every time."""
-    owner = module(objective, backbone)
+    owner = pipeline(backbone)
     torch.manual_seed(seed)
     return objective.flow_error(owner, latents, noise, owner.condition(CAPTIONS)).detach()
 
@@ -106,7 +108,7 @@ def two() -> tuple[Tensor, Tensor]:
 def test_each_block_has_a_level_of_its_own_and_its_frames_share_it(kind: type[FlowMatching]) -> None:
     objective = kind()
     torch.manual_seed(0)
-    levels = objective.levels(module(objective), torch.zeros(64, FRAMES, 3, 4, 4))
+    levels = objective.levels(pipeline(), torch.zeros(64, FRAMES, 3, 4, 4))
     assert levels.shape == (64, FRAMES)
     blocks = levels.unflatten(1, (-1, BLOCK))
     assert torch.equal(blocks, blocks[..., :1].expand_as(blocks))
@@ -119,16 +121,16 @@ def test_each_block_has_a_level_of_its_own_and_its_frames_share_it(kind: type[Fl
 def test_shift_moves_levels_towards_noise() -> None:
     latents = torch.zeros(64, FRAMES, 3, 4, 4)
     torch.manual_seed(0)
-    plain = DiffusionForcing(shift=1).levels(module(DiffusionForcing()), latents) / 1000
+    plain = DiffusionForcing(shift=1).levels(pipeline(), latents) / 1000
     torch.manual_seed(0)
-    moved = DiffusionForcing(shift=3).levels(module(DiffusionForcing()), latents) / 1000
+    moved = DiffusionForcing(shift=3).levels(pipeline(), latents) / 1000
     torch.testing.assert_close(moved, 3 * plain / (1 + 2 * plain))
 
 
 def test_diffusion_forcing_is_the_error_of_the_flow_computed_by_hand() -> None:
     objective, backbone, batch = DiffusionForcing(drop_text=0), Linear(slope=0.7, offset=0.1), clips()
     torch.manual_seed(3)
-    losses = objective(module(objective, backbone), batch)
+    losses = objective(pipeline(backbone), batch)
     ((noisy, timesteps, _),) = backbone.shown
     sigma = timesteps.double()[..., None, None, None] / 1000
     assert noisy.shape == (2, FRAMES, 3, 4, 4)
@@ -174,7 +176,7 @@ def test_teacher_forcing_never_shows_a_block_its_own_clean_frames() -> None:
     """Else the first block's prediction would depend on its clean copy beyond its noisy one."""
     backbone, (latents, noise) = network(), two()
     objective = TeacherForcing()
-    owner = module(objective, backbone)
+    owner = pipeline(backbone)
     kept = []
     for history in (latents, later(latents, 6), later(latents, 3)):
         torch.manual_seed(5)
@@ -198,7 +200,7 @@ def test_teacher_forcing_shows_clean_frames_at_timestep_zero() -> None:
 
 def test_resampled_history_is_one_euler_step_from_one_level_for_the_video() -> None:
     objective, backbone, (latents, _) = ResamplingForcing(), Linear(slope=0.7, offset=0.0), two()
-    owner = module(objective, backbone)
+    owner = pipeline(backbone)
     torch.manual_seed(4)
     made = objective.resample(owner, latents, owner.condition(CAPTIONS))
     assert made.shape == latents.shape
@@ -221,7 +223,7 @@ def test_milder_history_shift_stays_closer_to_the_clips() -> None:
     far = []
     for shift in (0.2, 5.0):
         objective = ResamplingForcing(history_shift=shift)
-        owner = module(objective, Linear(slope=0.0, offset=0.0))
+        owner = pipeline(Linear(slope=0.0, offset=0.0))
         torch.manual_seed(4)
         far.append((objective.resample(owner, latents, owner.condition(CAPTIONS)) - latents).std())
     assert far[0] < far[1]
@@ -229,7 +231,7 @@ def test_milder_history_shift_stays_closer_to_the_clips() -> None:
 
 def test_resampled_blocks_follow_from_resampled_blocks_before_them() -> None:
     objective, (latents, _) = ResamplingForcing(), two()
-    owner = module(objective, network())
+    owner = pipeline(network())
     made = []
     for given in (latents, later(latents, 6), earlier(latents, BLOCK)):
         torch.manual_seed(4)
@@ -243,7 +245,7 @@ def test_resampling_forcing_trains_on_its_own_history_towards_the_clean_clip() -
     error = errors(ResamplingForcing(), backbone, latents, noise)
     both, timesteps, _ = backbone.shown[-1]
     torch.manual_seed(5)
-    owner = module(ResamplingForcing(), Linear())
+    owner = pipeline()
     made = ResamplingForcing().resample(owner, latents, owner.condition(CAPTIONS))
     assert torch.equal(both[:, :FRAMES], made)
     assert not torch.isclose(made, latents).any(dim=0).all()
@@ -258,7 +260,7 @@ def test_no_gradient_flows_through_the_resampled_history() -> None:
     """The gradient equals that of training on the same history given as data."""
     latents, noise = two()
     objective, backbone = ResamplingForcing(), network()
-    owner = module(objective, backbone)
+    owner = pipeline(backbone)
     condition = owner.condition(CAPTIONS)
     torch.manual_seed(5)
     objective.flow_error(owner, latents, noise, condition).mean().backward()
@@ -284,7 +286,7 @@ def shown(objective: FlowMatching, frames: int = FRAMES) -> tuple[Tensor, Tensor
     """What one training step shows to the backbone, its levels, and the text."""
     backbone = Linear()
     torch.manual_seed(6)
-    objective(module(objective, backbone), clips(frames))
+    objective(pipeline(backbone), clips(frames))
     return backbone.shown[-1]
 
 
@@ -293,8 +295,9 @@ def test_the_curriculum_cuts_clips_into_pieces_in_order(
     step: int, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
-    monkeypatch.setattr(RolloutModule, "global_step", step)
-    noisy, timesteps, condition = shown(DiffusionForcing(drop_text=0, curriculum={0: 3, 10: 6, 20: 9}))
+    objective = DiffusionForcing(drop_text=0, curriculum={0: 3, 10: 6, 20: 9})
+    objective.step = step
+    noisy, timesteps, condition = shown(objective)
     pieces = FRAMES // length
     assert noisy.shape[:2] == (2 * pieces, length)
     clean = noisy / (1 - timesteps[..., None, None, None] / 1000)
@@ -324,7 +327,7 @@ def test_dropped_text_is_the_empty_prompt(share: float, dropped: bool) -> None:
         (lambda: DiffusionForcing(curriculum={5: 3}), "from step 0 on"),
         (lambda: shown(DiffusionForcing(), frames=2), "not whole blocks of 3"),
         (lambda: shown(DiffusionForcing(curriculum={0: 4})), "not whole blocks of 3"),
-        (lambda: module(Reconstruction()).objective(module(Reconstruction()), clips()), "Pixels defines no loss"),
+        (lambda: Reconstruction()(pipeline(), clips()), "Pixels defines no loss"),
     ],
 )
 def test_what_cannot_be_trained_says_why(wrong: Any, said: str) -> None:

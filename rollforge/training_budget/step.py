@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rollforge.backbones.base import Condition, VideoCodec
-from rollforge.budget.kernels import Kernels
 from rollforge.budget.live import Live, tensors_in, without_numbers
 from rollforge.objectives.base import Clips, Objective
+from rollforge.training_budget.kernels import Kernels
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ def step_bytes(
         with torch.random.fork_rng(devices=[]), Live(trained) as live, Kernels(half, device):
             for weight in trained.parameters():
                 weight.grad = torch.empty_like(weight)  # of the step before
-            module: Any = _Module(**parts | shapes)
-            loss = objective(module, _clips(video))["loss"]
+            pipeline: Any = _Pipeline(**parts | shapes)
+            loss = objective(pipeline, _clips(video))["loss"]
             if not kept_gradients:
                 trained.zero_grad()
             loss.backward()
@@ -73,10 +73,9 @@ def step_bytes(
     return live.peak
 
 
-class _Module(SimpleNamespace):
-    """What a loss sees of the ``RolloutModule``, with shapes in place of clips and prompts."""
+class _Pipeline(SimpleNamespace):
+    """What a loss sees of a ``Pipeline``, with shapes in place of clips and prompts."""
 
-    global_step = 0
     device = torch.device("meta")
 
     def encode(self, video: Tensor) -> Tensor:

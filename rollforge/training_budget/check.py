@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
+from torch import nn
+from torch.optim import Optimizer
+
 from rollforge.budget.budget_check import BudgetCheck, free_for
-from rollforge.budget.memory_check import input_for
 from rollforge.budget.memory_input import size_of, work_of
 from rollforge.budget.table import Budget
-from rollforge.budget.training import Measured, TrainingWork, fitting_training
 from rollforge.data.requests import Request
+from rollforge.objectives.base import Objective
+from rollforge.pipeline import Pipeline
+from rollforge.training_budget.work import Measured, TrainingWork, fitting_training
 
 log = logging.getLogger(__name__)
 
 SHARDING = ("ModelParallelStrategy", "FSDPStrategy")
 """Strategies of Lightning under which each process holds a share of the network."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a pipeline is trained.
+
+    Args:
+        objective: the loss.
+        optimizer: makes the optimizer of some weights.
+        ema: whether a running average of the weights is kept.
+        average: the average, where it has been made.
+    """
+
+    objective: Objective
+    optimizer: Callable[..., Optimizer]
+    ema: bool
+    average: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -28,18 +49,23 @@ class TrainingCheck(BudgetCheck):
     free: Mapping[str, int | None]
 
     @classmethod
-    def of(cls, module: Any, trainer: Any, clips: Any, batch: int, requests: Sequence[Request]) -> Self:
-        """For a module that ``trainer`` trains on ``batch`` of ``clips`` at once, with samples of ``requests``."""
+    def of(
+        cls, pipeline: Pipeline, recipe: Recipe, trainer: Any, clips: Any, batch: int, requests: Sequence[Request]
+    ) -> Self:
+        """For a pipeline that ``trainer`` trains on ``batch`` of ``clips`` at once, with samples of ``requests``."""
         device = str(trainer.strategy.root_device)
-        work = training_work(module, trainer, device, clips, batch, requests)
-        on_cpu = [module.backbone] * (device == "cpu") + [module.codec]
-        held = [each for each in (*on_cpu, getattr(module.average, "module", None)) if each is not None]
-        return cls(Measured.of(work), free_for(trainer, (device, work.base.decoding.device), held))
+        work = training_work(pipeline, recipe, trainer, device, clips, batch, requests)
+        on_cpu = [pipeline.backbone] * (device == "cpu") + [pipeline.codec]
+        held = [each for each in (*on_cpu, recipe.average) if each is not None]
+        return cls(Measured.of(work), free_for(trainer.num_devices, (device, work.base.decoding.device), held))
 
     @classmethod
-    def on_card(cls, module: Any, trainer: Any, free: int, clips: Any, batch: int, requests: Sequence[Request]) -> Self:
+    def on_card(
+        cls, pipeline: Pipeline, recipe: Recipe, trainer: Any, free: int, clips: Any, batch: int,
+        requests: Sequence[Request],
+    ) -> Self:  # fmt: skip
         """For a CUDA card with ``free`` bytes in a machine that is not this one."""
-        work = training_work(module, trainer, "cuda:0", clips, batch, requests)
+        work = training_work(pipeline, recipe, trainer, "cuda:0", clips, batch, requests)
         return cls(Measured.of(work), {"cuda:0": free, "cpu": None})
 
     @property
@@ -64,20 +90,22 @@ class TrainingCheck(BudgetCheck):
 
 
 def training_work(
-    module: Any, trainer: Any, device: str, clips: Any, batch: int, requests: Sequence[Request]
+    pipeline: Pipeline, recipe: Recipe, trainer: Any, device: str, clips: Any, batch: int, requests: Sequence[Request]
 ) -> TrainingWork:
-    """The work of a module that ``trainer`` trains on ``device``."""
-    precision, objective, count = str(trainer.precision), module.objective, trainer.world_size
-    base = work_of(module.backbone, module.codec, module.sampler, {}, device=device, frames=1, precision=precision)
-    parts = {name: getattr(module, name) for name in ("backbone", "codec", "conditioner", "rope")}
+    """The work of a pipeline that ``trainer`` trains on ``device``."""
+    precision, objective, count = str(trainer.precision), recipe.objective, trainer.world_size
+    base = work_of(
+        pipeline.backbone, pipeline.codec, pipeline.sampler, {}, device=device, frames=1, precision=precision
+    )
+    parts = dict(vars(pipeline))
     shape, caption = _clip(clips)
-    samples = input_for(module, requests, 1, device, precision) if requests else None
+    samples = pipeline.memory_input(requests, device=device, precision=precision) if requests else None
     return TrainingWork(
-        objective, parts, module.optimizer, base, precision,
-        average=size_of(parts[objective.trains]) if module.average else 0, clip=shape, captions=caption,
+        objective, parts, recipe.optimizer, base, precision,
+        average=size_of(parts[objective.trains]) if recipe.ema else 0, clip=shape, captions=caption,
         batch=max(1, min(batch, len(clips) // count)), accumulating=trainer.accumulate_grad_batches != 1,
         processes=count, sharded=type(trainer.strategy).__name__ in SHARDING,
-        samples=samples and replace(samples, policies={"model.policy": module.policy}),
+        samples=samples,
     )  # fmt: skip
 
 

@@ -20,11 +20,12 @@ from torch import nn
 from rollforge.backbones.base import Conditioner
 from rollforge.budget.decoder import encoding_bytes
 from rollforge.budget.lines import RESERVE, lines, weight_lines
-from rollforge.budget.memory_input import FULL, MIXED, MemoryInput, size_of
-from rollforge.budget.step import Update, latent_frames, step_bytes, update_of
+from rollforge.budget.memory_input import MemoryInput, size_of
 from rollforge.budget.table import ALWAYS, ROLLING, Budget, Line
 from rollforge.errors import attribute_errors
 from rollforge.objectives.base import Objective
+from rollforge.precision import MIXED, TRUE
+from rollforge.training_budget.step import Update, latent_frames, step_bytes, update_of
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class TrainingWork:
     @property
     def dtype(self) -> torch.dtype | None:
         """Of the weights in training, where the precision says so. Only a backbone follows it."""
-        return FULL.get(self.precision) if self.objective.trains == "backbone" else None
+        return TRUE.get(self.precision) if self.objective.trains == "backbone" else None
 
     @property
     def shards(self) -> int:
@@ -95,7 +96,7 @@ class TrainingWork:
             return None
         one, two = (
             step_bytes(
-                self.objective, dict(self.parts), (clips, *self.clip), dtype=FULL.get(self.precision),
+                self.objective, dict(self.parts), (clips, *self.clip), dtype=TRUE.get(self.precision),
                 half=MIXED.get(self.precision), device=self.base.device, kept_gradients=self.accumulating,
             )
             for clips in (1, 2)
@@ -204,7 +205,7 @@ def fitting_training(measured: Measured, free: Mapping[str, int | None]) -> list
     ]
     kinds: list[tuple[str, Callable[[Measured], Measured]]] = [
         each for each in steps
-        if (work.average if "ema" in each[0] else work.objective.trains == "backbone" and not FULL.get(work.precision))
+        if (work.average if "ema" in each[0] else work.objective.trains == "backbone" and not TRUE.get(work.precision))
     ]  # fmt: skip
     said: list[str] = []
     for kind in (None, *kinds):

@@ -1,0 +1,200 @@
+"""What a video is made with: the components of a pipeline, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from rollforge.backbones.base import Backbone, Condition, Conditioner, VideoCodec
+from rollforge.backbones.weights import RANDOM
+from rollforge.budget import MemoryInput, work_of
+from rollforge.data.opening import Frames, opening_frames
+from rollforge.data.requests import Request
+from rollforge.errors import UserError, attribute_errors
+from rollforge.memory import IdentityKVCodec, KVCodec, Rope
+from rollforge.noise import IndependentNoise, NoisePrior
+from rollforge.policies.base import CachePolicy
+from rollforge.precision import MIXED, TRUE
+from rollforge.rollout import Rollout
+from rollforge.rollout.block_check import BlockCheck
+from rollforge.samplers.base import Sampler
+from rollforge.video import PICTURES
+
+
+@dataclass(kw_only=True, eq=False)
+class Components:
+    """A network with everything that it needs to make videos; plain torch.
+
+    Args:
+        backbone: the network.
+        conditioner: prompts to text features.
+        codec: latents to pixels and back.
+        policy: which committed frames a block attends to, and at which time indices.
+        sampler: how a block is denoised.
+        noise: where the noise of a block comes from. Default: independent for every frame.
+        rope: rotary embedding. Default: ``Rope()``.
+        kv_codec: how keys and values are kept. Default: unchanged.
+        block_check: what happens to a block with NaN or too large values. Default: the rollout stops.
+        negative_prompt: the prompt that guidance leads away from. Default: the empty one.
+    """
+
+    backbone: Backbone
+    conditioner: Conditioner
+    codec: VideoCodec
+    policy: CachePolicy
+    sampler: Sampler
+    noise: NoisePrior = field(default_factory=IndependentNoise)
+    rope: Rope = field(default_factory=Rope)
+    kv_codec: KVCodec = field(default_factory=IdentityKVCodec)
+    block_check: BlockCheck = field(default_factory=BlockCheck)
+    negative_prompt: str = ""
+    autocast: torch.dtype | None = field(default=None, init=False)  # of mixed precision, as ``to`` sets it
+
+    def to(self, device: str | torch.device | None = None, precision: str = "32-true") -> Self:
+        """Moves the networks. ``precision`` is one of the Trainer's; true ones change the weights of the backbone."""
+        self.backbone.to(device, TRUE.get(precision))
+        self.codec.to(device)
+        self.conditioner.to(device)
+        self.autocast = MIXED.get(precision)
+        return self
+
+    def eval(self) -> Self:
+        """Prepares the networks for rollouts: evaluation mode, and no gradients."""
+        for network in (self.backbone, self.codec, self.conditioner):
+            network.eval().requires_grad_(False)
+        return self
+
+    def computing(self) -> AbstractContextManager[object]:
+        """The context in which the networks run, for mixed precision."""
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.autocast)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.backbone.parameters()).device
+
+    @property
+    def fps(self) -> float:
+        """Pixel frames per second."""
+        return self.backbone.spec.fps * self.pixel_frames_per_latent
+
+    @property
+    def pixel_frames_per_latent(self) -> int:
+        """Pixel frames of a latent frame that is not the first."""
+        with attribute_errors("codec", self.codec, "telling how many frames it makes"):
+            return self.codec.pixel_frames(2) - self.codec.pixel_frames(1)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the video in pixels."""
+        with attribute_errors("codec", self.codec, "telling its pixel size"):
+            return self.codec.pixel_size(self.backbone.spec.width, self.backbone.spec.height)
+
+    @property
+    def horizon_seconds(self) -> float:
+        """Seconds of video that the network was trained on."""
+        return self.codec.pixel_frames(self.backbone.spec.horizon) / self.fps
+
+    @torch.no_grad()
+    def condition(self, prompts: Sequence[str]) -> Condition:
+        """Text features of prompts."""
+        with attribute_errors("conditioner", self.conditioner, "reading prompts"):
+            features: Condition = self.conditioner(prompts)
+        return features.to(self.device)
+
+    @torch.no_grad()
+    def encode(self, video: Tensor) -> Tensor:
+        """Pixel frames uint8 ``[B, T, H, W, 3]`` to latents ``[B, F, C, h, w]``, in the codec's own precision."""
+        with (
+            torch.autocast(self.device.type, enabled=False),
+            attribute_errors("codec", self.codec, "encoding pictures"),
+        ):
+            return self.codec.encode(video.permute(0, 1, 4, 2, 3).float() / 255)
+
+    def given(self, requests: Sequence[Request]) -> Tensor | None:
+        """Latents ``[B, F, C, H, W]`` of the openings, if there are any."""
+        openings = [self._opening(request, request.opening) for request in requests if request.opening]
+        if len({latents.shape[1] for latents in openings}) > 1 or len(openings) not in (0, len(requests)):
+            raise UserError("Requests that are rolled together need openings of one length; roll them one by one.")
+        return torch.cat(openings) if openings else None
+
+    def opening_frames(self, request: Request, path: Path) -> Frames:
+        """As many pixel frames of an opening as whole latent frames can be made of, uint8 ``[T, H, W, 3]``."""
+        count = self.codec.pixel_frames
+        most = self._longest_opening(request)
+        video = opening_frames(path, self.size, self.fps, count(most))
+        whole = max(frames for frames in range(1, most + 1) if count(frames) <= len(video))
+        return video[len(video) - count(whole) :]
+
+    def check_weights(self) -> None:
+        """Raises ``UserError`` where a part would roll with random weights that nobody asked for."""
+        for name, part in (("backbone", self.backbone), ("codec", self.codec)):
+            if getattr(part, "weights", RANDOM) is None:
+                raise UserError(
+                    f"The {name} {type(part).__name__} has random weights; name its checkpoint in "
+                    f"model.{name}.init_args.weights, or write `{RANDOM}` there to roll noise on purpose."
+                )
+
+    def check_prompts(self, requests: Sequence[Request]) -> None:
+        """Raises ``UserError`` for a prompt that the conditioner cannot express."""
+        with attribute_errors("conditioner", self.conditioner, "checking prompts"):
+            self.conditioner.check([prompt for request in requests for prompt in request.prompts.values()])
+
+    def rollout(self, policy: CachePolicy | None = None) -> Rollout:
+        """The rollout loop of these components, under another ``policy`` if there is one."""
+        return Rollout(
+            self.backbone, policy or self.policy, self.sampler, self.noise, self.rope, self.kv_codec, self.block_check
+        )
+
+    def memory_input(
+        self,
+        requests: Sequence[Request],
+        batch: int = 1,
+        *,
+        device: str | None = None,
+        precision: str = "32-true",
+        others: Mapping[str, CachePolicy] | None = None,
+    ) -> MemoryInput:
+        """The numbers that decide the memory of rolling ``batch`` of the requests together.
+
+        Args:
+            requests: what is rolled.
+            batch: how many at once.
+            device: of the network. Default: where it is.
+            precision: the Trainer's.
+            others: further policies that are rolled afterwards, by their config key.
+        """
+        prompts = [prompt for request in requests for prompt in request.prompts.values()]
+        guided = [self.negative_prompt] if "negative" in self.sampler.guidance_branches else []
+        return work_of(
+            self.backbone, self.codec, self.sampler, {"model.policy": self.policy, **(others or {})},
+            device=device or str(self.device), frames=max(request.frames for request in requests),
+            batch=min(batch, len(requests)), precision=precision, rope=self.rope, kv_codec=self.kv_codec,
+            switches=sorted({start for request in requests for start in request.prompts if start}),
+            conditioner=self.conditioner, prompts=list(dict.fromkeys([*prompts, *guided])),
+            opening=max(self._opening_length(request) for request in requests),
+        )  # fmt: skip
+
+    def _opening(self, request: Request, path: Path) -> Tensor:
+        return self.encode(torch.from_numpy(self.opening_frames(request, path)).to(self.device)[None])
+
+    def _opening_length(self, request: Request) -> int:
+        """Latent frames of an opening, at most; 0 where there is none."""
+        if request.opening is None:
+            return 0
+        if request.opening.suffix.lower() in PICTURES:
+            return 1
+        return min(request.frames, self._longest_opening(request))
+
+    def _longest_opening(self, request: Request) -> int:
+        """Latent frames that are taken of an opening video, at most."""
+        spec = self.backbone.spec
+        return request.opening_frames or max(1, spec.horizon - spec.block)

@@ -1,0 +1,5 @@
+"""What a training needs in memory, said before its first step."""
+
+from rollforge.training_budget.check import Recipe, TrainingCheck
+
+__all__ = ["Recipe", "TrainingCheck"]
