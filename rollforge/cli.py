@@ -12,6 +12,7 @@ from importlib import import_module
 
 from rollforge import __version__
 from rollforge.commands.arguments import Arguments
+from rollforge.commands.output import complain, log_to_terminal
 from rollforge.errors import UserError, nearest, of_the_machine
 from rollforge.files.streams import tolerant
 from rollforge.isolation import import_matplotlib, safe_environment
@@ -79,20 +80,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str]) -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log_to_terminal()
     try:
         return _dispatch(renamed_arguments(given)) or 0
     except UserError as error:
-        sys.stderr.write(f"rollforge: {error}\n")
+        complain(f"rollforge: {error}\n")
         return 2
     except (OSError, MemoryError, RuntimeError) as error:
         if (told := of_the_machine(error)) is None:
             raise
         log.debug("The traceback:", exc_info=True)
-        sys.stderr.write(f"rollforge: {told}\n")
+        complain(f"rollforge: {told}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("rollforge: interrupted.\n")
+        complain("rollforge: interrupted.\n")
         return INTERRUPTED
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from rollforge.backbones.pocket.codec import PocketCodec
 from rollforge.backbones.pocket.network import Pocket
 from rollforge.backbones.wan.network import Wan
 from rollforge.commands.arguments import Arguments, device, number
+from rollforge.commands.output import say
 from rollforge.errors import UserError
 from rollforge.policies.base import CachePolicy
 from rollforge.ranges import Range
@@ -66,12 +66,11 @@ def run(arguments: list[str]) -> None:
     chosen = parser.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
-    sys.stdout.write(_machine(chosen.device) + "\n\n" + HEADER + "\n")
+    say(_machine(chosen.device) + "\n\n" + HEADER + "\n")
     for name in chosen.model or MODELS:
         for policy in chosen.policy or ["Window", "RollingSink"]:
-            sys.stdout.write(measure(name, _policy(policy), chosen.blocks, chosen.device) + "\n")
-            sys.stdout.flush()
-    sys.stdout.write(NOTE)
+            say(measure(name, _policy(policy), chosen.blocks, chosen.device) + "\n")
+    say(NOTE)
 
 
 HEADER = (

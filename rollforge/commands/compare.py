@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rollforge.commands.arguments import Arguments, path
+from rollforge.commands.output import complain, say
 from rollforge.comparison.vary import CONFIG, Point, points
 from rollforge.errors import UserError
 
@@ -69,7 +69,7 @@ def _compare(
             work.all()
         except SystemExit:
             if work.asked:
-                sys.stderr.write(f"Stopped by {work.asked.name}; the same command continues from here.\n")
+                complain(f"Stopped by {work.asked.name}; the same command continues from here.\n")
             raise
         return _report(folder, runs, command, varied)
 
@@ -85,7 +85,7 @@ def _report(folder: Path, runs: Sequence[Run], command: Sequence[str], varied: S
         comparison = gather(runs)
         write(folder / TABLE, markdown(comparison))
         write(folder / REPORT, build(comparison, folder, command, varied))
-        sys.stdout.write(f"\n{summary(comparison)}\n\nOpen:\n  {folder / REPORT}\n  {folder / TABLE}\n")
+        say(f"\n{summary(comparison)}\n\nOpen:\n  {folder / REPORT}\n  {folder / TABLE}\n")
     for run in failed:
-        sys.stderr.write(f"{run.point.label} failed: {run.failure} Its output is in {run.folder / 'test.log'}.\n")
+        complain(f"{run.point.label} failed: {run.failure} Its output is in {run.folder / 'test.log'}.\n")
     return 1 if failed else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -24,6 +23,7 @@ from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.wan.sizes import shown
 from rollforge.backbones.weights import check_fit
 from rollforge.commands.arguments import Arguments, file, number, path
+from rollforge.commands.output import say
 from rollforge.errors import UserError
 from rollforge.ranges import Finite, Positive
 
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> None:
     write(chosen.destination, tensors, about | {"layout": chosen.layout}, DTYPES.get(chosen.dtype))
     count = sum(stored.count for stored in tensors.values())
     taken = f" ({checkpoint.taken})" if checkpoint.taken else ""
-    sys.stdout.write(f"{checkpoint.file}{taken}: {count:,} parameters\n\nOpen:\n  {chosen.destination}\n")
+    say(f"{checkpoint.file}{taken}: {count:,} parameters\n\nOpen:\n  {chosen.destination}\n")
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from rollforge import trust
 from rollforge.backbones.base import VideoCodec
 from rollforge.backbones.wan.sizes import Rate
 from rollforge.commands.arguments import Arguments, device, number, path
+from rollforge.commands.output import say
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
 from rollforge.devices import default_device
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> None:
     if out.exists():
         raise UserError(f"{out} exists; give another name with --out.")
     _decode(store, codec.eval().requires_grad_(False).to(chosen.device), fps, out, chosen.device)
-    sys.stdout.write(f"\nOpen:\n  {out}\n")
+    say(f"\nOpen:\n  {out}\n")
 
 
 def _decode(store: LatentStore, codec: VideoCodec, fps: float, out: Path, device: str) -> None:

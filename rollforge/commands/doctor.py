@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 from rollforge import trust
 from rollforge.commands.arguments import Arguments, number, path
 from rollforge.commands.lightning import _quiet
+from rollforge.commands.output import say
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
 from rollforge.doctor.card import free_on
@@ -35,11 +34,11 @@ def run(arguments: list[str]) -> int:
     card = None if chosen.card is None else free_on(chosen.card)
     typed = read([*(f"--config={file}" for file in chosen.config), *rest])
     _quiet()
-    findings = Findings(_tell)
+    findings = Findings(say)
     with trust.guarded(typed.modules):
         cli = ParsedCLI("predict", typed)
         ConfigChecks(cli.chosen, cli.folder, findings, chosen.probe_seconds, card).run()
-    _tell(f"\n{_verdict(findings)}\n")
+    say(f"\n{_verdict(findings)}\n")
     return 1 if findings.problems else 0
 
 
@@ -50,8 +49,3 @@ def _verdict(findings: Findings) -> str:
     if any(finding.verdict == "unknown" for finding in findings):
         return "This will run, but whether the video will be any good cannot be told: see above."
     return f"This will work{f', with {warnings} warnings' if warnings > 1 else ', with 1 warning' if warnings else ''}."
-
-
-def _tell(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from jsonargparse import Namespace
@@ -11,6 +10,7 @@ from rollforge import trust
 from rollforge.backbones.wan.published import WHO, Need, needs
 from rollforge.commands.arguments import Arguments, path
 from rollforge.commands.lightning import _quiet
+from rollforge.commands.output import say
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
 from rollforge.errors import UserError
@@ -71,5 +71,4 @@ def _download(missing: list[Need]) -> None:
 
 
 def _tell(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    say(f"{text}\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from rollforge.budget import BudgetCheck, MemoryCheck
 from rollforge.commands.addresses import check_addresses
 from rollforge.commands.construction import explained
 from rollforge.commands.loopback import on_loopback
+from rollforge.commands.output import complain, say
 from rollforge.commands.own_files import OwnFiles
 from rollforge.commands.parser import Parser
 from rollforge.commands.ranks import Ranks
@@ -226,7 +226,7 @@ class RollforgeCLI(LightningCLI):
         except SystemExit:
             if stop.asked and self.run_folder.rank == 0:
                 again = shlex.join(["rollforge", self.command, *self.typed.resumed()])
-                sys.stderr.write(f"Stopped by {stop.asked.name}; resume with:\n  {again}\n")
+                complain(f"Stopped by {stop.asked.name}; resume with:\n  {again}\n")
             raise
         finally:
             stop.remove()
@@ -249,7 +249,7 @@ class RollforgeCLI(LightningCLI):
         made = "\n".join(f"  {path}" for path in self.model.output.files)
         longer = self.typed.longer(2 * self.chosen.data.seconds, f"{self.run_folder.path}-longer")
         again = shlex.join(["rollforge", self.command, *longer])
-        sys.stdout.write(f"\nOpen:\n{made}\n\nNext, a longer video:\n  {again}\n")
+        say(f"\nOpen:\n{made}\n\nNext, a longer video:\n  {again}\n")
 
     def before_test(self) -> None:
         """Checks all that can be checked before the first block; measures drift where the config names no metric."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from typing import Any
 
 from rollforge.commands.arguments import Arguments
+from rollforge.commands.output import say
 from rollforge.isolation import import_matplotlib
 from rollforge.ranges import described
 from rollforge.registry import KINDS, Part, registry
@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> None:
     else:
         registry().load()
         text = listing()
-    sys.stdout.write(text + "\n")
+    say(text + "\n")
 
 
 def listing() -> str:

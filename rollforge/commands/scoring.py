@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, get_type_hints
 
 from rollforge.commands.arguments import Arguments, number, path
 from rollforge.commands.construction import explained
+from rollforge.commands.output import complain, say
 from rollforge.errors import UserError, nearest
 from rollforge.evaluation.evaluation import Evaluation
 from rollforge.evaluation.video_folder import VideoFolder
@@ -73,7 +73,7 @@ def score_config(chosen: Any) -> int:
 def score(given: VideoFolder, metrics: Sequence[Metric], output_dir: str | None, loggers: Iterable[Any] = ()) -> int:
     """Measures given videos and says what there is to look at."""
     out = Path(output_dir or Path("outputs") / f"{given.folder.resolve().name or 'videos'}-measured")
-    evaluation = given.score(metrics or [DriftSuite()], out, lambda told: _say(f"rollforge: {told}\n"))
+    evaluation = given.score(metrics or [DriftSuite()], out, lambda told: complain(f"rollforge: {told}\n"))
     leave(evaluation, given.sheets, out, loggers)
     return 1 if given.unreadable else 0
 
@@ -88,13 +88,9 @@ def leave(evaluation: Evaluation, sheets: Sequence[ContactSheet], out: Path, log
     write_json(out / "metrics.json", evaluation.document())
     log_to(loggers, evaluation)
     for metric, told in evaluation.failed.items():
-        _say(f"rollforge: the metric {metric} raised {told}; from there on it is left out.\n")
+        complain(f"rollforge: the metric {metric} raised {told}; from there on it is left out.\n")
     files = "\n".join(f"  {path}" for path in [*made, out / "metrics.json"])
-    sys.stdout.write(f"\n{evaluation.table()}\n\nOpen:\n{files}\n")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text)
+    say(f"\n{evaluation.table()}\n\nOpen:\n{files}\n")
 
 
 def _built(logger: Any) -> Any:

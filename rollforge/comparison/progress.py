@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from rollforge.comparison.runs import Run
+from rollforge.errors import printable
 
 EVERY, PLAIN_EVERY = 1.0, 60.0  # seconds between two looks at the files; between two plain lines
 HEAD = ("point", "state", "seconds made", "FPS", "left")
@@ -86,7 +87,7 @@ class Progress:
         made, speed, state = self.made[run.hash], self.speed.get(run.hash, 0.0), self.states[run.hash]
         left = (run.asked - made) / speed if state == "running" and speed > 0 else None
         return (
-            run.point.label,
+            printable(run.point.label),
             state,
             f"{made:.1f} of {run.asked:.1f} s",
             f"{speed * run.fps:.1f}" if speed > 0 and run.fps else "-",
@@ -96,7 +97,7 @@ class Progress:
     def _line(self, run: Run) -> None:
         label, state, made, speed, left = self._row(run)
         rest = "".join([f", {speed} FPS"] * (speed != "-") + [f", {left} left"] * (left != "-"))
-        sys.stdout.write(f"{label}: {state}, {made}{rest} ({run.folder})\n")
+        sys.stdout.write(printable(f"{label}: {state}, {made}{rest} ({run.folder})\n"))
         sys.stdout.flush()
 
     def _draw(self) -> None:

@@ -14,6 +14,7 @@ from rollforge.evaluation.prompts import band
 from rollforge.evaluation.video_result import DownsampledCurve, VideoResult
 from rollforge.files.writing import replacing
 from rollforge.metrics.summary import Curve, mean
+from rollforge.report.figure_text import legend, literal
 
 COLUMNS, PANEL = 3, (4.2, 2.2)  # inches
 POINTS = 300
@@ -51,13 +52,13 @@ def draw(groups: Mapping[str, Sequence[VideoResult]], horizon_seconds: float) ->
                 seconds, values = grid(videos, name)
                 middle, low, high = band(values)
                 known = ~np.isnan(middle)  # a curve that is defined once a block is still a line
-                (line,) = axes.plot(seconds[known], middle[known], linewidth=1, label=label)
+                (line,) = axes.plot(seconds[known], middle[known], linewidth=1, label=literal(label))
                 axes.fill_between(
                     seconds[known], low[known], high[known], color=line.get_color(), alpha=0.25, linewidth=0
                 )
         if axes.get_xlim()[1] > horizon_seconds:
             axes.axvline(horizon_seconds, color=HORIZON, linewidth=0.8, linestyle="--")
-        axes.set_title(name, fontsize=9)
+        axes.set_title(literal(name), fontsize=9, parse_math=False)
         axes.tick_params(labelsize=7)
         axes.grid(visible=True, alpha=0.3)
         axes.margins(x=0)
@@ -66,9 +67,10 @@ def draw(groups: Mapping[str, Sequence[VideoResult]], horizon_seconds: float) ->
     prompts = max(len({video.prompt for video in videos}) for videos in groups.values())
     told = f"mean over {prompts} prompts and its 95 % interval" if prompts > 1 else "one prompt, so no interval"
     height, title = figure.get_figheight(), ", ".join(label for label in groups if label)
-    figure.suptitle(f"{title}: {told}; dashed: the horizon ends".removeprefix(": "), y=1 - 0.1 / height, fontsize=9)
+    heading = literal(f"{title}: {told}; dashed: the horizon ends".removeprefix(": "))
+    figure.suptitle(heading, y=1 - 0.1 / height, fontsize=9, parse_math=False)
     if len(groups) > 1:
-        panels[0].legend(fontsize=7)
+        legend(panels[0], fontsize=7)
     figure.subplots_adjust(0.06, 0.45 / height, 0.98, 1 - 0.6 / height, hspace=0.4)  # a tight layout takes seconds
     return figure
 

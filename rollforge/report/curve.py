@@ -13,6 +13,8 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from rollforge.report.figure_text import legend, literal
+
 
 class LossCurve:
     """Named losses of every optimizer step: the mean over the batches that the step accumulated."""
@@ -74,11 +76,11 @@ class LossCurve:
         for name, values in zip(self.names, self._table().T, strict=True):
             if name.startswith("loss"):
                 smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-                axes.plot(self.steps[width - 1 :], smooth, label=name)
+                axes.plot(self.steps[width - 1 :], smooth, label=literal(name))
         axes.set_xlabel("step")
         axes.set_yscale("log")
         axes.grid(visible=True, alpha=0.3)
-        axes.legend()
+        legend(axes)
         figure.tight_layout()
         return figure
 

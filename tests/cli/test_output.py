@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from rollforge.cli import COMMANDS, main
+from rollforge.commands.output import complain, say
 from rollforge.files.streams import Tolerant
 
 HELP = f"{sys.executable} -m rollforge --help"
@@ -119,3 +120,16 @@ def test_error_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(COMMANDS, "plugins", (broken, ""))
     with pytest.raises(RuntimeError, match="a bug"):
         main(["plugins"])
+
+
+def test_names_with_control_characters_are_written_out_wherever_they_are_logged() -> None:
+    code = "import logging, rollforge.cli as cli; cli.main([]);"
+    code += "logging.getLogger('rollforge.x').warning('%s is left out', 'a\\x1b[2J\\u202eb.txt')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stderr == "a\\x1b[2J\\u202eb.txt is left out\n"
+
+
+def test_names_with_control_characters_are_written_out_in_what_commands_say(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[2J\nb\tc\n")
+    complain("\x9b\u2066d\n")
+    assert capsys.readouterr() == ("a\\x1b[2J\nb\\tc\n", "\\x9b\\u2066d\n")

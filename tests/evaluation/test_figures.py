@@ -20,6 +20,7 @@ from rollforge.evaluation.video_result import POINTS, DownsampledCurve, VideoRes
 from rollforge.metrics.base import Blocks
 from rollforge.metrics.interval import Interval, interval
 from rollforge.metrics.summary import summarise
+from rollforge.report.curve import LossCurve
 
 WAN = Horizon(16.0, Blocks(81, 84), Blocks(21, 21))
 NAN = float("nan")
@@ -193,3 +194,19 @@ def test_the_plot_has_a_panel_for_each_curve(measured: Any, tmp_path: Path) -> N
     save(figure, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 5000
     assert draw({"P": []}, 5.0) is None
+
+
+@pytest.mark.parametrize("name", ["costs $5 and $6", "$\\frac{$", "_hidden", "a\x1b[2Jb"])
+def test_names_from_data_are_drawn_as_they_are(measured: Any, tmp_path: Path, name: str) -> None:
+    values = np.random.default_rng(0).random(40)
+    figure = draw({name: [measured(**{name: values})], "other": [measured(**{name: values})]}, 5.0)
+    assert figure is not None
+    save(figure, tmp_path / "curves.png")
+    losses = LossCurve()
+    losses.add({"loss " + name: 1.0})
+    losses.close(1)
+    save(losses.figure(), tmp_path / "loss.png")
+    legend, *_ = figure.axes[0].get_legend().get_texts()
+    shown = name.replace("\x1b", "\\x1b")
+    assert (legend.get_text().strip(), legend.get_parse_math()) == (shown, False)
+    assert figure.axes[0].get_title().strip() == shown
