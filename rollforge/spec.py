@@ -21,11 +21,17 @@ class Phase(Enum):
     DENOISE = "denoise"  # a prediction on noisy frames
     COMMIT = "commit"  # finished frames enter the memory
     RECACHE = "recache"  # committed frames are read again under a new prompt
+    ESTIMATE = "estimate"  # frames that are not finished enter the memory, until the next block is
 
     @property
     def writes(self) -> bool:
         """Whether the keys and values of this pass are kept."""
         return self is not Phase.DENOISE
+
+    @property
+    def final(self) -> bool:
+        """Whether this pass completes a block: the policy is notified, and later blocks may read it."""
+        return self in (Phase.PREFILL, Phase.COMMIT)
 
 
 @dataclass(frozen=True)

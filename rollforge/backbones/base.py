@@ -37,6 +37,17 @@ class Backbone(Checked, nn.Module, ABC):
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
         """Latents ``[B, F, C, H, W]`` at timesteps ``[B, F]`` (0 clean, 1000 noise) to a flow of the same shape."""
 
+    def rollout_state(self) -> State:
+        """What the network itself carries from pass to pass of a rollout. Default: nothing.
+
+        Prefer a memory for it. Where a network changes attributes of its own instead, it returns them here: rollouts
+        that take turns then do not disturb each other, and snapshots keep it.
+        """
+        return {}
+
+    def load_rollout_state(self, state: State) -> None:
+        """Restores what ``rollout_state`` returned; ``{}`` begins a rollout. Called before each pass."""
+
     @classmethod
     def sizes_in_files(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments that are read from the files named in ``arguments`` where they are not given. Default: none.

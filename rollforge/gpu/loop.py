@@ -55,7 +55,7 @@ def run_blocks(
     clock, times = Clock(device), Times()
     rollout = Rollout(backbone, policy, FewStep())
     run = rollout(condition, (WARM + TIMED + 1) * backbone.spec.block)  # the last block has no commit pass
-    run.sampler = TimedSampler(run.sampler, clock)
+    run.parts.sampler = TimedSampler(run.sampler, clock)
     with kernels or nullcontext():
         for _ in range(WARM + TIMED):
             began = time.perf_counter()

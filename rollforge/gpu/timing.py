@@ -78,15 +78,14 @@ class TimedSampler(Sampler):
         while request is not None:
             if isinstance(request, Pass):
                 with self.clock.span(request.step.phase.value):
-                    flow = yield request
-                request = _send(passes, flow)
+                    reply = yield request
             else:
-                yield request
-                request = next(passes, None)
+                reply = yield request
+            request = _send(passes, reply)
 
 
-def _send(passes: Passes, flow: Any) -> Any:
+def _send(passes: Passes, reply: Any) -> Any:
     try:
-        return passes.send(flow)
+        return passes.send(reply)
     except StopIteration:
         return None

@@ -162,6 +162,12 @@ class RolloutMemory(Memory):
                 del self.raw[frame]
         self._step, self._now, self._staged = None, Now(), {}
 
+    def forget(self, frames: set[int]) -> None:
+        """Drops frames as if no pass had written them."""
+        self._invalidate(frames)
+        for frame in frames:
+            self.raw.pop(frame, None)
+
     def _in_every_layer(self) -> set[Entry]:
         """Pairs of the plan that each layer's buffer holds; a layer that a pass has left out holds those of before."""
         held = [self._views[layer].slots for layer in range(self.spec.layers) if layer in self._views]

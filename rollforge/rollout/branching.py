@@ -30,15 +30,15 @@ def parts_of(rollout: Rollout, samples: int) -> State:
         "policy": described(rollout.policy),
         "sampler": described(rollout.sampler),
         "backbone": _shapes(rollout.backbone.spec),
-        "rope": [_name(rollout.rope), _plain(vars(rollout.rope))],
-        "kv_codec": [_name(rollout.kv_codec), _plain(vars(rollout.kv_codec))],
+        "rope": described(rollout.rope),
+        "kv_codec": described(rollout.kv_codec),
         "samples": samples,
     }
 
 
-def described(part: Stateful) -> list[Any]:
-    """The class and the state of a part that has not been used yet."""
-    return [_name(part), part.state_dict()]
+def described(part: object) -> list[Any]:
+    """The class and the state of a part that has not been used yet; the plain attributes of one without state."""
+    return [_name(part), part.state_dict() if isinstance(part, Stateful) else _plain(vars(part))]
 
 
 def check_parts(saved: State, now: State) -> None:

@@ -1,33 +1,31 @@
-"""One rollout in progress: drives the sampler, the policy and the memories, and can be cut off after any block."""
+"""One rollout in progress: drives the sampler, and can be interrupted after any block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from copy import copy, deepcopy
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
-from rollforge.backbones.base import Condition
 from rollforge.devices import sent
-from rollforge.errors import UserError, attribute_errors
-from rollforge.memory import RolloutMemory
+from rollforge.errors import attribute_errors
 from rollforge.rollout.block_check import OTHER_SEED
-from rollforge.rollout.branching import REPLAY, carry_over, check_frames, check_parts, parts_of
-from rollforge.samplers.base import Finished, Job, Pass, Passes
-from rollforge.spec import Phase, PromptSwitch, ReadPlan, Step
+from rollforge.rollout.branching import check_frames, check_parts, parts_of
+from rollforge.rollout.parts import Parts
+from rollforge.rollout.passes import PassRunner
+from rollforge.rollout.replay import replay
+from rollforge.rollout.switches import Schedule
+from rollforge.samplers.base import Finished, Job, Pass
+from rollforge.spec import Phase, PromptSwitch, Step
 from rollforge.state import State, copied, moved
 
 if TYPE_CHECKING:
     from rollforge.rollout.rollout import Rollout
-
-Schedule = Mapping[int, Condition]
-"""The frame from which on each condition is in force; the first key is 0."""
 
 
 @dataclass(frozen=True)
@@ -40,37 +38,42 @@ class Block:
 
 
 class RolloutIterator(Iterator[Block]):
-    """One rollout in progress: its memories, its copy of the policy, and what a prompt switch reads again.
+    """One rollout in progress: its memories, and its copies of the components that change from block to block.
 
-    Between two blocks ``state_dict`` tells all that later blocks depend on.
+    Between two blocks ``state_dict`` returns all that later blocks depend on.
     """
 
     def __init__(
         self, rollout: Rollout, schedules: dict[str, Schedule], frames: int, seed: int, samples: tuple[int, ...]
     ) -> None:
-        weight = next(rollout.backbone.parameters())
-        self.device, self.dtype = weight.device, weight.dtype
-        self.backbone, self.noise, self.check = rollout.backbone, rollout.noise, rollout.check
-        self.spec = rollout.backbone.spec
-        self.policy, self.sampler = deepcopy(rollout.policy), copy(rollout.sampler)
-        self.schedules = {
-            branch: {start: kept.to(self.device, self.dtype) for start, kept in schedule.items()}
-            for branch, schedule in schedules.items()
-        }
-        self.switches = self._switches_after(0)
-        self.parts = partial(parts_of, rollout, len(samples))
-        with attribute_errors("cache policy", self.policy, "telling how many frames it shows"):
-            visible = self.policy.visible(self.spec.block)
-        self.memories = {
-            branch: RolloutMemory(self.spec, visible, rollout.rope, rollout.kv_codec) for branch in schedules
-        }
-        self.finished: dict[int, Tensor] = {}  # latents of live frames, which a prompt switch may read again
+        self.noise, self.check, self.spec = rollout.noise, rollout.check, rollout.backbone.spec
+        parts = Parts(rollout.policy, rollout.sampler, rollout.rope, rollout.kv_codec).copy()
+        self.passes = PassRunner(rollout.backbone, parts, schedules)
+        self.built = partial(parts_of, rollout, len(samples))
         self.frames, self.seed, self.samples = frames, seed, samples
         self.index, self.start = 0, 0  # of the next block
         self.first = 0  # the number of the first block that is made, after those that are given
-        self.pending: tuple[Step, Tensor] | None = None  # a block that is shown and not yet committed
+        self.entered = -1  # the last block whose first pass was prepared
+        self.pending: tuple[Step, Tensor] | None = None  # a block that is yielded and not yet committed
         self.attempts: dict[int, list[int]] = {}  # blocks that were made again, and how often for each sample
+        self._sampler = self.sampler  # as it was when the last block was finished
+        self._before = self.parts, State()  # the components and the network's state before the next block
         self._blocks: Iterator[Block] = iter(())
+
+    @property
+    def parts(self) -> Parts:
+        """The rollout's copies of the components that change from block to block."""
+        return self.passes.parts
+
+    @property
+    def policy(self) -> Any:
+        """The rollout's copy of the cache policy."""
+        return self.parts.policy
+
+    @property
+    def sampler(self) -> Any:
+        """The rollout's copy of the sampler."""
+        return self.parts.sampler
 
     def __next__(self) -> Block:
         return next(self._blocks)
@@ -81,117 +84,137 @@ class RolloutIterator(Iterator[Block]):
         Without ``kv`` it leaves out what committing the finished latents once more brings back. Tensors are shared with
         the rollout, which writes into none of them.
         """
-        state: State = {"index": self.index, "start": self.start, "attempts": self.attempts}
+        state: State = {"index": self.index, "start": self.start, "attempts": self.attempts, "parts": self.built()}
+        state |= self.parts.state_dict() | {"backbone": self.passes.carried}
         if kv:
-            with attribute_errors("cache policy", self.policy, "telling its state"):
-                state["policy"] = self.policy.state_dict()
-            with attribute_errors("sampler", self.sampler, "telling its state"):
-                state["sampler"] = self.sampler.state_dict()
-            state["parts"] = self.parts()
-            pending = self.pending and {"index": self.pending[0].index, "start": self.pending[0].start}
-            state |= {
-                "pending": pending and pending | {"latents": self.pending[1]},  # type: ignore[index] # it is there
-                "finished": self.finished,
-                "memories": {branch: memory.state_dict() for branch, memory in self.memories.items()},
-            }
+            state |= {"pending": self.pending and _saved(*self.pending), **self.passes.state_dict()}
         return copied(state)
 
     def begin(self, given: Tensor | None) -> Self:
         """From the first block on."""
-        self._blocks = chain(self._prefill(given), self._sample())
-        self.first = _given_blocks(given, self.spec.block)
+        self._blocks = chain(self.prefill(given), self._sample())
+        self.first = len(list(_given_steps(given, self.spec.block)))
         return self
 
     def resume(self, state: State, given: Tensor | None, finished: Iterable[Tensor]) -> Self:
-        """From where ``state`` was told; without its memories, after committing the ``finished`` latents again."""
+        """From where ``state`` was saved; without its memories, after committing the ``finished`` latents again."""
+        self.begin(given)
         self.attempts = dict(state["attempts"])
-        self.first = _given_blocks(given, self.spec.block)
         if "memories" in state:
             other = self._load(state)
-            self._blocks = chain(self._fitting(other), self._prefill(given, self.start), self._sample())
+            self._blocks = chain(self._fitting(other), self.prefill(given, self.start), self._sample())
         else:
-            self._blocks = chain(self._replay(given, finished, state["start"]), self._sample())
+            self._blocks = chain(replay(self, state, given, finished), self._sample())
         return self
 
     def _load(self, state: State) -> str | None:
-        """Takes up a state with its memories. Returns the policy that it was saved under, if it was another one."""
+        """Restores a state with its memories. Returns the policy that it was saved under, if it was another one."""
         saved = state["parts"]
-        check_parts(saved, self.parts())
+        check_parts(saved, self.built())
         self.index, self.start = state["index"], state["start"]
-        self.finished = moved(state["finished"], self.device)
         if pending := state["pending"]:
-            step = Step(pending["index"], pending["start"], self.spec.block)
-            self.pending = step, pending["latents"].to(self.device)
-            self.switches = self._switches_after(step.start)
-        carry_over(self.sampler, saved["sampler"], moved(state["sampler"], self.device))
-        alike = carry_over(self.policy, saved["policy"], state["policy"])
-        for branch, memory in self.memories.items():
-            if branch not in state["memories"]:
-                raise UserError(
-                    f"The state was saved without guidance, so it has no memory of the {branch} prompt; use the "
-                    f"sampler that it was saved under, or {REPLAY}."
-                )
-            memory.load_state_dict(state["memories"][branch], self.device)
-        return None if alike else saved["policy"][0]
+            latents = pending["latents"].to(self.passes.device)
+            self._pend(Step(pending["index"], pending["start"], self.spec.block), latents)
+        alike = self.parts.load_state_dict(state, saved, self.passes.device)
+        self.passes.load_state_dict(state)
+        self.passes.carried = moved(state.get("backbone", {}), self.passes.device)
+        return None if alike["policy"] else saved["policy"][0]
 
     def _fitting(self, other: str | None) -> Iterator[Block]:
         """No block; raises ``UserError`` where memories saved under the policy ``other`` lack what this one reads."""
-        step = self.pending[0] if self.pending else Step(self.index, self.start, self.spec.block)
-        for memory in self.memories.values() if other else ():
+        step = self.pending[0] if self.pending else self._step()
+        for memory in self.passes.memories.values() if other else ():
             check_frames(self.policy, other or "", memory, step)
         yield from ()
 
-    def _switches_after(self, frame: int) -> list[int]:
-        """The prompt switches to come once the block at ``frame`` is made."""
-        return [start for start in self.schedules["prompt"] if start > frame]
+    def _step(self) -> Step:
+        """The block that is made next."""
+        return Step(self.index, self.start, self.spec.block)
 
-    def _replay(self, given: Tensor | None, finished: Iterable[Tensor], start: int) -> Iterator[Block]:
-        """Commits what is finished, block by block, and shows only given blocks that have not been shown."""
-        blocks = iter(finished)
-        for block in self._prefill(given):
-            if block.start >= start:
-                yield block
-            elif next(blocks, None) is None:
-                break
-        for latents in blocks:
-            for step in self._steps(once=True):
-                self._finish(step, latents.to(self.device))
-                self._commit()
-        if self.start < start:
-            raise UserError(
-                f"The kept latents end at frame {self.start}, the snapshot at frame {start}; take an older snapshot."
-            )
+    def _steps(self) -> Iterator[Step]:
+        """The blocks to make, as far ahead as the sampler asks."""
+        step = self._step()
+        while step.start < self.frames:
+            yield step
+            step = Step(step.index + 1, step.frames.stop, self.spec.block)
+
+    def prefill(self, given: Tensor | None, shown: int = 0) -> Iterator[Block]:
+        """Lets given frames enter the memories, but those before ``shown``, which have."""
+        for step in _given_steps(given, self.spec.block):
+            if step.start >= shown and given is not None:
+                latents = given[:, step.frames.start : step.frames.stop].to(self.passes.device).float()
+                for branch in self.sampler.guidance_branches:
+                    self.passes.run(Pass(step, latents, 0.0, branch), self.start)
+                self.passes.keep(step, latents)
+                self.index, self.start = step.index + 1, step.frames.stop
+                yield Block(step.index, step.start, latents)
+
+    def replay_block(self, latents: Tensor) -> None:
+        """Takes a block that was finished before an interruption as if it had been made now."""
+        self._commit()
+        self._enter()
+        self._finish(self._step(), latents.to(self.passes.device))
+
+    def _commit(self) -> None:
+        """The commit of a block that was yielded before an interruption."""
+        if self.pending:
+            for request in self.sampler.commit(*self.pending, self._draw):
+                self._run(request)
 
     def _sample(self) -> Iterator[Block]:
-        """Makes blocks. One that is not sound may be made again; nothing of it has been committed."""
+        """Makes blocks. One that is refused may be made again; nothing of it has been committed."""
         self._commit()
+        self._note_sampler()
         while self.start < self.frames:
             with attribute_errors("sampler", self.sampler, f"at block {self.index}"):
                 passes = self.sampler.run(Job(self._steps(), self._draw, self.first))
-            answer: Tensor | None = None
-            while (request := self._next(passes, answer)) is not None:
-                answer = None
+            reply: Tensor | bool | None = None
+            while (request := self._next(passes, reply)) is not None:
                 if isinstance(request, Pass):
-                    answer = self._forward(request)
-                    if request.step.phase is Phase.COMMIT:
-                        self.pending = None
-                elif self._sound(request):
-                    self._finish(request.step, request.latents)
-                    yield Block(request.step.index, request.step.start, request.latents)
-                else:
+                    reply = self._run(request)
+                    continue
+                self._enter()
+                if not (reply := self._accepts(request)):
+                    self._drop(passes, request.step)
                     break
+                self._finish(request.step, request.latents)
+                yield Block(request.step.index, request.step.start, request.latents)
             else:
                 return
 
-    def _next(self, passes: Passes, answer: Tensor | None) -> Pass | Finished | None:
-        """What the sampler wants next; nothing when it is through."""
+    def _next(
+        self, passes: Generator[Pass | Finished, Any, None], reply: Tensor | bool | None
+    ) -> Pass | Finished | None:
+        """What the sampler requests next; None when it is through."""
         with attribute_errors("sampler", self.sampler, f"at block {self.index}"):
             try:
-                return passes.send(answer) if answer is not None else next(passes)
+                return next(passes) if reply is None else passes.send(reply)
             except StopIteration:
                 return None
 
-    def _sound(self, made: Finished) -> bool:
+    def _run(self, request: Pass) -> Tensor:
+        """The flow of a pass that the sampler requests."""
+        if request.step.phase is not Phase.COMMIT:
+            self._enter()
+        elif request.step.frames.stop >= self.frames:
+            return request.latents  # nothing will read the last block
+        flow = self.passes.run(request, self.start)
+        if request.step.phase is Phase.COMMIT:
+            self.pending = None
+        return flow
+
+    def _enter(self) -> None:
+        """Prepares the next block before its first pass, once the block before it is committed."""
+        if self.entered == self.index:
+            return
+        self.entered, step = self.index, self._step()
+        if self.passes.prompts.reach(step.start) and step.start:
+            self.passes.tell(PromptSwitch(step))
+        if self._retries:
+            self._before = replace(self.parts, sampler=self._sampler).copy(), self.passes.carried
+
+    def _accepts(self, made: Finished) -> bool:
+        """Whether a block passes the check. If not, counts one more attempt for the samples that do not."""
         if self.check is None:
             return True
         step, attempts = made.step, self._attempts(made.step)
@@ -206,141 +229,50 @@ class RolloutIterator(Iterator[Block]):
 
     def _finish(self, step: Step, latents: Tensor) -> None:
         """A block is done: from here on a snapshot can go on."""
-        self._keep(step, latents)
-        self.pending, self.index, self.start = (step, latents), step.index + 1, step.frames.stop
+        self.passes.keep(step, latents)
+        self.index, self.start = step.index + 1, step.frames.stop
+        self._pend(step, latents)
+        self._note_sampler()
 
-    def _commit(self) -> None:
-        """The commit of a block that was shown when the rollout was cut off."""
-        if self.pending:
-            step, latents = self.pending
-            for request in self.sampler.commit(step, latents, self._draw):
-                self._forward(request)
-            self.pending = None
+    def _pend(self, step: Step, latents: Tensor) -> None:
+        """A block is yielded and waits for its commit."""
+        self.pending, self.entered = (step, latents), step.index
+        self.passes.prompts.reach(step.start)
 
-    def _steps(self, once: bool = False) -> Iterator[Step]:
-        """The blocks to make. Prompt switches are dealt with as their block is asked for, before its first pass."""
-        index, start = self.index, self.start
-        while start < self.frames:
-            step = Step(index, start, self.spec.block)
-            if self.switches and self.switches[0] <= start:
-                self.switches = [switch for switch in self.switches if switch > start]
-                if start:
-                    self._switch(step)
-            yield step
-            if once:
-                return
-            index, start = index + 1, start + self.spec.block
+    @property
+    def _retries(self) -> bool:
+        return self.check is not None and self.check.action == "retry"
 
-    def _switch(self, step: Step) -> None:
-        """Tells the policy of a new prompt and reads the frames it names again, oldest first."""
-        with self._asking("about a new prompt", step):
-            again = list(self.policy.on_event(PromptSwitch(step)))
-        for frames in again:
-            if missing := [frame for frame in frames if frame not in self.finished]:
-                raise UserError(
-                    f"The cache policy {type(self.policy).__name__} wants to read frame {missing[0]} again at block "
-                    f"{step.index}, which is not live; its live() must name it."
-                )
-            latents = torch.cat([self.finished[frame] for frame in frames], dim=1)
-            past = Step(step.index, frames.start, self.spec.block, Phase.RECACHE, count=len(frames))
-            for branch in self.sampler.guidance_branches:
-                self._forward(Pass(past, latents, 0.0, branch), step.start)
+    def _note_sampler(self) -> None:
+        if self._retries:
+            self._sampler = deepcopy(self.sampler)
 
-    @torch.no_grad()
-    def _forward(self, request: Pass, now: int | None = None) -> Tensor:
-        """Runs one pass. ``now`` is the frame that the rollout has come to, where it is not the pass's own."""
-        step, latents = request.step, request.latents
-        if step.phase is Phase.COMMIT and step.frames.stop >= self.frames:
-            return latents  # nothing will read the last block
-        now = step.start if now is None else now
-        memory, plan = self.memories[request.guidance_branch], request.plan or self._plan(step)
-        self._begin(memory, step, plan)
-        timesteps = self._timesteps(request)
-        with attribute_errors("backbone", self.backbone, f"at block {step.index} ({step.phase.value})"):
-            flow: Tensor = self.backbone(
-                latents.to(self.dtype), timesteps, self._condition(request.guidance_branch, now), memory
-            )
-        final = step.phase in (Phase.PREFILL, Phase.COMMIT)
-        reached = max(now, step.frames.stop if step.phase.writes else step.start)
-        with self._asking("which frames live", step):
-            if (
-                final and request.guidance_branch == self.sampler.guidance_branches[-1]
-            ):  # every branch has seen the same plan
-                self.policy.on_commit(step)
-            live, revisited = self.policy.live(reached, step.block), self.policy.revisited(reached, step.block)
-        memory.end(live, revisited)
-        return flow.to(latents.dtype)
-
-    def _timesteps(self, request: Pass) -> Tensor:
-        """The noise level of each frame, float32 ``[B, F]``, on the device."""
-        shape, level = request.latents.shape[:2], request.timestep
-        if isinstance(level, Tensor):
-            return sent(level.float(), self.device).expand(shape)
-        return torch.full(shape, float(level), device=self.device)
-
-    def _plan(self, step: Step) -> ReadPlan:
-        with self._asking("for its plan", step):
-            plan = self.policy.plan(step)
-        if not isinstance(plan, ReadPlan):
-            raise UserError(
-                f"The cache policy {type(self.policy).__name__} answered {plan!r:.60} for its plan of block "
-                f"{step.index}; expected a ReadPlan."
-            )
-        return plan
-
-    def _begin(self, memory: RolloutMemory, step: Step, plan: ReadPlan) -> None:
-        try:
-            memory.begin(step, plan)
-        except ValueError as error:
-            raise UserError(
-                f"The cache policy {type(self.policy).__name__} cannot be followed at block {step.index} "
-                f"({step.phase.value}, level {step.level}): {error}"
-            ) from error
-
-    def _asking(self, what: str, step: Step) -> AbstractContextManager[None]:
-        when = f"asked {what} at block {step.index} ({step.phase.value}, level {step.level})"
-        return attribute_errors("cache policy", self.policy, when)
-
-    def _condition(self, branch: str, frame: int) -> Condition:
-        """The condition in force at a frame."""
-        schedule = self.schedules[branch]
-        return schedule[max(start for start in schedule if start <= frame)]
-
-    def _prefill(self, given: Tensor | None, shown: int = 0) -> Iterator[Block]:
-        """Lets given frames enter the memories, but those before ``shown``, which have."""
-        for step in _given_steps(0 if given is None else given.shape[1], self.spec.block):
-            if step.start >= shown and given is not None:
-                latents = given[:, step.frames.start : step.frames.stop].to(self.device, torch.float32)
-                for branch in self.sampler.guidance_branches:
-                    self._forward(Pass(step, latents, 0.0, branch))
-                self._keep(step, latents)
-                self.index, self.start = step.index + 1, step.frames.stop
-                yield Block(step.index, step.start, latents)
-
-    def _keep(self, step: Step, latents: Tensor) -> None:
-        self.finished |= dict(zip(step.frames, latents.split(1, dim=1), strict=True))
-        with self._asking("which frames live", step):
-            live = self.policy.live(step.frames.stop, step.block)
-        self.finished = {frame: kept for frame, kept in self.finished.items() if frame in live}
+    def _drop(self, passes: Generator[Pass | Finished, Any, None], step: Step) -> None:
+        """Takes back what the components have learned from a refused block."""
+        with attribute_errors("sampler", self.sampler, f"when block {step.index} was refused"):
+            passes.close()
+            self.passes.restore(*self._before)
+            self.passes.drop_estimates()
+            self.sampler.dropped(step)
 
     def _draw(self, step: Step, level: int) -> Tensor:
         seeds = [self.seed + OTHER_SEED * attempt for attempt in self._attempts(step)]
         shape = self.spec.latent_shape
         with attribute_errors("noise prior", self.noise, f"at block {step.index}, level {level}"):
             if len(set(seeds)) == 1:
-                return sent(self.noise.batch(seeds[0], self.samples, step.frames, level, shape), self.device)
+                return sent(self.noise.batch(seeds[0], self.samples, step.frames, level, shape), self.passes.device)
             rows = zip(seeds, self.samples, strict=True)  # some samples are made again, the others stay as they are
             drawn = [self.noise.batch(seed, (sample,), step.frames, level, shape) for seed, sample in rows]
-        return sent(torch.cat(drawn), self.device)
+        return sent(torch.cat(drawn), self.passes.device)
 
 
-def _given_blocks(given: Tensor | None, block: int) -> int:
-    """How many blocks given latents fill."""
-    return 0 if given is None else -(-given.shape[1] // block)
+def _saved(step: Step, latents: Tensor) -> State:
+    return {"index": step.index, "start": step.start, "latents": latents}
 
 
-def _given_steps(frames: int, block: int) -> Iterator[Step]:
-    """Given frames as passes: what fills no whole block first, then whole blocks."""
+def _given_steps(given: Tensor | None, block: int) -> Iterator[Step]:
+    """Initial frames as passes: what fills no whole block first, then whole blocks."""
+    frames = 0 if given is None else given.shape[1]
     rest, start = frames % block, 0
     for index, count in enumerate([*([rest] if rest else []), *[block] * (frames // block)]):
         yield Step(index, start, block, Phase.PREFILL, count=None if count == block else count)

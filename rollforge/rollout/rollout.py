@@ -18,7 +18,8 @@ from rollforge.memory import IdentityKVCodec, KVCodec, Rope
 from rollforge.noise import IndependentNoise, NoisePrior
 from rollforge.policies.base import CachePolicy
 from rollforge.rollout.block_check import BlockCheck
-from rollforge.rollout.iterator import Block, RolloutIterator, Schedule
+from rollforge.rollout.iterator import Block, RolloutIterator
+from rollforge.rollout.switches import Schedule
 from rollforge.samplers.base import Sampler
 from rollforge.state import State
 

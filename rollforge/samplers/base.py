@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from torch import Tensor
 
@@ -35,13 +35,13 @@ class Pass:
 
 @dataclass(frozen=True)
 class Finished:
-    """A block is done. Nothing is sent back."""
+    """A block is done. True is sent back. If the block is refused, the generator is closed instead."""
 
     step: Step
     latents: Tensor
 
 
-Passes = Generator[Pass | Finished, Tensor, None]
+Passes = Generator[Pass | Finished, Any, None]  # the flow of each pass is sent back, and True for each block
 Noise = Callable[[Step, int], Tensor]
 
 
@@ -77,6 +77,14 @@ class Sampler(Checked, Stateful, ABC):
     @abstractmethod
     def run(self, job: Job) -> Passes:
         """Yields ``Pass`` requests, is sent the flow of each, and yields ``Finished`` blocks before their commits."""
+
+    def dropped(self, step: Step) -> None:
+        """Called when the block at ``step`` is refused. It is made again, from other noise, by a new ``run``.
+
+        The sampler is as it was when the block before was finished. One that has later blocks in progress by then
+        discards them here.
+        """
+        return
 
     def commit(self, step: Step, clean: Tensor, noise: Noise) -> Iterator[Pass]:
         """The passes by which a finished block enters the memories: one in each branch, at ``context_noise``."""

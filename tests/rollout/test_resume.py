@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,13 +15,15 @@ from torch import Tensor
 from rollforge.backbones.base import Condition
 from rollforge.backbones.wan.network import Wan
 from rollforge.errors import UserError
+from rollforge.memory import IdentityKVCodec
+from rollforge.noise import IndependentNoise
 from rollforge.policies import AttentionSink, CachePolicy, LongLive, RollingSink, SlidingIndices, Window
 from rollforge.rollout import Rollout, RolloutIterator
 from rollforge.rollout.block_check import BlockCheck
-from rollforge.samplers import Euler, FewStep, Finished, Job, Passes, Sampler
+from rollforge.samplers import Euler, FewStep, Finished, Job, Pass, Passes, Sampler
 from rollforge.snapshots.packing import pack, unpack
-from rollforge.spec import ReadPlan, Step
-from rollforge.state import Stateful, odd
+from rollforge.spec import Phase, ReadPlan, Step
+from rollforge.state import State, Stateful, odd
 
 BLOCK, FRAMES = 2, 24
 POLICIES = [
@@ -110,7 +113,7 @@ def test_too_few_finished_latents_are_told(model: Wan) -> None:
     run = roll(model, Window(2), SAMPLERS[0], None, 0)
     before = [next(run) for _ in range(4)]
     state = run.state_dict(kv=False)
-    with pytest.raises(UserError, match="kept latents end at frame 6, the snapshot at frame 8"):
+    with pytest.raises(UserError, match="saved latents end at frame 6, the snapshot at frame 8"):
         list(roll(model, Window(2), SAMPLERS[0], None, 0, state=state, finished=[b.latents for b in before[:3]]))
 
 
@@ -153,13 +156,153 @@ class Cumulative(FewStep):
             yield from self.commit(step, torch.zeros(1, BLOCK, 2, 4, 2), job.noise)
 
 
-def test_what_a_sampler_remembers_goes_with_it(model: Wan) -> None:
+@pytest.mark.parametrize("kv", [True, False])
+def test_what_a_sampler_remembers_goes_with_it(model: Wan, kv: bool) -> None:
     whole = list(roll(model, Window(2), Cumulative(), None, 0))
     run = roll(model, Window(2), Cumulative(), None, 0)
-    for _ in range(5):
-        next(run)
-    after = list(roll(model, Window(2), Cumulative(), None, 0, state=through_a_file(run.state_dict())))
+    before = [next(run).latents for _ in range(5)]
+    state = through_a_file(run.state_dict(kv))
+    after = list(roll(model, Window(2), Cumulative(), None, 0, state=state, finished=[] if kv else before))
     assert torch.equal(after[-1].latents, whole[-1].latents)
+
+
+class Learning(Window):
+    """Narrows by what it counts while it plans: commits that are run again do not bring that back."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.planned = 0
+
+    def revisited(self, start: int, block: int) -> frozenset[int]:
+        return self.live(start, block)
+
+    def plan(self, step: Step) -> ReadPlan:
+        if step.phase is Phase.COMMIT:
+            return super().plan(step)
+        self.planned += 1
+        length = min(step.start, BLOCK * (1 + self.planned % 3))
+        return ReadPlan.of(((frame, frame) for frame in range(step.start - length, step.start)), step.start)
+
+
+class Swinging(Wan):
+    """A network with a state of its own: each pass pushes all that follow."""
+
+    passes = 0
+
+    def rollout_state(self) -> State:
+        return {"passes": self.passes}
+
+    def load_rollout_state(self, state: State) -> None:
+        self.passes = state.get("passes", 0)
+
+    def forward(self, *inputs: Any, **options: Any) -> Tensor:
+        self.passes += 1
+        return super().forward(*inputs, **options) + 0.01 * self.passes
+
+
+class Fading(IdentityKVCodec, Stateful):
+    """Keeps each frame a little weaker than the one before."""
+
+    kept = 0
+
+    def encode(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        self.kept = self.kept + 1
+        return k * 0.999**self.kept, v.clone()
+
+
+@pytest.mark.parametrize("kv", [True, False])
+def test_components_with_state_resume_and_take_turns(kv: bool) -> None:
+    torch.manual_seed(0)
+    network = Swinging(2, 4, 2, 24, 2, 2, 32, 16, 4, 3, block=BLOCK, window=6, horizon=6).eval()
+    rollout = Rollout(network, Learning(), Accumulating(), kv_codec=Fading())
+    whole = [block.latents for block in rollout(text(), FRAMES)]
+    one, other = rollout(text(), FRAMES), rollout(text(1), FRAMES)
+    before = [next(one).latents for _ in range(5) if next(other)]
+    state = through_a_file(one.state_dict(kv))
+    after = [block.latents for block in rollout(text(), FRAMES, state=state, finished=[] if kv else before)]
+    assert all(map(torch.equal, before, whole))
+    assert all(torch.equal(block.latents, made) for block, made in zip(one, whole[5:], strict=True))
+    for made, expected in zip(after, whole[5:], strict=True):  # recomputed keys lie in another order in the buffers
+        torch.testing.assert_close(made, expected, rtol=0, atol=0 if kv else 1e-5)
+
+
+class Accumulating(FewStep):
+    """Pushes each block by what it has counted so far, in a list."""
+
+    def __init__(self) -> None:
+        super().__init__([1000, 500])
+        self.made: list[float] = []
+
+    def run(self, job: Job) -> Passes:
+        for step in job.steps:
+            self.made.append(0.1)
+            flow = yield Pass(step, job.noise(step, 0), 1000.0)
+            clean = job.noise(step, 0) - flow + sum(self.made)
+            yield Finished(step, clean)
+            yield from self.commit(step, clean, job.noise)
+
+
+def test_a_block_made_again_starts_from_the_components_as_they_were(model: Wan) -> None:
+    class BrokenOnce(Accumulating):
+        def __init__(self, tries: int) -> None:
+            super().__init__()
+            self.refused: list[int] = []
+            self.broken = Broken(1.0, tries)
+
+        def state_dict(self) -> State:
+            return {"made": list(self.made)}
+
+        def dropped(self, step: Step) -> None:
+            self.refused = [*self.refused, step.index]
+
+        def run(self, job: Job) -> Passes:
+            running, reply = super().run(job), None
+            while True:
+                try:
+                    request = running.send(reply)
+                except StopIteration:
+                    return
+                if isinstance(request, Finished) and self.broken.bad(request.step):
+                    request = Finished(request.step, request.latents * float("nan"))
+                reply = yield request
+
+    def rolled(tries: int) -> tuple[RolloutIterator, list[Tensor]]:
+        check = BlockCheck("retry", limit=1e6)
+        rollout = Rollout(model, Learning(), BrokenOnce(tries), NoiseOfFrames(), check=check)
+        run = rollout(text(), 12)
+        return run, [block.latents for block in run]
+
+    (run, made), (plain_run, plain) = rolled(2), rolled(0)
+    assert run.attempts == {3: [2]}
+    assert run.sampler.refused[-1] == 3
+    assert run.sampler.made == plain_run.sampler.made
+    assert run.policy.planned == plain_run.policy.planned
+    assert all(map(torch.equal, made, plain))  # the noise is the same, so the block is
+
+
+class NoiseOfFrames(IndependentNoise):
+    """The same for every seed."""
+
+    def draw(self, seed: int, sample: int, frames: range, level: int, shape: Any) -> Tensor:
+        return super().draw(0, sample, frames, level, shape)
+
+
+class Prefetching(FewStep):
+    """Requests all blocks before it makes the first."""
+
+    def run(self, job: Job) -> Passes:
+        yield from super().run(replace(job, steps=list(job.steps)))
+
+
+@pytest.mark.parametrize("kv", [True, False])
+def test_a_switch_takes_effect_when_its_block_is_made_not_when_it_is_requested(model: Wan, kv: bool) -> None:
+    lazy, eager = FewStep([1000, 500]), Prefetching([1000, 500])
+    whole = [block.latents for block in roll(model, LongLive(2, 1), lazy, 10, 0)]
+    run = roll(model, LongLive(2, 1), eager, 10, 0)
+    before = [next(run).latents for _ in range(3)]
+    finished = [] if kv else before
+    after = [*roll(model, LongLive(2, 1), eager, 10, 0, state=through_a_file(run.state_dict(kv)), finished=finished)]
+    assert all(map(torch.equal, [*before, *(block.latents for block in after)], whole))
 
 
 def test_what_cannot_be_kept_is_named() -> None:
@@ -173,18 +316,30 @@ def test_what_cannot_be_kept_is_named() -> None:
     assert odd(Odd().fine) is None
 
 
+class Tally:
+    """A counter outside of any state: copies of a sampler share it."""
+
+    count = 0
+
+    def __deepcopy__(self, memo: Any) -> Tally:
+        return self
+
+
 class Broken(FewStep):
     """Makes a bad block at 3, until it is tried again often enough."""
 
     def __init__(self, worth: float, tries: int = 99) -> None:
         super().__init__([1000, 500])
-        self.worth, self.tries, self.drawn = worth, tries, 0
+        self.worth, self.tries, self.drawn = worth, tries, Tally()
+
+    def bad(self, step: Step) -> bool:
+        self.drawn.count += step.index == 3
+        return step.index == 3 and self.drawn.count <= self.tries
 
     def run(self, job: Job) -> Passes:
         for step in job.steps:
             x: Tensor = job.noise(step, 0)
-            self.drawn += step.index == 3
-            if step.index == 3 and self.drawn <= self.tries:
+            if self.bad(step):
                 x = torch.full_like(x, self.worth)
             yield Finished(step, x)
             yield from self.commit(step, x, job.noise)
@@ -225,8 +380,7 @@ def test_only_the_sample_that_is_no_video_is_made_again(model: Wan, caplog: pyte
         def run(self, job: Job) -> Passes:
             for step in job.steps:
                 x = job.noise(step, 0).clone()
-                self.drawn += step.index == 3
-                if step.index == 3 and self.drawn <= self.tries:
+                if self.bad(step):
                     x[1] = self.worth
                 yield Finished(step, x)
                 yield from self.commit(step, x, job.noise)

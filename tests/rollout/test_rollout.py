@@ -275,9 +275,11 @@ def test_the_last_block_is_not_committed_and_all_others_are(model: Wan) -> None:
             calls.append(step.phase)
 
     sampler = Traced(Euler(steps=2, guidance=2.0))
-    list(Rollout(model, Listening(2), sampler)(text(), 8, negative=text(), given=torch.zeros(1, 2, 2, 4, 2)))
+    run = Rollout(model, Listening(2), sampler)(text(), 8, negative=text(), given=torch.zeros(1, 2, 2, 4, 2))
+    list(run)
     assert calls == [Phase.PREFILL, Phase.COMMIT, Phase.COMMIT]  # once for each block, not for each branch
-    assert len(sampler.passes) == 3 * (4 + 2)
+    assert len(run.sampler.passes) == 3 * (4 + 2)
+    assert not sampler.passes  # the rollout has its own copy
 
 
 def test_a_sampler_may_override_the_plan(model: Wan) -> None:

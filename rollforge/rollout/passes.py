@@ -1,0 +1,166 @@
+"""Forward passes: what each one reads is asked of the policy, laid out in the memory, and seen by the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from rollforge.backbones.base import Backbone
+from rollforge.devices import sent
+from rollforge.errors import UserError, attribute_errors
+from rollforge.memory import RolloutMemory
+from rollforge.rollout.branching import REPLAY
+from rollforge.rollout.parts import Parts
+from rollforge.rollout.switches import Prompts, Schedule
+from rollforge.samplers.base import Pass
+from rollforge.spec import Phase, PromptSwitch, ReadPlan, Step
+from rollforge.state import State, moved
+
+
+class PassRunner:
+    """Runs the passes of one rollout, and keeps what they leave: the memories, and latents that may be read again.
+
+    Args:
+        backbone: the network.
+        parts: the rollout's own components.
+        schedules: the conditions of each guidance branch.
+    """
+
+    def __init__(self, backbone: Backbone, parts: Parts, schedules: Mapping[str, Schedule]) -> None:
+        weight = next(backbone.parameters(), torch.zeros(0))
+        self.device, self.dtype = weight.device, weight.dtype
+        self.backbone, self.spec, self.parts = backbone, backbone.spec, parts
+        self.prompts = Prompts(schedules, self.device, self.dtype)
+        with attribute_errors("cache policy", parts.policy, "telling how many frames it shows"):
+            visible = parts.policy.visible(self.spec.block)
+        self.memories = {branch: RolloutMemory(self.spec, visible, parts.rope, parts.kv_codec) for branch in schedules}
+        self.finished: dict[int, Tensor] = {}  # latents of live frames, which a later pass may read again
+        self.estimated: set[int] = set()  # frames in the memories that are not final
+        self.carried: State = {}  # what the network keeps of this rollout outside of the memories
+
+    def run(self, request: Pass, frontier: int) -> Tensor:
+        """The predicted flow of one pass, like its latents.
+
+        Args:
+            request: the pass.
+            frontier: the first frame that is not finished.
+        """
+        step, memory = request.step, self.memories[request.guidance_branch]
+        now = frontier if step.phase is Phase.RECACHE else step.start
+        self._begin(memory, step, request.plan or self._plan(step))
+        flow = self._flow(request, now, memory)
+        with self.asking("which frames live", step):
+            last = request.guidance_branch == self.parts.sampler.guidance_branches[-1]
+            if step.phase.final and last:  # every branch has seen the same plan
+                self.parts.policy.on_commit(step)
+            self._end(memory, step, frontier)
+        return flow.to(request.latents.dtype)
+
+    def restore(self, parts: Parts, carried: State) -> None:
+        """Continues with copies of these components, and with this state of the network."""
+        self.parts, self.carried = parts.copy(), carried
+        for memory in self.memories.values():
+            memory.rope, memory.kv_codec = self.parts.rope, self.parts.kv_codec
+
+    def tell(self, event: PromptSwitch) -> None:
+        """Tells the policy of an event, and reads the frames that it names again, oldest first."""
+        with self.asking("about a new prompt", event.step):
+            again = list(self.parts.policy.on_event(event))
+        self._recache(again, event.step)
+
+    def keep(self, step: Step, latents: Tensor) -> None:
+        """Keeps the latents of a finished block as long as its frames are live. Estimates are dropped."""
+        self.drop_estimates()
+        self.finished |= dict(zip(step.frames, latents.split(1, dim=1), strict=True))
+        with self.asking("which frames live", step):
+            live = self.parts.policy.live(step.frames.stop, step.block)
+        self.finished = {frame: kept for frame, kept in self.finished.items() if frame in live}
+
+    def drop_estimates(self) -> None:
+        """Drops keys and values of frames that are not final."""
+        for memory in self.memories.values():
+            memory.forget(self.estimated)
+        self.estimated = set()
+
+    def state_dict(self) -> State:
+        """The memories, and what may be read again."""
+        memories = {branch: memory.state_dict() for branch, memory in self.memories.items()}
+        return {"finished": self.finished, "memories": memories}
+
+    def load_state_dict(self, state: State) -> None:
+        """Restores what ``state_dict`` returned."""
+        self.finished = moved(state["finished"], self.device)
+        for branch, memory in self.memories.items():
+            if branch not in state["memories"]:
+                raise UserError(
+                    f"The state was saved without guidance, so it has no memory of the {branch} prompt; use the "
+                    f"sampler that it was saved under, or {REPLAY}."
+                )
+            memory.load_state_dict(state["memories"][branch], self.device)
+
+    def asking(self, what: str, step: Step) -> AbstractContextManager[None]:
+        """Around a question to the policy: an exception names it, and what it was asked."""
+        when = f"asked {what} at block {step.index} ({step.phase.value}, level {step.level})"
+        return attribute_errors("cache policy", self.parts.policy, when)
+
+    def _recache(self, again: Iterable[range], step: Step) -> None:
+        """Reads finished frames again, under the prompt of the block at ``step``."""
+        for frames in again:
+            if missing := [frame for frame in frames if frame not in self.finished]:
+                raise UserError(
+                    f"The cache policy {type(self.parts.policy).__name__} wants to read frame {missing[0]} again at "
+                    f"block {step.index}, which is not live; its live() must name it."
+                )
+            latents = torch.cat([self.finished[frame] for frame in frames], dim=1)
+            past = Step(step.index, frames.start, self.spec.block, Phase.RECACHE, count=len(frames))
+            for branch in self.parts.sampler.guidance_branches:
+                self.run(Pass(past, latents, 0.0, branch), step.start)
+
+    @torch.no_grad()
+    def _flow(self, request: Pass, now: int, memory: RolloutMemory) -> Tensor:
+        """Calls the network under the prompt in force at frame ``now``."""
+        step, condition = request.step, self.prompts.at(request.guidance_branch, now)
+        latents, timesteps = request.latents.to(self.dtype), self._timesteps(request)
+        with attribute_errors("backbone", self.backbone, f"at block {step.index} ({step.phase.value})"):
+            self.backbone.load_rollout_state(self.carried)
+            flow: Tensor = self.backbone(latents, timesteps, condition, memory)
+            self.carried = self.backbone.rollout_state()
+        return flow
+
+    def _timesteps(self, request: Pass) -> Tensor:
+        """The noise level of each frame, float32 ``[B, F]``, on the device."""
+        shape, level = request.latents.shape[:2], request.timestep
+        if isinstance(level, Tensor):
+            return sent(level.float(), self.device).expand(shape)
+        return torch.full(shape, float(level), device=self.device)
+
+    def _plan(self, step: Step) -> ReadPlan:
+        with self.asking("for its plan", step):
+            plan = self.parts.policy.plan(step)
+        if not isinstance(plan, ReadPlan):
+            raise UserError(
+                f"The cache policy {type(self.parts.policy).__name__} answered {plan!r:.60} for its plan of block "
+                f"{step.index}; expected a ReadPlan."
+            )
+        return plan
+
+    def _begin(self, memory: RolloutMemory, step: Step, plan: ReadPlan) -> None:
+        try:
+            memory.begin(step, plan)
+        except ValueError as error:
+            raise UserError(
+                f"The cache policy {type(self.parts.policy).__name__} cannot be followed at block {step.index} "
+                f"({step.phase.value}, level {step.level}): {error}"
+            ) from error
+
+    def _end(self, memory: RolloutMemory, step: Step, frontier: int) -> None:
+        """Closes the pass. Frames that the policy does not keep are dropped; estimates stay until a block is done."""
+        if step.phase is Phase.ESTIMATE:
+            self.estimated |= {*step.frames}
+        reached = step.frames.stop if step.phase.final else frontier
+        policy = self.parts.policy
+        live, revisited = policy.live(reached, step.block), policy.revisited(reached, step.block)
+        memory.end(live | self.estimated, revisited | self.estimated)
