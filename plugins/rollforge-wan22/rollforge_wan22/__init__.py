@@ -9,6 +9,8 @@ from rollforge.registry import Register, hookimpl
 
 __version__ = "0.1.0"
 
+rollforge_api = 1
+
 
 @hookimpl
 def rollforge_register_backbone(register: Register) -> None:
