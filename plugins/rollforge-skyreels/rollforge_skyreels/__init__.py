@@ -6,6 +6,7 @@ Paper: SkyReels-V2: Infinite-length Film Generative Model (arXiv 2504.13074).
 from rollforge.registry import Register, hookimpl
 
 __version__ = "0.1.0"
+rollforge_api = 1
 
 
 @hookimpl
