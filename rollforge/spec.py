@@ -10,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal, get_args
 
 from rollforge.errors import UserError
+
+TIMESTEPS = 1000.0  # the timestep of pure noise
+Prediction = Literal["flow", "clean", "noise", "velocity"]
 
 
 class Phase(Enum):
@@ -40,6 +44,14 @@ class ModelSpec:
 
     Sizes are of the latent grid; ``patch`` is height by width; ``horizon`` and ``window`` count latent frames;
     ``fps`` counts latent frames per second. Raises ``UserError`` for numbers that no model can have.
+
+    Args:
+        first_block: frames of the first block of a video. Default: ``block``.
+        kv_heads: heads of the keys and values, of every layer or of each, where queries share them. Default: ``heads``.
+        predicts: what the network predicts; ``rollforge.prediction`` has the formulas.
+        levels: what the network is told as the timestep of pure noise.
+        largest_level: the largest noise level that the network knows, from 0 to 1000. A pass that begins above it, as
+            samplers do at pure noise, is told this level.
     """
 
     channels: int
@@ -53,17 +65,26 @@ class ModelSpec:
     window: int
     horizon: int
     fps: float
+    first_block: int | None = None
+    kv_heads: int | tuple[int, ...] | None = None
+    predicts: Prediction = "flow"
+    levels: float = TIMESTEPS
+    largest_level: float = TIMESTEPS
 
     def __post_init__(self) -> None:
         counts = ("channels", "height", "width", "layers", "heads", "head_dim", "block", "window", "horizon")
         for name in counts:
             if getattr(self, name) < 1:
                 raise UserError(f"The backbone's {name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.first_block is not None and self.first_block < 1:
+            raise UserError(f"The backbone's first_block is {self.first_block}; it must be 1 or more.")
         for name in ("window", "horizon"):
-            if getattr(self, name) % self.block:
+            rest = getattr(self, name) - self.first
+            if rest % self.block and getattr(self, name) % self.block:
+                first = f", after a first block of {self.first}" if self.first != self.block else ""
                 raise UserError(
                     f"The backbone's {name} is {getattr(self, name)} latent frames; it must be a multiple of "
-                    f"its block, {self.block}."
+                    f"its block, {self.block}{first}."
                 )
         if min(self.patch) < 1 or self.height % self.patch[0] or self.width % self.patch[1]:
             size, patch = f"{self.height}x{self.width}", f"{self.patch[0]}x{self.patch[1]}"
@@ -72,6 +93,47 @@ class ModelSpec:
             raise UserError(f"The backbone's head_dim is {self.head_dim}; rotary embeddings need an even number.")
         if not 0 < self.fps < float("inf"):
             raise UserError(f"The backbone's fps is {self.fps}; it must be above 0.")
+        if self.predicts not in get_args(Prediction):
+            kinds = ", ".join(get_args(Prediction))
+            raise UserError(f"The backbone predicts {self.predicts!r}; expected one of {kinds}.")
+        if not 0 < self.levels < float("inf"):
+            raise UserError(f"The backbone's levels is {self.levels}; it must be above 0.")
+        if not 0 < self.largest_level <= TIMESTEPS:
+            raise UserError(f"The backbone's largest_level is {self.largest_level}; it must be above 0, at most 1000.")
+        for heads in self.kv_heads if isinstance(self.kv_heads, tuple) else (self.kv_heads or self.heads,):
+            if heads < 1 or self.heads % heads:
+                raise UserError(f"The backbone's kv_heads is {heads}; it must divide its {self.heads} heads.")
+        if isinstance(self.kv_heads, tuple) and len(self.kv_heads) != self.layers:
+            raise UserError(f"The backbone has kv_heads for {len(self.kv_heads)} layers; it has {self.layers} layers.")
+
+    @property
+    def first(self) -> int:
+        """Frames of the first block of a video."""
+        return self.first_block or self.block
+
+    def size_of_block(self, index: int) -> int:
+        """Frames of block number ``index`` of a video that begins with whole blocks."""
+        return self.block if index else self.first
+
+    def blocks(self, frames: int) -> Iterator[range]:
+        """The blocks of a video of ``frames`` latent frames, rounded up to whole ones."""
+        start = index = 0
+        while start < frames:
+            yield range(start, start + self.size_of_block(index))
+            start, index = start + self.size_of_block(index), index + 1
+
+    def block_numbers(self, frames: int) -> list[int]:
+        """The block that each of the first ``frames`` latent frames belongs to."""
+        return [index for index, block in enumerate(self.blocks(frames)) for _ in block][:frames]
+
+    def whole(self, frames: int) -> int:
+        """The most frames that are whole blocks, of ``frames`` or fewer."""
+        return max(0, self.first + (frames - self.first) // self.block * self.block) if frames >= self.first else 0
+
+    def kv_shape(self, layer: int) -> tuple[int, int]:
+        """Heads and channels of the keys and values of one layer."""
+        heads = self.kv_heads[layer] if isinstance(self.kv_heads, tuple) else self.kv_heads or self.heads
+        return heads, self.head_dim
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,24 +18,54 @@ from rollforge.state import State
 
 @dataclass(frozen=True)
 class Condition:
-    """Text features ``[B, L, D]`` and an id: equal ids mean equal features, so caches of them are keyed by it."""
+    """What a video is made from: features of the prompts, and what else goes with each frame.
+
+    Args:
+        id: names the features: equal ids mean equal ``embeds``, and caches of them are keyed by it.
+        embeds: text features ``[B, L, D]``, or class ids or others with a row for each sample.
+        extra: named tensors ``[B, frames, ...]`` of the whole video, such as actions, classes or poses; with one frame,
+            it stands for all. The network receives those of the frames of a pass.
+    """
 
     id: str
     embeds: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def to(self, *args: Any, **kwargs: Any) -> Condition:
-        """The same condition on another device or in another dtype."""
-        return replace(self, embeds=self.embeds.to(*args, **kwargs))
+    def to(self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Condition:
+        """The same condition on another device. Only floats get another dtype: a class id stays what it is."""
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        extra = {name: _to(value, device, dtype) for name, value in self.extra.items()}
+        return replace(self, embeds=_to(self.embeds, device, dtype), extra=extra)
+
+    def of_frames(self, frames: range) -> Condition:
+        """The same condition with ``extra`` of these frames alone."""
+        if not self.extra:
+            return self
+        extra = {
+            name: value.expand(-1, len(frames), *value.shape[2:])
+            if value.shape[1] == 1
+            else value[:, frames.start : frames.stop]
+            for name, value in self.extra.items()
+        }
+        return replace(self, extra=extra)
+
+
+def _to(value: Tensor, device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
+    return value.to(device, dtype if value.is_floating_point() else None)
 
 
 class Backbone(Checked, nn.Module, ABC):
-    """Predicts the flow ``noise - clean`` of noisy latents."""
+    """Predicts the flow ``noise - clean`` of noisy latents, or what its ``spec.predicts`` says."""
 
     spec: ModelSpec
 
     @abstractmethod
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
-        """Latents ``[B, F, C, H, W]`` at timesteps ``[B, F]`` (0 clean, 1000 noise) to a flow of the same shape."""
+        """Latents ``[B, F, C, H, W]`` at timesteps ``[B, F]`` (0 clean, 1000 noise) to a flow of the same shape.
+
+        A network that takes a fifth argument, ``extra``, receives what a sampler gave to its pass.
+        """
 
     def rollout_state(self) -> State:
         """What the network itself carries from pass to pass of a rollout. Default: nothing.

@@ -127,7 +127,8 @@ def pass_bytes(work: MemoryInput, most: Held) -> int:
 
 def frame_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
     """Bytes of the keys and values of one frame over all layers."""
-    return 2 * spec.layers * spec.tokens * width_of(spec) * dtype.itemsize
+    numbers = sum(heads * width for heads, width in map(spec.kv_shape, range(spec.layers)))
+    return 2 * spec.tokens * numbers * dtype.itemsize
 
 
 @lru_cache(maxsize=16)
@@ -136,9 +137,11 @@ def raw_frame_bytes(spec: ModelSpec, dtype: torch.dtype, kv_codec: KVCodec | Non
     plain = frame_bytes(spec, dtype)
     if kv_codec is None or type(kv_codec) is IdentityKVCodec:
         return plain
-    sample = torch.empty(1, spec.tokens, spec.heads, spec.head_dim, dtype=dtype, device="meta")  # a frame of one layer
+    samples = [
+        torch.empty(1, spec.tokens, *spec.kv_shape(layer), dtype=dtype, device="meta") for layer in range(spec.layers)
+    ]
     try:
-        return spec.layers * sum(tensor.nbytes for tensor in tensors_in(kv_codec.encode(sample, sample)))
+        return sum(tensor.nbytes for one in samples for tensor in tensors_in(kv_codec.encode(one, one)))
     except Exception:  # any KV codec, by anyone: whatever it does that needs numbers
         return plain
 

@@ -191,7 +191,7 @@ class ConfigChecks:
         """Doubts about videos that start from a picture, which is one latent frame."""
         network = self.shapes.get("backbone")
         pictures = any(request.opening and is_picture(request.opening) for request in self.requests)
-        if network and pictures and (doubt := doubt_of(1, network.spec.block)):
+        if network and pictures and (doubt := doubt_of(1, network.spec)):
             self.findings.add("warning", "opening", doubt)
 
     def _conditioner(self) -> None:

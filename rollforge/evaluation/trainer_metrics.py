@@ -16,7 +16,7 @@ from rollforge.report.metric_runner import MetricRunner
 
 def levels(pipeline: Pipeline, metrics: Sequence[Metric], requests: Sequence[Request]) -> dict[str, float]:
     """Rolls requests together and answers the mean of every curve over frames and videos, as ``test/<curve>``."""
-    blocks = Blocks.of(pipeline.codec.pixel_frames, pipeline.backbone.spec.block)
+    blocks = Blocks.of(pipeline.codec.pixel_frames, pipeline.backbone.spec.block, pipeline.backbone.spec.first_block)
     measures = [MetricRunner(metrics or [DriftSuite()]) for _ in requests]
     for request, own in zip(requests, measures, strict=True):
         own.start(request.prompt, pipeline.fps, blocks)

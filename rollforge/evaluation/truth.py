@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def truth(pipeline: Pipeline, metrics: Sequence[Metric], requests: Iterable[Request]) -> Intervals:
     """Figures of the second horizon of true videos, over prompts; of all metrics, if one of them knows the truth."""
     ruler = Horizon.of(pipeline)
-    blocks = Blocks.of(pipeline.codec.pixel_frames, pipeline.backbone.spec.block)
+    blocks = Blocks.of(pipeline.codec.pixel_frames, pipeline.backbone.spec.block, pipeline.backbone.spec.first_block)
     rows = []
     for request in requests:
         video = _true(metrics, request, 2 * ruler.frames.first)

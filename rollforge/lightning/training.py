@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rollforge.backbones.base import Backbone, Conditioner, VideoCodec
 from rollforge.backbones.weights import check_fit
+from rollforge.borders import check_losses
 from rollforge.errors import UserError, attribute_errors, ran_out
 from rollforge.lightning.average import AVERAGE, Average, use_ema_weights
 from rollforge.lightning.parallel import draw_apart
@@ -87,7 +88,7 @@ class TrainedModule(LightningModule):
             part.train(part is self.trained)
         with attribute_errors("objective", self.objective, f"at step {self.global_step}"):
             self.objective.step = self.global_step
-            losses = self.objective(self.pipeline, batch)
+            losses = check_losses(self.objective, self.objective(self.pipeline, batch), f"at step {self.global_step}")
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, sync_dist=True)
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]

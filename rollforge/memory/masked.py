@@ -37,13 +37,13 @@ class MaskedMemory(Memory):
     @classmethod
     def diffusion_forcing(cls, spec: ModelSpec, frames: int, rope: Rope | None = None) -> MaskedMemory:
         """Each block sees itself and the blocks before it, all at whatever noise level they have."""
-        block = torch.arange(frames) // spec.block
+        block = torch.tensor(spec.block_numbers(frames))
         return cls(spec, range(frames), _within(block, spec) & (block[:, None] >= block), rope)
 
     @classmethod
     def teacher_forcing(cls, spec: ModelSpec, frames: int, rope: Rope | None = None) -> MaskedMemory:
         """For ``[history, noisy]`` of ``frames`` each: both see earlier history blocks; each block sees itself."""
-        block = torch.arange(frames) // spec.block
+        block = torch.tensor(spec.block_numbers(frames))
         earlier, same = _within(block, spec) & (block[:, None] > block), block[:, None] == block
         nothing = torch.zeros_like(same)
         sees = torch.cat([torch.cat([earlier | same, nothing], 1), torch.cat([earlier, same], 1)])
@@ -68,7 +68,7 @@ class MaskedMemory(Memory):
 
 def _within(block: Tensor, spec: ModelSpec) -> Tensor:
     """Blocks no further back than the model's window."""
-    return block[:, None] - block < spec.window // spec.block
+    return block[:, None] - block < -(-spec.window // spec.block)
 
 
 def _spans(row: list[bool]) -> list[tuple[int, int]]:

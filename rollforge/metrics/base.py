@@ -20,10 +20,11 @@ class Blocks:
     period: int
 
     @classmethod
-    def of(cls, pixel_frames: Callable[[int], int], block: int) -> Blocks:
+    def of(cls, pixel_frames: Callable[[int], int], block: int, first_block: int | None = None) -> Blocks:
         """From a codec's ``pixel_frames`` and the latent frames of a block: (9, 12) for Wan, (3, 3) for Pocket."""
-        first = pixel_frames(block)
-        return cls(first, pixel_frames(2 * block) - first)
+        opening = first_block or block
+        first = pixel_frames(opening)
+        return cls(first, pixel_frames(opening + block) - first)
 
 
 class Metric(Checked, Stateful, ABC):

@@ -12,12 +12,15 @@ from rollforge.errors import UserError
 from rollforge.memory import MaskedMemory
 from rollforge.objectives.base import Clips, Objective
 from rollforge.pipeline import Pipeline
+from rollforge.prediction import predict, target
 from rollforge.ranges import Count, CountFromZero, Positive, Share
 from rollforge.samplers.base import TIMESTEPS, add_noise, shifted
 
 
 class FlowMatching(Objective):
-    """Regresses the flow ``noise - clean``; subclasses say what history a block sees.
+    """Regresses the flow ``noise - clean``, or what else the network predicts.
+
+    Subclasses say what history a block sees.
 
     Args:
         shift: moves the uniformly drawn noise levels towards noise; 1 leaves them.
@@ -46,24 +49,26 @@ class FlowMatching(Objective):
         latents, condition = self._prepare(pipeline, clips)
         noise = torch.randn_like(latents)
         error = self.flow_error(pipeline, latents, noise, condition)  # [B, F]
-        return {"loss": error.mean(), "loss_first_block": error[:, : pipeline.backbone.spec.block].mean()}
+        return {"loss": error.mean(), "loss_first_block": error[:, : pipeline.backbone.spec.first].mean()}
 
     @abstractmethod
     def flow_error(self, pipeline: Pipeline, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
-        """Mean squared error of the predicted flow for each frame, ``[B, F]``."""
+        """Mean squared error of what the network predicts for each frame, ``[B, F]``."""
 
     @staticmethod
-    def flow(pipeline: Pipeline, latents: Tensor, levels: Tensor, condition: Condition, memory: MaskedMemory) -> Tensor:
-        """The predicted flow of noisy latents, ``[B, F, C, H, W]``, which enter in the precision of the weights."""
+    def predict(
+        pipeline: Pipeline, latents: Tensor, levels: Tensor, condition: Condition, memory: MaskedMemory
+    ) -> Tensor:
+        """What the network predicts of noisy latents ``[B, F, C, H, W]``, in the precision of the weights."""
         dtype = next(pipeline.backbone.parameters()).dtype
-        flow: Tensor = pipeline.backbone(latents.to(dtype), levels, condition.to(dtype), memory)
-        return flow
+        return predict(pipeline.backbone, latents.to(dtype), levels, condition.to(dtype=dtype), memory)
 
     def levels(self, pipeline: Pipeline, latents: Tensor) -> Tensor:
         """A timestep for each block, drawn independently and told to each of its frames: ``[B, F]``."""
-        block = pipeline.backbone.spec.block
-        drawn = torch.rand(latents.shape[0], latents.shape[1] // block, device=latents.device) * TIMESTEPS
-        return shifted(drawn, self.shift).repeat_interleave(block, dim=1)
+        spec = pipeline.backbone.spec
+        numbers = spec.block_numbers(latents.shape[1])
+        drawn = torch.rand(len(latents), numbers[-1] + 1, device=latents.device) * TIMESTEPS
+        return shifted(drawn, self.shift).clamp(max=spec.largest_level)[:, numbers]
 
     def _prepare(self, pipeline: Pipeline, clips: Clips) -> tuple[Tensor, Condition]:
         """Latents ``[B, F, C, H, W]`` cut as the curriculum says, and the text features of each row."""
@@ -78,12 +83,15 @@ class FlowMatching(Objective):
         )
 
     def _frames(self, pipeline: Pipeline, available: int) -> int:
-        block = pipeline.backbone.spec.block
+        spec = pipeline.backbone.spec
         due = [frames for start, frames in sorted((self.curriculum or {}).items()) if start <= self.step]
-        wanted = block if torch.rand(()) < self.single_blocks else min(due[-1] if due else available, available)
-        if wanted < block or (due and wanted % block):
-            raise UserError(f"{type(self).__name__}: clips of {wanted} latent frames are not whole blocks of {block}.")
-        return wanted - wanted % block
+        wanted = spec.first if torch.rand(()) < self.single_blocks else min(due[-1] if due else available, available)
+        whole = spec.whole(wanted)
+        if not whole or (due and wanted != whole):
+            raise UserError(
+                f"{type(self).__name__}: clips of {wanted} latent frames are not whole blocks of {spec.block}."
+            )
+        return whole
 
 
 class DiffusionForcing(FlowMatching):
@@ -92,8 +100,8 @@ class DiffusionForcing(FlowMatching):
     def flow_error(self, pipeline: Pipeline, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         levels = self.levels(pipeline, latents)
         memory = MaskedMemory.diffusion_forcing(pipeline.backbone.spec, latents.shape[1], pipeline.rope)
-        flow = self.flow(pipeline, add_noise(latents, noise, levels), levels, condition, memory)
-        return squared_error(flow, noise - latents)
+        made = self.predict(pipeline, add_noise(latents, noise, levels), levels, condition, memory)
+        return squared_error(made, target(pipeline.backbone.spec, latents, noise, levels))
 
 
 class TeacherForcing(FlowMatching):
@@ -109,10 +117,10 @@ class TeacherForcing(FlowMatching):
         levels, frames = self.levels(pipeline, latents), latents.shape[1]
         memory = MaskedMemory.teacher_forcing(pipeline.backbone.spec, frames, pipeline.rope)
         both = torch.cat([history, add_noise(latents, noise, levels)], dim=1)
-        flow = self.flow(pipeline, both, torch.cat([torch.zeros_like(levels), levels], dim=1), condition, memory)
-        return squared_error(flow[:, frames:], noise - latents)
+        made = self.predict(pipeline, both, torch.cat([torch.zeros_like(levels), levels], dim=1), condition, memory)
+        return squared_error(made[:, frames:], target(pipeline.backbone.spec, latents, noise, levels))
 
 
-def squared_error(flow: Tensor, target: Tensor) -> Tensor:
+def squared_error(made: Tensor, wanted: Tensor) -> Tensor:
     """Mean over channels and space: ``[B, F]``."""
-    return (flow.float() - target).square().mean(dim=(2, 3, 4))
+    return (made.float() - wanted).square().mean(dim=(2, 3, 4))

@@ -41,7 +41,7 @@ class ResamplingForcing(TeacherForcing):
 
     def flow_error(self, pipeline: Pipeline, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         history = (
-            self.resample(pipeline, latents, condition) if latents.shape[1] > pipeline.backbone.spec.block else latents
+            self.resample(pipeline, latents, condition) if latents.shape[1] > pipeline.backbone.spec.first else latents
         )
         return self.on_history(pipeline, history, latents, noise, condition)
 
@@ -51,7 +51,7 @@ class ResamplingForcing(TeacherForcing):
         level = shifted(torch.randn(len(latents), 1, device=latents.device).sigmoid() * TIMESTEPS, self.history_shift)
         spec = pipeline.backbone.spec
         rollout = Rollout(
-            pipeline.backbone, Window(spec.window // spec.block - 1), _OneStep(latents, level), rope=pipeline.rope
+            pipeline.backbone, Window(-(-spec.window // spec.block) - 1), _OneStep(latents, level), rope=pipeline.rope
         )
         return torch.cat([block.latents for block in rollout(condition, latents.shape[1])], dim=1)
 

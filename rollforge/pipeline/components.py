@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rollforge.backbones.base import Backbone, Condition, Conditioner, VideoCodec
 from rollforge.backbones.weights import RANDOM
+from rollforge.borders import check_tensor
 from rollforge.budget import MemoryInput, work_of
 from rollforge.data.opening import Frames, opening_frames
 from rollforge.data.requests import Request
@@ -23,6 +24,7 @@ from rollforge.policies.base import CachePolicy
 from rollforge.precision import MIXED, TRUE
 from rollforge.rollout import Rollout
 from rollforge.rollout.block_check import BlockCheck
+from rollforge.rollout.borders import check_condition
 from rollforge.samplers.base import Sampler
 from rollforge.video import PICTURES
 
@@ -108,6 +110,7 @@ class Components:
         """Text features of prompts."""
         with attribute_errors("conditioner", self.conditioner, "reading prompts"):
             features: Condition = self.conditioner(prompts)
+        check_condition("conditioner", self.conditioner, features, len(prompts))
         return features.to(self.device)
 
     @torch.no_grad()
@@ -117,7 +120,11 @@ class Components:
             torch.autocast(self.device.type, enabled=False),
             attribute_errors("codec", self.codec, "encoding pictures"),
         ):
-            return self.codec.encode(video.permute(0, 1, 4, 2, 3).float() / 255)
+            latents = self.codec.encode(video.permute(0, 1, 4, 2, 3).float() / 255)
+        return check_tensor(
+            "codec", self.codec, latents, f"for {video.shape[1]} pixel frames",
+            (len(video), None, *self.backbone.spec.latent_shape),
+        )  # fmt: skip
 
     def given(self, requests: Sequence[Request]) -> Tensor | None:
         """Latents ``[B, F, C, H, W]`` of the openings, if there are any."""

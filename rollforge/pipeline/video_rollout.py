@@ -9,14 +9,18 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from rollforge.borders import WrongAnswer, check_tensor
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, attribute_errors
 from rollforge.pipeline.components import Components
 from rollforge.policies.base import CachePolicy
-from rollforge.rollout import RolloutIterator
+from rollforge.rollout import Block, RolloutIterator
+from rollforge.spec import ModelSpec
 from rollforge.state import State, copied
 
 log = logging.getLogger(__name__)
+
+SLACK = 0.25  # by which a codec may leave 0..1 before its range is taken for another one
 
 
 class VideoRollout(Iterator[Tensor]):
@@ -60,7 +64,7 @@ class VideoRollout(Iterator[Tensor]):
         prompts = {start: components.condition([request.prompt_at(start) for request in requests]) for start in starts}
         self.condition_ids = [condition.id for condition in prompts.values()]
         given = components.given(requests)
-        if given is not None and (doubt := doubt_of(given.shape[1], components.backbone.spec.block)):
+        if given is not None and (doubt := doubt_of(given.shape[1], components.backbone.spec)):
             _warn(doubt)
         guided = "negative" in components.sampler.guidance_branches
         return components.rollout(policy)(
@@ -84,10 +88,24 @@ class VideoRollout(Iterator[Tensor]):
         with self.components.computing():
             block = next(self.blocks)
             with attribute_errors("codec", self.codec, f"decoding block {block.index}"):
-                video = to_bytes(self.decoder(block.latents))[:, : self.left]
+                frames = self.decoder(block.latents)
+            video = to_bytes(self._checked(frames, block))[:, : self.left]
         self.left -= video.shape[1]
         self.latents = block.latents
         return video
+
+    def _checked(self, frames: Tensor, block: Block) -> Tensor:
+        """Decoded frames, if they are as many, as large and as bright as they must be. Raises ``UserError``."""
+        count, stop = self.codec.pixel_frames, block.start + block.latents.shape[1]
+        due = count(stop) - (count(block.start) if block.start else 0)
+        width, height = self.components.size
+        when = f"for the {block.latents.shape[1]} latent frames of block {block.index}"
+        check_tensor("codec", self.codec, frames, when, (len(block.latents), due, 3, height, width))
+        low, high = (value.item() for value in frames.aminmax()) if frames.numel() else (0.0, 0.0)
+        if low < -SLACK or high > 1 + SLACK:
+            found = f"pixel values from {low:.3g} to {high:.3g}"
+            raise WrongAnswer("codec", self.codec, found, when, "values from 0 to 1")
+        return frames
 
     def state_dict(self, kv: bool = True) -> State:
         """What the blocks to come depend on; without ``kv``, less what committing the finished latents brings back."""
@@ -96,14 +114,15 @@ class VideoRollout(Iterator[Tensor]):
         return {"blocks": self.blocks.state_dict(kv), "decoder": copied(decoder), "left": self.left}
 
 
-def doubt_of(opening: int, block: int) -> str:
+def doubt_of(opening: int, spec: ModelSpec) -> str:
     """Why a video that starts from ``opening`` latent frames may be worse than others; empty where there is no reason.
 
     Args:
         opening: given latent frames; a picture is one.
-        block: latent frames of a block of the model.
+        spec: the model's.
     """
-    if opening % block == 0:
+    block = spec.block
+    if opening % block == 0 or spec.whole(opening) == opening:
         return ""
     return (
         f"The opening has {opening} latent frame{'s' if opening > 1 else ''}, and this model makes blocks of {block}: "

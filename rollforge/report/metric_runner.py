@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from rollforge.borders import WrongAnswer, check_curves, check_values
 from rollforge.errors import UserError, ran_out
 from rollforge.metrics.base import Blocks, Metric
 from rollforge.metrics.curves import CurveFile
@@ -91,15 +92,18 @@ class MetricRunner:
 
     def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
         """Curves of pixel frames ``start, start + 1, ...``, uint8 ``[T, H, W, 3]``."""
-        return self._merged(lambda metric: metric.update(frames, start), f"at frame {start}")
+        when = f"at frame {start}"
+        return self._merged(lambda metric: check_curves(metric, metric.update(frames, start), when, len(frames)), when)
 
     def update_latents(self, latents: Tensor, start: int) -> dict[str, Tensor]:
         """Curves of latent frames ``start, start + 1, ...``, ``[F, C, H, W]``."""
-        return self._merged(lambda metric: metric.update_latents(latents, start), f"at latent frame {start}")
+        when, count = f"at latent frame {start}", len(latents)
+        return self._merged(lambda one: check_curves(one, one.update_latents(latents, start), when, count), when)
 
     def finish(self) -> dict[str, float]:
         """Figures of the whole video."""
-        return self._merged(lambda metric: metric.finish(), "at the end")
+        when = "at the end"
+        return self._merged(lambda metric: check_values(metric, metric.finish(), when), when)
 
     def state_dict(self) -> State:
         """What the metrics have gathered, and which are out."""
@@ -123,7 +127,8 @@ class MetricRunner:
             try:
                 merged |= ask(metric)
             except Exception as error:
-                if isinstance(error, UserError) or ran_out(error):
+                wrong = isinstance(error, WrongAnswer)
+                if (isinstance(error, UserError) and not wrong) or ran_out(error):
                     raise
                 told = f"{type(error).__name__} {when} ({error})"
                 self.out[name] = told

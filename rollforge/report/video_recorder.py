@@ -62,7 +62,8 @@ class VideoRecorder:
         self.folder = subfolder(self.file.parent, "snapshots", self.file.stem)
         self.latents = LatentStore(subfolder(self.file.parent, "latents", self.file.stem))
         self.measures = MetricRunner(self.metrics)
-        self.blocks = Blocks.of(codec.pixel_frames, self.pipeline.backbone.spec.block)
+        spec = self.pipeline.backbone.spec
+        self.blocks = Blocks.of(codec.pixel_frames, spec.block, spec.first_block)
         self.curves: Curves | None = None
         self.unsaved: list[Tensor] = []  # latents since the last snapshot
 

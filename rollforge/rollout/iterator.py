@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from rollforge.borders import check_tensor
 from rollforge.devices import sent
 from rollforge.errors import attribute_errors
 from rollforge.rollout.block_check import OTHER_SEED
+from rollforge.rollout.borders import check_finished, check_request, ended_early
 from rollforge.rollout.branching import check_frames, check_parts, parts_of
 from rollforge.rollout.parts import Parts
 from rollforge.rollout.passes import PassRunner
 from rollforge.rollout.replay import replay
 from rollforge.rollout.switches import Schedule
 from rollforge.samplers.base import Finished, Job, Pass
-from rollforge.spec import Phase, PromptSwitch, Step
+from rollforge.spec import ModelSpec, Phase, PromptSwitch, Step
 from rollforge.state import State, copied, moved
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ class RolloutIterator(Iterator[Block]):
     def begin(self, given: Tensor | None) -> Self:
         """From the first block on."""
         self._blocks = chain(self.prefill(given), self._sample())
-        self.first = len(list(_given_steps(given, self.spec.block)))
+        self.first = len(list(_given_steps(given, self.spec)))
         return self
 
     def resume(self, state: State, given: Tensor | None, finished: Iterable[Tensor]) -> Self:
@@ -114,7 +116,7 @@ class RolloutIterator(Iterator[Block]):
         self.index, self.start = state["index"], state["start"]
         if pending := state["pending"]:
             latents = pending["latents"].to(self.passes.device)
-            self._pend(Step(pending["index"], pending["start"], self.spec.block), latents)
+            self._pend(_step(self.spec, pending["index"], pending["start"]), latents)
         alike = self.parts.load_state_dict(state, saved, self.passes.device)
         self.passes.load_state_dict(state)
         self.passes.carried = moved(state.get("backbone", {}), self.passes.device)
@@ -129,18 +131,18 @@ class RolloutIterator(Iterator[Block]):
 
     def _step(self) -> Step:
         """The block that is made next."""
-        return Step(self.index, self.start, self.spec.block)
+        return _step(self.spec, self.index, self.start)
 
     def _steps(self) -> Iterator[Step]:
         """The blocks to make, as far ahead as the sampler asks."""
         step = self._step()
         while step.start < self.frames:
             yield step
-            step = Step(step.index + 1, step.frames.stop, self.spec.block)
+            step = _step(self.spec, step.index + 1, step.frames.stop)
 
     def prefill(self, given: Tensor | None, shown: int = 0) -> Iterator[Block]:
         """Lets given frames enter the memories, but those before ``shown``, which have."""
-        for step in _given_steps(given, self.spec.block):
+        for step in _given_steps(given, self.spec):
             if step.start >= shown and given is not None:
                 latents = given[:, step.frames.start : step.frames.stop].to(self.passes.device).float()
                 for branch in self.sampler.guidance_branches:
@@ -170,9 +172,11 @@ class RolloutIterator(Iterator[Block]):
                 passes = self.sampler.run(Job(self._steps(), self._draw, self.first))
             reply: Tensor | bool | None = None
             while (request := self._next(passes, reply)) is not None:
+                check_request(self.sampler, request, self._step(), len(self.samples), self.spec)
                 if isinstance(request, Pass):
                     reply = self._run(request)
                     continue
+                check_finished(self.sampler, request, self._step(), self.frames)
                 self._enter()
                 if not (reply := self._accepts(request)):
                     self._drop(passes, request.step)
@@ -180,7 +184,8 @@ class RolloutIterator(Iterator[Block]):
                 self._finish(request.step, request.latents)
                 yield Block(request.step.index, request.step.start, request.latents)
             else:
-                return
+                if self.start < self.frames:
+                    raise ended_early(self.sampler, self._step(), self.frames)
 
     def _next(
         self, passes: Generator[Pass | Finished, Any, None], reply: Tensor | bool | None
@@ -256,24 +261,36 @@ class RolloutIterator(Iterator[Block]):
             self.sampler.dropped(step)
 
     def _draw(self, step: Step, level: int) -> Tensor:
-        seeds = [self.seed + OTHER_SEED * attempt for attempt in self._attempts(step)]
-        shape = self.spec.latent_shape
-        with attribute_errors("noise prior", self.noise, f"at block {step.index}, level {level}"):
-            if len(set(seeds)) == 1:
-                return sent(self.noise.batch(seeds[0], self.samples, step.frames, level, shape), self.passes.device)
-            rows = zip(seeds, self.samples, strict=True)  # some samples are made again, the others stay as they are
-            drawn = [self.noise.batch(seed, (sample,), step.frames, level, shape) for seed, sample in rows]
-        return sent(torch.cat(drawn), self.passes.device)
+        """The noise of a block for every sample: a row that was refused has another seed than the others."""
+        attempts, shape, when = self._attempts(step), self.spec.latent_shape, f"at block {step.index}, level {level}"
+        rows: list[tuple[int, tuple[int, ...]]] = [(self.seed + OTHER_SEED * attempts[0], self.samples)]
+        if len(set(attempts)) > 1:
+            seeds = [self.seed + OTHER_SEED * attempt for attempt in attempts]
+            rows = [(seed, (sample,)) for seed, sample in zip(seeds, self.samples, strict=True)]
+        drawn = []
+        for seed, samples in rows:
+            with attribute_errors("noise prior", self.noise, when):
+                noise = self.noise.batch(seed, samples, step.frames, level, shape)
+            drawn.append(check_tensor("noise prior", self.noise, noise, when, (len(samples), len(step.frames), *shape)))
+        return sent(torch.cat(drawn) if len(drawn) > 1 else drawn[0], self.passes.device)
 
 
 def _saved(step: Step, latents: Tensor) -> State:
     return {"index": step.index, "start": step.start, "latents": latents}
 
 
-def _given_steps(given: Tensor | None, block: int) -> Iterator[Step]:
+def _step(spec: ModelSpec, index: int, start: int) -> Step:
+    """Block number ``index``, which is the video's first where it starts at frame 0."""
+    count = spec.block if start else spec.first
+    return Step(index, start, spec.block, count=None if count == spec.block else count)
+
+
+def _given_steps(given: Tensor | None, spec: ModelSpec) -> Iterator[Step]:
     """Initial frames as passes: what fills no whole block first, then whole blocks."""
-    frames = 0 if given is None else given.shape[1]
-    rest, start = frames % block, 0
-    for index, count in enumerate([*([rest] if rest else []), *[block] * (frames // block)]):
+    frames, block = 0 if given is None else given.shape[1], spec.block
+    first, start = frames % block, 0
+    if frames >= spec.first and (frames - spec.first) % block == 0:
+        first = spec.first
+    for index, count in enumerate([*([first] if first else []), *[block] * ((frames - first) // block)]):
         yield Step(index, start, block, Phase.PREFILL, count=None if count == block else count)
         start += count

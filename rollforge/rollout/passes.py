@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from inspect import signature
 
 import torch
 from torch import Tensor
 
 from rollforge.backbones.base import Backbone
+from rollforge.borders import check_tensor
 from rollforge.devices import sent
 from rollforge.errors import UserError, attribute_errors
 from rollforge.memory import RolloutMemory
+from rollforge.prediction import predict, to_flow
+from rollforge.rollout.borders import frame_count, frame_numbers, ranges
 from rollforge.rollout.branching import REPLAY
 from rollforge.rollout.parts import Parts
 from rollforge.rollout.switches import Prompts, Schedule
@@ -35,7 +39,8 @@ class PassRunner:
         self.backbone, self.spec, self.parts = backbone, backbone.spec, parts
         self.prompts = Prompts(schedules, self.device, self.dtype)
         with attribute_errors("cache policy", parts.policy, "telling how many frames it shows"):
-            visible = parts.policy.visible(self.spec.block)
+            visible = frame_count(parts.policy, parts.policy.visible(self.spec.block), "visible")
+        self.takes_extra = "extra" in signature(backbone.forward).parameters
         self.memories = {branch: RolloutMemory(self.spec, visible, parts.rope, parts.kv_codec) for branch in schedules}
         self.finished: dict[int, Tensor] = {}  # latents of live frames, which a later pass may read again
         self.estimated: set[int] = set()  # frames in the memories that are not final
@@ -68,7 +73,7 @@ class PassRunner:
     def tell(self, event: PromptSwitch) -> None:
         """Tells the policy of an event, and reads the frames that it names again, oldest first."""
         with self.asking("about a new prompt", event.step):
-            again = list(self.parts.policy.on_event(event))
+            again = ranges(self.parts.policy, self.parts.policy.on_event(event), "on_event")
         self._recache(again, event.step)
 
     def keep(self, step: Step, latents: Tensor) -> None:
@@ -76,7 +81,7 @@ class PassRunner:
         self.drop_estimates()
         self.finished |= dict(zip(step.frames, latents.split(1, dim=1), strict=True))
         with self.asking("which frames live", step):
-            live = self.parts.policy.live(step.frames.stop, step.block)
+            live = self._live("live", step.frames.stop)
         self.finished = {frame: kept for frame, kept in self.finished.items() if frame in live}
 
     def drop_estimates(self) -> None:
@@ -121,14 +126,17 @@ class PassRunner:
 
     @torch.no_grad()
     def _flow(self, request: Pass, now: int, memory: RolloutMemory) -> Tensor:
-        """Calls the network under the prompt in force at frame ``now``."""
-        step, condition = request.step, self.prompts.at(request.guidance_branch, now)
-        latents, timesteps = request.latents.to(self.dtype), self._timesteps(request)
-        with attribute_errors("backbone", self.backbone, f"at block {step.index} ({step.phase.value})"):
+        """The flow that the network predicts under the prompt in force at frame ``now``."""
+        step, timesteps = request.step, self._timesteps(request)
+        condition = self.prompts.at(request.guidance_branch, now).of_frames(step.frames)
+        extra = {"extra": request.extra} if self.takes_extra else {}
+        when = f"at block {step.index} ({step.phase.value})"
+        with attribute_errors("backbone", self.backbone, when):
             self.backbone.load_rollout_state(self.carried)
-            flow: Tensor = self.backbone(latents, timesteps, condition, memory)
+            made = predict(self.backbone, request.latents.to(self.dtype), timesteps, condition, memory, **extra)
             self.carried = self.backbone.rollout_state()
-        return flow
+        check_tensor("backbone", self.backbone, made, when, request.latents.shape, request.latents.device)
+        return to_flow(self.spec, made, request.latents, timesteps)
 
     def _timesteps(self, request: Pass) -> Tensor:
         """The noise level of each frame, float32 ``[B, F]``, on the device."""
@@ -161,6 +169,10 @@ class PassRunner:
         if step.phase is Phase.ESTIMATE:
             self.estimated |= {*step.frames}
         reached = step.frames.stop if step.phase.final else frontier
-        policy = self.parts.policy
-        live, revisited = policy.live(reached, step.block), policy.revisited(reached, step.block)
+        live, revisited = self._live("live", reached), self._live("revisited", reached)
         memory.end(live | self.estimated, revisited | self.estimated)
+
+    def _live(self, name: str, start: int) -> frozenset[int]:
+        """The frames that the policy's ``live`` or ``revisited`` names."""
+        policy = self.parts.policy
+        return frame_numbers(policy, getattr(policy, name)(start, self.spec.block), name, start)

@@ -7,7 +7,7 @@ for block in rollout(condition, frames=1203, seed=0):
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -18,6 +18,7 @@ from rollforge.memory import IdentityKVCodec, KVCodec, Rope
 from rollforge.noise import IndependentNoise, NoisePrior
 from rollforge.policies.base import CachePolicy
 from rollforge.rollout.block_check import BlockCheck
+from rollforge.rollout.borders import check_branches, check_condition, check_extra
 from rollforge.rollout.iterator import Block, RolloutIterator
 from rollforge.rollout.switches import Schedule
 from rollforge.samplers.base import Sampler
@@ -76,10 +77,15 @@ class Rollout:
                 the frames that it reads are in the state; ``UserError`` is raised where they are not.
             finished: latents of all earlier blocks, in order. Required if the state was saved with ``kv=False``.
         """
+        check_branches(self.sampler)
+        for each in condition.values() if isinstance(condition, Mapping) else [condition]:
+            check_condition("caller of", self, each)
         prompts = _schedule(condition)
         if negative is None and "negative" in self.sampler.guidance_branches:
             raise UserError(f"{type(self.sampler).__name__} uses guidance: it needs the features of a negative prompt.")
         rows = len(prompts[0].embeds)
+        if negative is not None:
+            check_condition("caller of", self, negative, rows)
         numbers = tuple(range(rows) if samples is None else samples)
         if len(numbers) != rows:
             raise UserError(f"{rows} prompts came with {len(numbers)} sample numbers; give one for each.")
@@ -87,6 +93,9 @@ class Rollout:
             raise UserError(f"A rollout needs 1 frame or more, not {frames}.")
         if given is not None:
             self._check(given, len(numbers), frames)
+        whole = [*self.backbone.spec.blocks(frames)][-1].stop if any(each.extra for each in prompts.values()) else 0
+        for each in [*prompts.values(), *([negative] if negative else [])]:
+            check_extra(each, whole)
         guidance_branches = {
             branch: {0: negative} if branch == "negative" and negative else prompts
             for branch in self.sampler.guidance_branches

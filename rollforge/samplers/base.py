@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar
 
 from torch import Tensor
 
 from rollforge.ranges import Checked, Range
+from rollforge.spec import TIMESTEPS as TIMESTEPS
 from rollforge.spec import Phase, ReadPlan, Step
 from rollforge.state import Stateful
 
-TIMESTEPS = 1000.0  # the timestep of pure noise
 Timestep = Annotated[float, Range(0, TIMESTEPS)]
 Level = TypeVar("Level", float, Tensor)
 
@@ -23,7 +23,8 @@ class Pass:
     """A request: run these latents ``[B, F, C, H, W]`` at this timestep. The answer is the predicted flow.
 
     ``timestep`` is one number or one for each frame, ``[B, F]``. ``guidance_branch`` names the condition (``prompt`` or
-    ``negative``); each branch has a memory of its own. ``plan`` overrides the policy's.
+    ``negative``); each branch has a memory of its own. ``plan`` overrides the policy's. ``extra`` goes to the network's
+    ``forward`` as the argument of that name if it takes one: a second time of a flow map, say.
     """
 
     step: Step
@@ -31,6 +32,7 @@ class Pass:
     timestep: float | Tensor
     guidance_branch: str = "prompt"
     plan: ReadPlan | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,132 @@
+"""Checks of what the components of a rollout return. See ``rollforge.borders``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rollforge.backbones.base import Condition
+from rollforge.borders import WrongAnswer, check_tensor, shown
+from rollforge.errors import UserError
+from rollforge.policies.base import CachePolicy
+from rollforge.samplers.base import TIMESTEPS, Finished, Pass, Sampler
+from rollforge.spec import ModelSpec, Phase, ReadPlan, Step
+
+
+def check_request(sampler: Sampler, request: Any, due: Step, rows: int, spec: ModelSpec) -> None:
+    """Raises ``UserError`` for a request of a sampler that cannot be met. ``due`` is the block that is made next."""
+    when = f"at block {due.index}"
+    if not isinstance(request, (Pass, Finished)) or not isinstance(request.step, Step):
+        raise WrongAnswer("sampler", sampler, request, when, "a Pass or a Finished with its Step")
+    frames = request.step.frames
+    when = f"for frames {frames.start} to {frames.stop - 1}"
+    check_tensor("sampler", sampler, request.latents, when, (rows, len(frames), *spec.latent_shape))
+    if isinstance(request, Pass):
+        _check_pass(sampler, request, when)
+
+
+def _check_pass(sampler: Sampler, request: Pass, when: str) -> None:
+    branches = sampler.guidance_branches
+    if request.guidance_branch not in branches:
+        raise WrongAnswer("sampler", sampler, request.guidance_branch, "as a guidance branch", f"one of {branches}")
+    if not isinstance(request.step.phase, Phase):
+        raise WrongAnswer("sampler", sampler, request.step.phase, f"as a phase {when}", "a Phase")
+    if request.plan is not None and not isinstance(request.plan, ReadPlan):
+        raise WrongAnswer("sampler", sampler, request.plan, f"as a plan {when}", "a ReadPlan or None")
+    level, expected = request.timestep, f"a number from 0 to {TIMESTEPS:g}, or one for each frame"
+    if isinstance(level, Tensor):
+        try:
+            fits = torch.broadcast_shapes(level.shape, request.latents.shape[:2]) == request.latents.shape[:2]
+        except RuntimeError:
+            fits = False
+    else:
+        fits = isinstance(level, (int, float)) and not isinstance(level, bool) and 0 <= level <= TIMESTEPS
+    if not fits:
+        raise WrongAnswer("sampler", sampler, level, f"as a timestep {when}", expected)
+
+
+def check_finished(sampler: Sampler, made: Finished, due: Step, frames: int) -> None:
+    """Raises ``UserError`` for a finished block that is not ``due``, or that nobody asked for."""
+    if due.start >= frames:
+        raise WrongAnswer("sampler", sampler, f"block {made.step.index}", "at the end", f"no more than {frames} frames")
+    got = (made.step.index, made.step.frames)
+    if got != (due.index, due.frames):
+        raise UserError(
+            f"The sampler {type(sampler).__name__} finished block {got[0]} (frames {got[1].start} to "
+            f"{got[1].stop - 1}); expected block {due.index} (frames {due.frames.start} to {due.frames.stop - 1}), "
+            "since blocks are finished in order."
+        )
+
+
+def ended_early(sampler: Sampler, due: Step, frames: int) -> UserError:
+    """The error for a sampler that ends before the video does."""
+    return UserError(
+        f"The sampler {type(sampler).__name__} ended before block {due.index}, at frame {due.start} of {frames}; its "
+        "run must yield a Finished for every step of the job."
+    )
+
+
+def frame_numbers(policy: CachePolicy, answer: Any, name: str, start: int) -> frozenset[int]:
+    """What ``live`` or a similar method of a policy returned, if it is a set of frame numbers."""
+    if not isinstance(answer, AbstractSet) or not all(_whole(frame) for frame in answer):
+        raise WrongAnswer("cache policy", policy, answer, f"from {name}({start}, ...)", "a set of whole numbers")
+    return frozenset(answer)
+
+
+def frame_count(policy: CachePolicy, answer: Any, name: str) -> int:
+    """What ``visible`` of a policy returned, if it is a number of frames."""
+    if not _whole(answer) or answer < 0:
+        raise WrongAnswer("cache policy", policy, answer, f"from {name}", "a whole number of frames, 0 or more")
+    return int(answer)
+
+
+def ranges(policy: CachePolicy, answer: Any, name: str) -> list[range]:
+    """What a policy wants to read again, if it is a sequence of ranges."""
+    expected = "a sequence of ranges of frames, with a step of 1"
+    if answer is None:
+        return []
+    if not isinstance(answer, Sequence) or isinstance(answer, (range, str)):
+        raise WrongAnswer("cache policy", policy, answer, f"from {name}", expected)
+    if wrong := [each for each in answer if not isinstance(each, range) or each.step != 1]:
+        raise WrongAnswer("cache policy", policy, wrong[0], f"from {name}", expected)
+    return [each for each in answer if each]
+
+
+def check_condition(kind: str, part: object, condition: Any, rows: int | None = None) -> None:
+    """Raises ``UserError`` for features that are not a ``Condition`` with a row for each sample."""
+    when = "for the prompts"
+    if not isinstance(condition, Condition) or not isinstance(condition.embeds, Tensor) or not condition.embeds.dim():
+        raise WrongAnswer(kind, part, condition, when, "a Condition with a tensor of features")
+    if not isinstance(condition.id, str):
+        raise WrongAnswer(kind, part, condition.id, "as the id of a Condition", "text")
+    tensors = {"embeds": condition.embeds, **condition.extra}
+    rows = len(condition.embeds) if rows is None else rows
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor) or not value.dim() or len(value) != rows:
+            raise WrongAnswer(kind, part, value, f"as {name} of a Condition", f"a tensor with {rows} rows")
+
+
+def check_extra(condition: Condition, frames: int) -> None:
+    """Raises ``UserError`` for tensors of a condition that do not reach to the end of a video of ``frames``."""
+    for name, value in condition.extra.items():
+        if value.dim() < 2 or value.shape[1] not in (1, *range(frames, value.shape[1] + 1)):
+            raise UserError(
+                f"extra[{name!r}] of the condition {condition.id!r} is {shown(value)}; expected [rows, frames, ...] "
+                f"with {frames} frames or more, or 1 for all of them."
+            )
+
+
+def check_branches(sampler: Sampler) -> None:
+    """Raises ``UserError`` for a sampler whose guidance branches cannot be followed."""
+    branches: Collection[Any] = sampler.guidance_branches
+    if not branches or {*branches} - {"prompt", "negative"} or len({*branches}) < len(branches):
+        raise WrongAnswer("sampler", sampler, branches, "as guidance_branches", "('prompt',) or ('prompt', 'negative')")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
