@@ -68,6 +68,8 @@ class Sampler(Checked, Stateful, ABC):
     """
 
     guidance_branches: tuple[str, ...] = ("prompt",)
+    in_flight: int = 1
+    """Blocks that are in progress at once. With more than one, a pass may hold frames of all of them."""
     timesteps: Sequence[float] = ()
     context_noise: float = 0.0
 
@@ -76,9 +78,18 @@ class Sampler(Checked, Stateful, ABC):
         """The level of the commit pass: above those of all denoising passes, whose noise it must not draw again."""
         return len(self.timesteps)
 
+    def passes(self, block: int) -> int:
+        """The most frames of one pass, so that buffers are made once. Default: those of all blocks in progress."""
+        return block * self.in_flight
+
     @abstractmethod
     def run(self, job: Job) -> Passes:
-        """Yields ``Pass`` requests, is sent the flow of each, and yields ``Finished`` blocks before their commits."""
+        """Yields ``Pass`` requests, is sent the flow of each, and yields ``Finished`` blocks before their commits.
+
+        Blocks are finished in order, each with its step of the job, until the steps end. Steps may be requested ahead:
+        prompts switch when a block is made, not when its step is requested. A pass of phase ``ESTIMATE`` lets frames
+        into the memory that are not finished; they stay until the next block is.
+        """
 
     def dropped(self, step: Step) -> None:
         """Called when the block at ``step`` is refused. It is made again, from other noise, by a new ``run``.
