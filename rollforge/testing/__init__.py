@@ -1,0 +1,23 @@
+"""Checks for parts: one line in a test of a plugin, on a CPU in seconds.
+
+    def test_compact() -> None:
+        check_policy(Compact(recent_blocks=2))
+
+Each check raises ``CheckFailed``, an ``AssertionError``, with the rule that the part breaks.
+"""
+
+from rollforge.testing.backbone import check_backbone
+from rollforge.testing.codec import check_codec
+from rollforge.testing.conditioner import check_conditioner
+from rollforge.testing.kv_codec import check_kv_codec
+from rollforge.testing.memory import check_memory
+from rollforge.testing.metric import check_metric
+from rollforge.testing.noise import check_noise
+from rollforge.testing.policy import check_policy
+from rollforge.testing.rules import RULES, CheckFailed
+from rollforge.testing.sampler import check_sampler
+
+__all__ = [
+    "RULES", "CheckFailed", "check_backbone", "check_codec", "check_conditioner", "check_kv_codec", "check_memory",
+    "check_metric", "check_noise", "check_policy", "check_sampler",
+]  # fmt: skip

@@ -1,0 +1,56 @@
+"""What holds of every rollout, whichever part is new: batches, turns, and cuts."""
+
+from __future__ import annotations
+
+import torch
+
+from rollforge.testing.rules import expect, keeping, same
+from rollforge.testing.tiny import TOLERANCE, Rolls, condition, row_of
+
+
+def check_batch(kind: str, part: object, rolls: Rolls) -> None:
+    """A batch of two equals two rollouts of one."""
+    rule, text = f"{kind}-batch", condition(2)
+    with keeping(rule, part, f"with two samples in blocks of {rolls.block}"):
+        both = rolls.blocks_of(text, (0, 1))
+        for row in (0, 1):
+            alone = rolls.blocks_of(row_of(text, row), (row,))
+            expect(len(alone) == len(both), rule, part, f"Sample {row} has {len(alone)} blocks, not {len(both)}.")
+            for index, (one, two) in enumerate(zip(alone, both, strict=True)):
+                same(rule, part, f"In sample {row}, block {index}", two[row : row + 1], one, TOLERANCE)
+
+
+def check_turns(kind: str, part: object, rolls: Rolls) -> None:
+    """Two rollouts that take turns give what each gives alone."""
+    rule, texts = f"{kind}-separate", (condition(1), condition(1, "other"))
+    with keeping(rule, part, "with two rollouts at once"):
+        alone = [rolls.blocks_of(text) for text in texts]
+        turns = zip(*(rolls.start(text) for text in texts), strict=True)
+        for index, pair in enumerate(turns):
+            for number, block in enumerate(pair):
+                same(rule, part, f"In rollout {number}, block {index}", block.latents, alone[number][index])
+
+
+def check_cuts(kind: str, part: object, rolls: Rolls) -> None:
+    """A rollout that is cut after any block goes on as if it had not been, with and without keys and values."""
+    rule = f"{kind}-resume"
+    whole = rolls.blocks_of()
+    for kv in (True, False):
+        mode = "snapshots.kv: keep" if kv else "snapshots.kv: recompute"
+        with keeping(rule, part, f"while its state was saved ({mode})"):
+            states = list(rolls.cut(kv))
+        for count, state in states:
+            when = f"Cut after {count} of {rolls.blocks} blocks of {rolls.block} ({mode})"
+            with keeping(rule, part, when):
+                later = rolls.blocks_of(state=state, finished=whole[:count])
+            expect(
+                len(later) == len(whole) - count, rule, part,
+                f"{when}, {len(later)} blocks came, not {len(whole) - count}.",
+            )  # fmt: skip
+            for index, latents in enumerate(later, count):
+                same(rule, part, f"{when}, in block {index}", latents, whole[index], 0 if kv else TOLERANCE)
+
+
+def finite(latents: torch.Tensor) -> bool:
+    """Whether all numbers are."""
+    return bool(latents.isfinite().all())

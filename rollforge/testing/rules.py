@@ -1,0 +1,128 @@
+"""The rules that the kit checks, and the error that says which one a part breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+RULES: dict[str, str] = {
+    "policy-pure": "plan, live, moves and visible depend on the step and the policy's state, and change neither",
+    "policy-bound": "no plan reads more frames than visible says",
+    "policy-live": "every frame that a plan reads was committed before and is live from then on",
+    "policy-moves": "moves names only live frames",
+    "policy-rollout": "a rollout follows the policy: from nothing, from given frames, and over a change of prompt",
+    "policy-phase": "each pass reads the plan of its own phase and level",
+    "policy-batch": "a batch of two equals two rollouts of one",
+    "policy-separate": "two rollouts that take turns do not change each other",
+    "policy-resume": "a rollout that is cut after any block goes on as if it had not been",
+    "policy-shift": "a policy that differs only by a shift of all time indices gives the same video",
+    "sampler-requests": "run yields Pass and Finished, of the shape of the noise, at timesteps from 0 to 1000",
+    "sampler-order": "every block is finished once, in order, whole, and finite",
+    "sampler-commit": "after each finished block every branch commits it before a later block is finished",
+    "sampler-noise": "noise is drawn once for each frame and level, and below commit_level until the commit",
+    "sampler-batch": "a batch of two equals two rollouts of one",
+    "sampler-separate": "two rollouts that take turns do not change each other",
+    "sampler-resume": "a rollout that is cut after any block goes on as if it had not been",
+    "sampler-again": "a block that is refused and made again from the same noise is the same block",
+    "backbone-flow": "the flow has the shape of the latents and is finite",
+    "backbone-attend": "every layer of the spec attends once in a pass that writes, with tensors of the spec's shape",
+    "backbone-repeat": "the same pass gives the same flow, and changes neither its arguments nor the network",
+    "backbone-batch": "a batch of two equals two passes of one",
+    "backbone-cache": "a cached rollout equals the dense masked pass, each frame at its own timestep",
+    "backbone-reference": "the dense masked pass equals the model's own forward",
+    "backbone-checkpointing": "gradients are the same under gradient checkpointing",
+    "backbone-state-dict": "a network with the same state_dict gives the same flow",
+    "backbone-dtype": "the network runs in bfloat16 after to(torch.bfloat16), near its flow in float32",
+    "backbone-device": "after to(device) every tensor of the network is on that device",
+    "backbone-weights": "a network with parameters says in its attribute weights where they are from",
+    "codec-size": "encode, decode, pixel_frames and pixel_size agree on the number and size of frames",
+    "codec-range": "decoded pixels are finite and from 0 to 1, without gradients",
+    "codec-stream": "a stream fed in pieces equals the whole decoded at once",
+    "codec-batch": "a batch of two equals two videos of one",
+    "codec-separate": "two streams that take turns do not change each other",
+    "codec-resume": "a new stream with the state of another goes on like it, and the state is plain and a copy",
+    "noise-shape": "a draw is float32, finite, and of the shape that is asked for",
+    "noise-address": "a draw depends on seed, sample, frames and level alone, in whatever order draws are made",
+    "noise-scale": "the noise has a mean near 0 and a standard deviation near 1",
+    "noise-seed": "another seed or sample gives other noise",
+    "kv-shape": "decode gives back keys and values of the shape, dtype and device that encode took",
+    "kv-error": "keys and values come back within the tolerance",
+    "kv-plain": "what is kept is plain data, so that a snapshot can hold it",
+    "kv-copy": "what is kept shares no memory with what was given, and decoding does not change it",
+    "kv-batch": "a batch of two equals two of one",
+    "metric-curve": "a curve has one number for each frame of the update",
+    "metric-input": "measuring does not change the frames",
+    "metric-figures": "finish answers numbers by name, and may be asked while the video goes on",
+    "metric-split": "the curves do not depend on how the frames are split into updates",
+    "metric-again": "start forgets the video before",
+    "metric-resume": "a fresh metric with the state of another goes on like it",
+    "conditioner-rows": "there is one finite row of features for each prompt",
+    "conditioner-id": "equal prompts have equal ids and features, and other prompts another id",
+    "conditioner-batch": "the features of a prompt do not depend on the prompts beside it",
+    "conditioner-check": "check accepts the prompts that forward expresses",
+    "memory-attend": "attention sees exactly the frames of the plan, at their time indices, and the pass itself",
+    "memory-state": "a new memory with the state of another goes on like it",
+    "memory-missing": "a plan that reads a frame that is not kept, or too many, is refused with a ValueError",
+}  # fmt: skip
+"""What a part promises, by the name of the rule."""
+PAGES = {
+    "policy": "cache", "sampler": "sampler", "backbone": "backbone", "codec": "codec", "noise": "noise",
+    "kv": "kv_codec", "metric": "metric", "conditioner": "conditioner", "memory": "memory",
+}  # fmt: skip
+"""The kind of part that a rule is for, by the first word of its name."""
+
+
+class CheckFailed(AssertionError):
+    """A part breaks a rule of its contract."""
+
+    def __init__(self, rule: str, part: object, told: str) -> None:
+        self.rule, self.told = rule, told
+        self.page = f"docs/plugins.md#rules-{PAGES[rule.partition('-')[0]]}"
+        super().__init__(f"{type(part).__name__} breaks {rule}: {RULES[rule]}. {told} See {self.page}.")
+
+
+def fail(rule: str, part: object, told: str) -> NoReturn:
+    """Raises ``CheckFailed``."""
+    raise CheckFailed(rule, part, told)
+
+
+@contextmanager
+def keeping(rule: str, part: object, when: str) -> Iterator[None]:
+    """Whatever is raised in here breaks the rule."""
+    try:
+        yield
+    except Exception as error:
+        found: BaseException | None = error
+        while found is not None:  # a check inside of a pass
+            if isinstance(found, CheckFailed):
+                raise found from None
+            found = found.__cause__
+        raise CheckFailed(rule, part, f"{when} it raised {type(error).__name__}: {error}") from error
+
+
+def same(rule: str, part: object, when: str, found: Tensor, expected: Tensor, tolerance: float = 0.0) -> None:
+    """Fails where two tensors differ by more than ``tolerance``, relative to the largest expected value."""
+    if found.shape != expected.shape:
+        fail(rule, part, f"{when} the shape is {list(found.shape)}, expected {list(expected.shape)}.")
+    one, other = found.detach().double(), expected.detach().double()
+    difference = (one - other).abs()
+    difference[(one == other) | (one.isnan() & other.isnan())] = 0
+    largest = difference.nan_to_num(torch.inf).max().item() if difference.numel() else 0.0
+    scale = max(1.0, other.nan_to_num(0, 0, 0).abs().max().item()) if other.numel() else 1.0
+    if largest > tolerance * scale:
+        place = tuple(int(n) for n in torch.unravel_index(difference.nan_to_num(torch.inf).argmax(), difference.shape))
+        fail(
+            rule, part,
+            f"{when} the value at {list(place)} is {one[place].item():.6g}, expected {other[place].item():.6g} "
+            f"(difference {largest:.3g}, allowed {tolerance * scale:.3g}).",
+        )  # fmt: skip
+
+
+def expect(holds: Any, rule: str, part: object, told: str) -> None:
+    """Fails unless something holds."""
+    if not holds:
+        fail(rule, part, told)

@@ -1,0 +1,673 @@
+"""For each rule of the kit a part that breaks it, and nothing else before it: no check can never fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rollforge import testing
+from rollforge.backbones.base import Backbone, Condition, Conditioner, DecodeStream, VideoCodec
+from rollforge.memory import IdentityKVCodec, RolloutMemory
+from rollforge.memory.base import Memory
+from rollforge.metrics import Metric
+from rollforge.noise import IndependentNoise
+from rollforge.policies import AttentionSink, CachePolicy, Window
+from rollforge.samplers import Finished, Pass
+from rollforge.samplers.few_step import FewStep
+from rollforge.spec import ModelSpec, Phase, ReadPlan, Step
+
+SHARED: list[Any] = []
+DOCS = Path(__file__).parents[2] / "docs" / "plugins.md"
+
+
+class Counting(Window):
+    """Its plan changes its state."""
+
+    def plan(self, step: Step) -> ReadPlan:
+        self.asked = getattr(self, "asked", 0) + 1
+        return super().plan(step)
+
+
+class Tight(AttentionSink):
+    def visible(self, block: int) -> int:
+        return self.context_blocks * block - 1
+
+
+class Forgetful(Window):
+    """Reads frames again that it has let go."""
+
+    def live(self, start: int, block: int) -> frozenset[int]:
+        return super().live(start, block) if start // block % 7 else frozenset(range(start))
+
+
+class Wide(Window):
+    def revisited(self, start: int, block: int) -> frozenset[int]:
+        return frozenset(range(start))
+
+    moves = revisited
+
+
+class Stuck(Window):
+    """Says that no frame moves, and moves them."""
+
+    def plan(self, step: Step) -> ReadPlan:
+        seen = sorted(self.live(step.start, step.block))
+        return ReadPlan.of(((frame, time) for time, frame in enumerate(seen)), len(seen))
+
+
+class Two(Window):
+    """A copy is another policy."""
+
+    def __deepcopy__(self, memo: Any) -> Window:
+        return Window(1)
+
+
+class Crowded(Window):
+    """Sees less when others roll too."""
+
+    def on_commit(self, step: Step) -> None:
+        SHARED[:] = [step.start] if step.start == 0 else [*SHARED, step.start]
+
+    def plan(self, step: Step) -> ReadPlan:
+        alone = SHARED[-1:] != SHARED[-2:-1]
+        return super().plan(step) if alone else ReadPlan((), step.start)
+
+
+class Moody(Window):
+    """Is another policy in every other rollout."""
+
+    def on_commit(self, step: Step) -> None: ...
+
+    def __deepcopy__(self, memo: Any) -> Window:
+        SHARED.append(0)
+        return Moody(1 + len(SHARED) % 2)
+
+
+class Amnesiac(Window):
+    """Leaves out of its state what its plans depend on."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.narrow = False
+
+    def on_commit(self, step: Step) -> None:
+        self.narrow = step.index == 2 or self.narrow
+
+    def plan(self, step: Step) -> ReadPlan:
+        return ReadPlan((), step.start) if self.narrow else super().plan(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Sampled(FewStep):
+    """A sampler to be broken: two steps."""
+
+    def __init__(self) -> None:
+        super().__init__(timesteps=(1000, 500), shift=1.0)
+
+
+class Hot(Sampled):
+    def run(self, job: Any) -> Any:
+        step = next(iter(job.steps))
+        yield Pass(step, job.noise(step, 0), 1001.0)
+
+
+class Skipping(Sampled):
+    """Finishes every other block only."""
+
+    def run(self, job: Any) -> Any:
+        return super().run(replace(job, steps=(step for step in job.steps if step.index % 2 == 0)))
+
+
+class Uncommitted(Sampled):
+    def commit(self, step: Step, clean: Tensor, noise: Any) -> Any:
+        return iter(()) if step.index == 2 else super().commit(step, clean, noise)
+
+
+class Repeating(Sampled):
+    def run(self, job: Any) -> Any:
+        return super().run(replace(job, noise=lambda step, level: job.noise(step, 0)))
+
+
+class Mixing(Sampled):
+    """Gives each sample the mean of the batch."""
+
+    def run(self, job: Any) -> Any:
+        for step in job.steps:
+            flow = yield Pass(step, job.noise(step, 0), 1000.0)
+            clean = (job.noise(step, 1) - flow).mean(dim=0, keepdim=True).expand_as(flow)
+            yield Finished(step, clean)
+            yield from self.commit(step, clean, job.noise)
+
+
+class Carrying(Sampled):
+    """Carries something from block to block, in one place for all rollouts."""
+
+    def run(self, job: Any) -> Any:
+        for step in job.steps:
+            flow = yield Pass(step, job.noise(step, 0), 1000.0)
+            clean = job.noise(step, 1) - flow + self.before(step)
+            self.after(0.1 * clean.mean(dim=(1, 2, 3, 4), keepdim=True))
+            yield Finished(step, clean)
+            yield from self.commit(step, clean, job.noise)
+
+    def before(self, step: Step) -> Any:
+        return SHARED[-1] if SHARED and step.index else 0
+
+    def after(self, mean: Tensor) -> None:
+        SHARED.append(mean)
+
+
+class Losing(Carrying):
+    """Its state is not saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: Any = 0
+
+    def before(self, step: Step) -> Any:
+        return self.last
+
+    def after(self, mean: Tensor) -> None:
+        self.last = mean
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Piling(Sampled):
+    """Is another sampler once a block was refused."""
+
+    def dropped(self, step: Step) -> None:
+        SHARED.append(step)
+
+    def run(self, job: Any) -> Any:
+        return super().run(replace(job, noise=lambda step, level: job.noise(step, level) * (1 + len(SHARED))))
+
+
+class Net(Backbone):
+    """A sound network: one layer of attention over pixels as tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = "random"
+        self.project = nn.Linear(4, 3 * 8)
+        self.out = nn.Linear(8, 4)
+        self.calls = 0
+        self.spec = ModelSpec(
+            channels=4, height=2, width=2, patch=(1, 1), layers=1, heads=2, head_dim=4, block=3, window=9, horizon=9,
+            fps=8.0,
+        )  # fmt: skip
+
+    def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
+        x = latents.permute(0, 1, 3, 4, 2) + timesteps[..., None, None, None].to(latents.dtype) / 1000
+        q, k, v = self.project(x.flatten(1, 3)).unflatten(-1, (3, 2, 4)).unbind(2)
+        seen = self.attend(memory, q, k, v).flatten(2)
+        text = condition.embeds.mean(dim=(1, 2))[:, None, None]
+        return self.flow(self.out(seen + text).unflatten(1, x.shape[1:4]).permute(0, 1, 4, 2, 3))
+
+    def attend(self, memory: Memory, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return memory.attend(0, q, k, v)
+
+    def flow(self, flow: Tensor) -> Tensor:
+        return flow
+
+
+def net(**methods: Any) -> Net:
+    """A network with other methods."""
+    torch.manual_seed(0)
+    return type("Broken", (Net,), methods)()
+
+
+def narrow(self: Net, flow: Tensor) -> Tensor:
+    return flow.mean(dim=2, keepdim=True)
+
+
+def second_layer(self: Net, memory: Memory, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return memory.attend(1, q, k, v)
+
+
+def later(self: Net, flow: Tensor) -> Tensor:
+    self.calls += 1
+    return flow * self.calls
+
+
+def mixed(self: Net, flow: Tensor) -> Tensor:
+    return flow + flow.mean(dim=0, keepdim=True)
+
+
+def looking_ahead(self: Net, flow: Tensor) -> Tensor:
+    return flow + flow.mean(dim=1, keepdim=True)
+
+
+class Detaching(torch.autograd.Function):
+    """Has another gradient every time."""
+
+    count = 0
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        Detaching.count += 1
+        return gradient * Detaching.count
+
+
+def unsteady(self: Net, flow: Tensor) -> Tensor:
+    return Detaching.apply(flow)
+
+
+class Hidden(Net):
+    """Keeps a weight where state_dict does not look."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__()
+        self.register_buffer("scale", torch.full((), 2.0), persistent=False)
+
+    def flow(self, flow: Tensor) -> Tensor:
+        return flow * self.scale
+
+
+class Staying(Net):
+    """Keeps a tensor that does not move with it."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__()
+        self.scale = torch.ones(4, 1, 1)
+
+    def flow(self, flow: Tensor) -> Tensor:
+        return torch.cat([flow, self.scale.expand(*flow.shape)], dim=2)[:, :, :4]
+
+
+class Single(Net):
+    def flow(self, flow: Tensor) -> Tensor:
+        return flow @ torch.eye(2, device=flow.device)
+
+
+class Undeclared(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        del self.weights
+
+
+class Codec(VideoCodec):
+    """A sound codec: three of the channels, four pixels to the latent, and a memory of one frame."""
+
+    high = 1.0
+
+    def encode(self, video: Tensor) -> Tensor:
+        small = video.detach()[..., ::4, ::4]
+        return torch.cat([small, small[:, :, :1]], dim=2)
+
+    def stream(self) -> DecodeStream:
+        return Stream(self)
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        return latent_frames
+
+    def pixel_size(self, width: int, height: int) -> tuple[int, int]:
+        return 4 * width, 4 * height
+
+
+class Stream(DecodeStream):
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self.last: Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(self, latents: Tensor) -> Tensor:
+        last = latents[:, :1] * 0 if self.last is None else self.last
+        blurred = latents + torch.cat([last, latents[:, :-1]], dim=1)
+        self.last = latents[:, -1:]
+        pixels = blurred[:, :, :3].sigmoid().repeat_interleave(4, 3).repeat_interleave(4, 4)
+        return pixels * self.codec.high
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self.last}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.last = state["last"]
+
+
+class Fresh(Stream):
+    """Begins anew with every piece."""
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        self.last = None
+        return super().__call__(latents)
+
+
+class Sociable(Stream):
+    """Mixes the samples of a batch."""
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        return super().__call__(latents + latents.mean(dim=0, keepdim=True))
+
+
+class OneForAll(Codec):
+    """Has one state for all streams."""
+
+    def stream(self) -> DecodeStream:
+        self.state: dict[str, Any] = {"codec": self, "last": None}
+        made = Stream(self)
+        made.__dict__ = self.state
+        self.streams = [*getattr(self, "streams", []), made]
+        for each in self.streams:
+            each.__dict__ = self.state
+        return made
+
+
+class Stateless(Stream):
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": None}
+
+
+def codec(stream: type[Stream], **attributes: Any) -> Codec:
+    """A codec with another stream."""
+    return type("Broken", (Codec,), {"stream": lambda self: stream(self), **attributes})()
+
+
+class Noise(IndependentNoise):
+    def draw(self, seed: int, sample: int, frames: range, level: int, shape: Any) -> Tensor:
+        return self.changed(super().draw(seed, sample, frames, level, shape))
+
+    def changed(self, drawn: Tensor) -> Tensor:
+        return drawn
+
+
+class Double(Noise):
+    def changed(self, drawn: Tensor) -> Tensor:
+        return drawn.double()
+
+
+class Global(Noise):
+    def changed(self, drawn: Tensor) -> Tensor:
+        return drawn + torch.randn(())
+
+
+class Loud(Noise):
+    def changed(self, drawn: Tensor) -> Tensor:
+        return 2 * drawn
+
+
+class Same(IndependentNoise):
+    def draw(self, seed: int, sample: int, frames: range, level: int, shape: Any) -> Tensor:
+        return super().draw(0, 0, frames, level, shape)
+
+
+class Flat(IdentityKVCodec):
+    def decode(self, kept: Any) -> tuple[Tensor, Tensor]:
+        return kept[0].float(), kept[1].flatten(2)
+
+
+class Rounding(IdentityKVCodec):
+    def encode(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return k.round(), v.round()
+
+
+class Wrapped(IdentityKVCodec):
+    def encode(self, k: Tensor, v: Tensor) -> Any:
+        return k.clone(), v.clone(), object()
+
+    def decode(self, kept: Any) -> tuple[Tensor, Tensor]:
+        return kept[0], kept[1]
+
+
+class Borrowing(IdentityKVCodec):
+    def encode(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return k, v
+
+
+class Shrinking(IdentityKVCodec):
+    """Keeps as much as the largest value of the batch allows."""
+
+    def encode(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return k * (1 + 1e-3 * k.abs().max()), v.clone()
+
+
+class Mean(Metric):
+    """A sound metric: the mean of a frame, and its distance from the frame before."""
+
+    def start(self, prompt: str, fps: float, blocks: Any = None) -> None:
+        self.last, self.frames = torch.nan, 0
+
+    def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
+        mean = frames.float().mean(dim=(1, 2, 3))
+        before = torch.cat([torch.tensor([self.last]), mean[:-1]])
+        self.last, self.frames = float(mean[-1]), self.frames + len(frames)
+        return {"mean": mean, "change": mean - before}
+
+    def finish(self) -> dict[str, float]:
+        return {"frames": float(self.frames)}
+
+
+class Short(Mean):
+    def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
+        return {name: curve[:1] for name, curve in super().update(frames, start).items()}
+
+
+class Painting(Mean):
+    def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
+        return super().update(frames.zero_(), start)
+
+
+class Texts(Mean):
+    def finish(self) -> dict[str, Any]:
+        return {"frames": "many"}
+
+
+class Chunky(Mean):
+    def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
+        return {"mean": frames.float().mean().expand(len(frames))}
+
+
+class Tired(Mean):
+    def start(self, prompt: str, fps: float, blocks: Any = None) -> None:
+        if not hasattr(self, "last"):
+            super().start(prompt, fps, blocks)
+
+
+class Unsaved(Mean):
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+class Text(Conditioner):
+    """A sound conditioner: letters as numbers."""
+
+    def forward(self, prompts: Sequence[str]) -> Condition:
+        rows = [[float(ord(letter)) for letter in f"{prompt:40.40}"] for prompt in prompts]
+        return Condition(self.name(prompts), self.features(torch.tensor(rows)[..., None]))
+
+    def name(self, prompts: Sequence[str]) -> str:
+        return repr(list(prompts))
+
+    def features(self, rows: Tensor) -> Tensor:
+        return rows
+
+
+class Merged(Text):
+    def features(self, rows: Tensor) -> Tensor:
+        return rows[:1]
+
+
+class Nameless(Text):
+    def name(self, prompts: Sequence[str]) -> str:
+        return "text"
+
+
+class Relative(Text):
+    def features(self, rows: Tensor) -> Tensor:
+        return rows - rows.mean(dim=0, keepdim=True)
+
+
+class Picky(Text):
+    def check(self, prompts: Sequence[str]) -> None:
+        raise ValueError("no")
+
+
+class Blind(RolloutMemory):
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *more: Any, **named: Any) -> Tensor:
+        return super().attend(layer, q, k, v, *more, **named) + 0.01
+
+
+class Empty(RolloutMemory):
+    def state_dict(self) -> Any:
+        return RolloutMemory(self.spec, self.visible).state_dict()
+
+
+class Obliging(RolloutMemory):
+    def begin(self, step: Step, plan: ReadPlan) -> None:
+        try:
+            super().begin(step, plan)
+        except ValueError:
+            super().begin(step, ReadPlan((), plan.query))
+
+
+Check = Callable[[Any], None]
+TWO = Condition("two", torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(1)))
+
+
+def policy(part: CachePolicy, **options: Any) -> None:
+    testing.check_policy(part, blocks=40, **options)
+
+
+def backbone(part: Net, **options: Any) -> None:
+    testing.check_backbone(part, TWO, **options)
+
+
+def cut(part: Codec) -> None:
+    testing.check_codec(part, 4)
+
+
+BROKEN: dict[str, tuple[Check, Callable[[], Any]]] = {
+    "policy-pure": (policy, lambda: Counting(2)),
+    "policy-bound": (policy, lambda: Tight(2, 1)),
+    "policy-live": (policy, lambda: Forgetful(2)),
+    "policy-moves": (policy, lambda: Wide(2)),
+    "policy-rollout": (policy, lambda: type("Still", (Stuck,), {"revisited": nothing, "moves": nothing})(2)),
+    "policy-phase": (policy, lambda: Two(2)),
+    "policy-batch": (policy, lambda: Moody(2)),
+    "policy-separate": (policy, lambda: Crowded(2)),
+    "policy-resume": (policy, Amnesiac),
+    "policy-shift": (lambda part: policy(part, same_as=Window(2)), lambda: Window(1)),
+    "sampler-requests": (testing.check_sampler, Hot),
+    "sampler-order": (testing.check_sampler, Skipping),
+    "sampler-commit": (testing.check_sampler, Uncommitted),
+    "sampler-noise": (testing.check_sampler, Repeating),
+    "sampler-batch": (testing.check_sampler, Mixing),
+    "sampler-separate": (testing.check_sampler, Carrying),
+    "sampler-resume": (testing.check_sampler, Losing),
+    "sampler-again": (testing.check_sampler, Piling),
+    "backbone-flow": (backbone, lambda: net(flow=narrow)),
+    "backbone-attend": (backbone, lambda: net(attend=second_layer)),
+    "backbone-repeat": (backbone, lambda: net(flow=later)),
+    "backbone-batch": (backbone, lambda: net(flow=mixed)),
+    "backbone-cache": (backbone, lambda: net(flow=looking_ahead)),
+    "backbone-reference": (lambda part: backbone(part, reference=lambda x, t, c: x), net),
+    "backbone-checkpointing": (backbone, lambda: net(flow=unsteady)),
+    "backbone-state-dict": (backbone, Hidden),
+    "backbone-device": (backbone, Staying),
+    "backbone-dtype": (backbone, Single),
+    "backbone-weights": (backbone, Undeclared),
+    "codec-size": (cut, lambda: codec(Stream, pixel_frames=lambda self, frames: 2 * frames)),
+    "codec-range": (cut, lambda: codec(Stream, high=1.5)),
+    "codec-stream": (cut, lambda: codec(Fresh)),
+    "codec-batch": (cut, lambda: codec(Sociable)),
+    "codec-separate": (cut, OneForAll),
+    "codec-resume": (cut, lambda: codec(Stateless)),
+    "noise-shape": (testing.check_noise, Double),
+    "noise-address": (testing.check_noise, Global),
+    "noise-scale": (testing.check_noise, Loud),
+    "noise-seed": (testing.check_noise, Same),
+    "kv-shape": (testing.check_kv_codec, Flat),
+    "kv-error": (testing.check_kv_codec, Rounding),
+    "kv-plain": (testing.check_kv_codec, Wrapped),
+    "kv-copy": (testing.check_kv_codec, Borrowing),
+    "kv-batch": (lambda part: testing.check_kv_codec(part, tolerance=0.1), Shrinking),
+    "metric-curve": (testing.check_metric, Short),
+    "metric-input": (testing.check_metric, Painting),
+    "metric-figures": (testing.check_metric, Texts),
+    "metric-split": (testing.check_metric, Chunky),
+    "metric-again": (testing.check_metric, Tired),
+    "metric-resume": (testing.check_metric, Unsaved),
+    "conditioner-rows": (testing.check_conditioner, Merged),
+    "conditioner-id": (testing.check_conditioner, Nameless),
+    "conditioner-batch": (testing.check_conditioner, Relative),
+    "conditioner-check": (testing.check_conditioner, Picky),
+    "memory-attend": (testing.check_memory, lambda: Blind),
+    "memory-state": (testing.check_memory, lambda: Empty),
+    "memory-missing": (testing.check_memory, lambda: Obliging),
+}
+
+
+def nothing(self: Any, start: int, block: int) -> frozenset[int]:
+    return frozenset()
+
+
+@pytest.mark.parametrize("rule", testing.RULES)
+def test_a_part_that_breaks_a_rule_is_told_so(rule: str) -> None:
+    SHARED.clear()
+    check, make = BROKEN[rule]
+    with pytest.raises(testing.CheckFailed) as failure:
+        check(make())
+    assert failure.value.rule == rule, str(failure.value)
+    assert testing.RULES[rule] in str(failure.value)
+    assert len(failure.value.told) > 30
+
+
+@pytest.mark.parametrize(
+    ("check", "part"),
+    [
+        (backbone, net), (cut, Codec), (testing.check_noise, Noise), (testing.check_metric, Mean),
+        (testing.check_conditioner, Text), (testing.check_sampler, Sampled),
+    ],
+)  # fmt: skip
+def test_the_parts_that_were_broken_are_sound_otherwise(check: Check, part: Callable[[], Any]) -> None:
+    check(part())
+
+
+def test_every_rule_is_explained_where_a_failure_says() -> None:
+    text = DOCS.read_text()
+    for rule in testing.RULES:
+        page = testing.CheckFailed(rule, None, "").page
+        section = text.partition(f"### Rules: {page.partition('#rules-')[2]}\n")[2].partition("\n### ")[0]
+        assert f"`{rule}`" in section, rule
+
+
+def test_same_as_holds_for_a_shift() -> None:
+    class Shifted(Window):
+        def plan(self, step: Step) -> ReadPlan:
+            plan = super().plan(step)
+            moved = tuple(replace(segment, time=segment.time + 5) for segment in plan.segments)
+            return ReadPlan(moved, plan.query + 5)
+
+    policy(Window(2), same_as=Shifted(2))
+
+
+def test_a_phase_of_its_own_is_honoured() -> None:
+    class Committing(Window):
+        def plan(self, step: Step) -> ReadPlan:
+            return super().plan(step) if step.phase is not Phase.COMMIT else ReadPlan((), step.start)
+
+        def revisited(self, start: int, block: int) -> frozenset[int]:
+            return self.live(start, block)  # the commit does not read what the next block does
+
+        moves = revisited
+
+    policy(Committing(2))
