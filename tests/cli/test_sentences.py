@@ -87,7 +87,7 @@ def part(name: str, **arguments: Any) -> dict[str, Any]:
         ("model.objective", part("DiffusionForcing", curriculum=[3]), "model.objective: curriculum must be keys with"),
         ("model.objective", part("DiffusionForcing", curriculum={0: 0}), "DiffusionForcing.curriculum[0] must be"),
         ("data.train_dataset", part("VideoClips", folder="x"), "VideoClips needs frames; give it in the config."),
-        ("data.train_dataset", part("VideoClips", folder="x", frames=3, size=[64]), "size must be a list of 2"),
+        ("data.train_dataset", part("VideoClips", folder="x", frames=3, size=[64]), "data.train_dataset: size must be"),
         ("data.prompts", ["a red ball", 1984], "data.prompts has 1984 where a prompt was expected;"),
         ("data.seconds", float("nan"), "data.seconds must be a number above 0, not nan."),
         ("snapshots.every_seconds", "abc", "snapshots.every_seconds must be a number, not 'abc'."),

@@ -103,5 +103,5 @@ def test_mistakes_are_said_in_one_sentence(varied: list[str], told: str) -> None
 
 def test_a_slug_is_a_name_for_a_folder() -> None:
     (point,) = points(["model.negative_prompt=../../etc/<b>"])
-    assert point.slug == "negative=..-..-etc-b"
+    assert point.slug == "negative-prompt=..-..-etc-b"
     assert "/" not in point.slug

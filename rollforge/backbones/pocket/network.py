@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.wan.sizes import EvenWidth, Frames, Grid, Layers, Rate, Width
 from rollforge.backbones.weights import load_weights, named, shipped
@@ -68,3 +71,8 @@ class Pocket(Wan):
         self.weights = weights
         if (file := named(weights)) is not None:
             load_weights(self, shipped("pocket") if file == "pocket" else file)
+
+    @classmethod
+    def sizes_in_files(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """None: every size is an argument with a default of its own."""
+        return {}
