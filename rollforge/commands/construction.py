@@ -45,6 +45,8 @@ def _refused(kind: type, error: BaseException) -> UserError:
     first = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
     if isinstance(error, TypeError) and (missing := re.search(r"missing \d+ required .*arguments?: (.*)", first)):
         return UserError(f"{kind.__name__} needs {missing[1]}; give it in the config.")
+    if isinstance(error, ImportError):
+        return UserError(f"{kind.__name__} needs a package that cannot be imported ({first}); install it.")
     frame = traceback.extract_tb(error.__traceback__)[-1]
     raised = f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}: {first}"
     return UserError(f"{kind.__name__} cannot be built ({raised}); check its arguments in the config.")

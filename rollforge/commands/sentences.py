@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import get_args
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, callbacks, loggers
 
 from rollforge.errors import nearest
 from rollforge.lightning.data import RolloutData
@@ -28,6 +28,8 @@ TYPES = {
 """What a value must be, by the name of its type."""
 EXPECTED = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[([^\]]+)\])")
 PART = re.compile(r"(?:Expected a dot import path string|[Uu]nexpected class_path|Import path)\W*'?([\w.]+)")
+CLASS = re.compile(r"[A-Z]\w*|\w+(\.\w+)*\.[A-Z]\w*")
+"""What is meant as the name of a class."""
 PATHS = {
     "does not exist": "There is no file {}.",
     "is not a file": "{} is not a file; give a file.",
@@ -75,7 +77,7 @@ def _wrong_value(message: str, where: str) -> str | None:
     subject = where or "A value"
     expected = [TYPES[name] for name, _ in EXPECTED.findall(message) if name in TYPES]
     choices = [choice.strip() for _, listed in EXPECTED.findall(message) for choice in listed.split(",") if choice]
-    if (found := PART.search(message)) and not expected:
+    if (found := PART.search(message)) and (not expected or CLASS.fullmatch(value[1].strip() if value else "")):
         return _unknown_part(found[1], where)
     if found := re.search(r"Expected a tuple with (\d+) elements", message):
         return f"{subject} must be a list of {found[1]}{instead}."
@@ -113,6 +115,9 @@ def _unknown_part(name: str, where: str) -> str:
     at = f" at {where}" if where else ""
     if name in parts:
         return f"{name!r} does not fit{at}: it is a {parts[name].kind}. See: rollforge plugins."
+    if where.startswith("trainer."):
+        known = [each for module in (callbacks, loggers) for each in module.__all__]
+        return f"There is no public class {name!r} of Lightning{at}.{nearest(name, known)}"
     return f"There is no part called {name!r}{at}.{nearest(name, parts)} See: rollforge plugins."
 
 

@@ -87,7 +87,10 @@ class VideoClips(Checked, Dataset[Clip]):
         span = (frames - 1) * stride + 1
         self.folder, self.frames, self.size, self.stride = root, frames, size, stride
         self.unreadable: dict[Path, str] = {}  # a sentence for each
+        self.alone = len(files) == 1
         self.starts = [(file, start) for file in files for start in range(0, self._length(file) - span + 1, span)]
+        if self.alone and self.unreadable:
+            raise UserError(f"VideoClips: {self.unreadable[files[0]]}")
         if not self.starts:
             raise UserError(
                 f"VideoClips: {folder} holds no clip of {span} frames in {len(files)} videos, of which "
@@ -108,6 +111,8 @@ class VideoClips(Checked, Dataset[Clip]):
                 return self._clip(file, start)
             except UserError as error:
                 self._warn(file, error)
+        if self.alone:
+            raise UserError(f"VideoClips: {self.unreadable[file]}")
         raise UserError(f"VideoClips: not one clip in {self.folder} can be read, as the warnings say.")
 
     def _clip(self, file: Path, start: int) -> Clip:
@@ -127,7 +132,7 @@ class VideoClips(Checked, Dataset[Clip]):
             return 0
 
     def _warn(self, file: Path, error: UserError) -> None:
-        if file not in self.unreadable:
+        if file not in self.unreadable and not self.alone:
             log.warning("%s It is left out of the training clips.", error)
         self.unreadable[file] = str(error)
 

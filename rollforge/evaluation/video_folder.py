@@ -77,13 +77,16 @@ class VideoFolder:
                 entry, sheet = measure_file(file, self.prompt(file), metrics, curves, self.size, obey)
             except UserError as error:
                 self.unreadable.append(str(error))
-                tell(str(error))
+                if len(self.files) > 1:
+                    tell(str(error))
                 continue
             kept = {key: known.get(key) for key in ("seed", "sample")} | ({} if known else {"sample": sample})
             video = VideoResult(entry | kept, known.get("policy"), curves)
             video.read(Horizon.of_seconds(self.horizon_seconds, entry["fps"]))
             measured.append(video)
             self.sheets.append(sheet)
+        if not measured and len(self.files) == 1:
+            raise UserError(self.unreadable[0])
         if not measured:
             raise UserError(f"None of the {len(self.files)} videos in {self.folder} could be measured.")
         policies = {video.label for video in measured}

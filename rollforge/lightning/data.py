@@ -110,7 +110,8 @@ class RolloutData(LightningDataModule):
                     read(request, request.opening)
                 except UserError as error:
                     self.unreadable[request.opening] = str(error)
-                    log.warning("%s The video that it opens is left out.", error)
+                    if any(each.opening != request.opening for each in requests):
+                        log.warning("%s The video that it opens is left out.", error)
         left = [request for request in requests if request.opening not in self.unreadable]
         if requests and not left:
             first, *more = dict.fromkeys(self.unreadable[each.opening] for each in requests if each.opening)

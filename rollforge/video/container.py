@@ -76,4 +76,6 @@ def readable(path: Path, where: Callable[[], str] = str) -> Iterator[None]:
     try:
         yield
     except (OSError, av.FFmpegError) as error:
+        if isinstance(error, PermissionError):
+            raise UserError(f"The video {path} cannot be read (Permission denied).") from error
         raise UserError(f"{path} is damaged{where()} or is not a video ({error.strerror or error}).") from error

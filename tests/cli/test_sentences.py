@@ -94,6 +94,8 @@ def part(name: str, **arguments: Any) -> dict[str, Any]:
         ("snapshots.keep", 0, "snapshots.keep must be a whole number of 1 or more, not 0."),
         ("trainer.logger", "CSVLogger", "CSVLogger needs save_dir; give it in the config."),
         ("trainer.callbacks", [part("ModelCheckpoint", dirpth="x")], "trainer.callbacks: There is no key 'dirpth'."),
+        ("trainer.logger", "NeptuneLogger", "There is no public class 'NeptuneLogger' of Lightning at trainer.logger."),
+        ("trainer.callbacks", "Nope", "There is no public class 'Nope' of Lightning at trainer.callbacks."),
         ("trainer.precision", "foo", "trainer.precision must be one of "),
         ("trainer.devices", {}, "trainer.devices must be a list or text or a whole number, not {}."),
         ("trainer.accumulate_grad_batches", 0, "trainer.accumulate_grad_batches must be a whole number of 1 or more"),

@@ -46,7 +46,7 @@ def test_unreadable_videos_are_named_and_skipped(tmp_path: Path, caplog: pytest.
     assert "bad.mp4" in caplog.text
     assert "pipe.mp4" in caplog.text or not hasattr(os, "mkfifo")
     (tmp_path / "a.mp4").unlink()
-    with pytest.raises(UserError, match="holds no clip of 6 frames in 1 videos, of which 1 cannot be read"):
+    with pytest.raises(UserError, match=r"^VideoClips: .*bad.mp4 is damaged or is not a video"):
         VideoClips(str(tmp_path), 6, (16, 16))
 
 
@@ -72,7 +72,7 @@ def test_captions_do_not_come_from_links_and_pipes(tmp_path: Path) -> None:
     video(folder / "a.mp4")
     (tmp_path / "secret.txt").write_text("a secret")
     (folder / "a.txt").symlink_to(tmp_path / "secret.txt")
-    with pytest.raises(UserError, match="not one clip"):
+    with pytest.raises(UserError, match=r"^VideoClips: The caption .* is a link to"):
         VideoClips(str(folder), 6, (16, 16))[0]
     (folder / "a.txt").unlink()
     (folder / "a.txt").write_text("a ball\n")

@@ -187,7 +187,7 @@ def test_a_metric_that_raises_is_put_out_and_the_others_go_on(folder: Folder, tm
             lambda there: (there / "manifest.json").write_text('{"videos": [{"file": "../x", "prompt": "p"}]}'),
             "damaged",
         ),
-        (lambda there: (there / "one.mp4").write_bytes(b"no video"), "None of the 1 videos in"),
+        (lambda there: (there / "one.mp4").write_bytes(b"no video"), "one.mp4 is damaged or is not a video"),
     ],
 )
 def test_a_folder_that_cannot_be_measured(folder: Folder, tmp_path: Path, spoil: Any, sentence: str) -> None:
