@@ -15,7 +15,8 @@ from rollforge.backbones.pocket.text import PocketText
 from rollforge.borders import WrongAnswer, check_losses
 from rollforge.data.requests import Request
 from rollforge.errors import UserError
-from rollforge.metrics.base import Blocks, Metric
+from rollforge.metrics.base import Blocks, Metric, directions
+from rollforge.metrics.summary import worst_of
 from rollforge.pipeline import Pipeline
 from rollforge.policies import Window
 from rollforge.report.metric_runner import MetricRunner
@@ -122,6 +123,16 @@ def test_a_metric_that_returns_something_else_is_disabled(metric: Metric, senten
     assert runner.update(torch.zeros(2, 4, 4, 3, dtype=torch.uint8), 0) in ({}, {})
     runner.finish()
     assert sentence in runner.out["WrongMetric"]
+
+
+def test_a_metric_says_which_way_its_curves_are_better() -> None:
+    metric = WrongMetric({})
+    metric.better = {"a": "higher", "b": "lower"}
+    assert directions([metric]) == metric.better
+    assert worst_of(metric.better)["a"] == "lowest"
+    metric.better = {"a": "up"}  # type: ignore[dict-item]
+    with pytest.raises(UserError, match="The metric WrongMetric says 'up' is better of its curve a; expected 'higher'"):
+        MetricRunner([metric])
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rollforge.comparison.run_result import Comparison
+from rollforge.comparison.run_result import BETTER, Comparison
 from rollforge.metrics.interval import NAN, Interval, interval
-from rollforge.metrics.summary import WORST
 
-BETTER = {"lowest": "higher is better", "highest": "lower is better"}
 STEADIER = "nearer to 0 is steadier"
 
 
@@ -55,7 +53,7 @@ def rankings(comparison: Comparison) -> list[Ranking]:
 
 
 def _ranking(comparison: Comparison, curve: str) -> Ranking:
-    direction = BETTER.get(WORST.get(curve, ""), "")
+    direction = comparison.direction(curve)
     sign = -1.0 if direction == BETTER["lowest"] else 1.0
     levels = [point.values(curve, "level") for point in comparison.measured]
     signed = [point.values(curve, "drift_15") for point in comparison.measured]

@@ -15,8 +15,9 @@ from rollforge.errors import UserError
 from rollforge.evaluation.prompts import marks
 from rollforge.files.reading import MANIFEST, bare_name, parse_json, read_text
 from rollforge.metrics.interval import NAN, Interval
-from rollforge.metrics.summary import mean
+from rollforge.metrics.summary import mean, worst_of
 
+BETTER = {"lowest": "higher is better", "highest": "lower is better"}
 Key = tuple[int, str]
 """A video within a point: its sample and its prompt."""
 
@@ -54,6 +55,12 @@ class RunResult:
     def curves(self) -> list[str]:
         """Names of the curves, in the order in which they were measured."""
         return list(dict.fromkeys(name for video in self.videos.values() for name in video.get("summary") or {}))
+
+    @cached_property
+    def better(self) -> dict[str, str]:
+        """Whether higher or lower is better, of curves whose metric says so."""
+        told = self.metrics.get("better")
+        return {str(curve): str(good) for curve, good in told.items()} if isinstance(told, dict) else {}
 
     @property
     def fps(self) -> float:
@@ -111,6 +118,11 @@ class Comparison:
     def curves(self) -> list[str]:
         """Every curve that some point has."""
         return list(dict.fromkeys(name for point in self.measured for name in point.curves))
+
+    def direction(self, curve: str) -> str:
+        """Which levels of a curve are good, in words; empty where none are, or the points do not agree."""
+        said = {worst_of(point.better).get(curve, "") for point in self.measured if curve in point.curves}
+        return BETTER.get(said.pop(), "") if len(said) == 1 else ""
 
     @cached_property
     def marks(self) -> list[int]:

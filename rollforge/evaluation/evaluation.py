@@ -28,6 +28,7 @@ class Evaluation:
         truth: of true videos, where a metric knows the truth: every figure over the last horizon of two.
         source: the folder of the videos, where they were given.
         block: latent frames of a block of the model, where one is known.
+        better: whether ``higher`` or ``lower`` is better, of curves whose metric says so.
     """
 
     videos: list[VideoResult]
@@ -38,6 +39,7 @@ class Evaluation:
     truth: Intervals = field(default_factory=dict)
     source: Path | None = None
     block: int | None = None
+    better: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def fps(self) -> float | None:
@@ -78,6 +80,7 @@ class Evaluation:
             "block": self.block,
             "policy": self.policy,
             "metrics": self.metrics,
+            "better": self.better,
             **({"source": str(self.source)} if self.source else {}),
             "truth": self.truth,
             "videos": [video.to_dict() for video in self.videos],

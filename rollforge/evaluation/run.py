@@ -12,7 +12,7 @@ from rollforge.evaluation.horizon import Horizon
 from rollforge.evaluation.reading import measure_file, picked
 from rollforge.evaluation.truth import truth
 from rollforge.evaluation.video_result import VideoResult
-from rollforge.metrics.base import Metric
+from rollforge.metrics.base import Metric, directions
 from rollforge.pipeline import Pipeline
 from rollforge.report.run import Entry, RunFolder
 from rollforge.video.sheet import ContactSheet
@@ -27,7 +27,7 @@ def evaluate(
 
     A video that an earlier ``predict`` has made without metrics is measured from its file, codec noise included.
     """
-    ruler, videos = Horizon.of(pipeline), []
+    ruler, videos, better = Horizon.of(pipeline), [], directions(metrics)
     for entry in _finished(folder, requests):
         curves = folder.path / Path(entry["file"]).with_suffix(".curves.csv")
         if "measured" not in entry:
@@ -36,13 +36,13 @@ def evaluate(
             entry = entry | {key: told[key] for key in ("measured", "measured_from", "failed_metrics") if key in told}
             folder.record(entry)
         video = VideoResult(entry, label(entry), curves)
-        video.read(ruler)
+        video.read(ruler, better)
         videos.append(video)
     classes = [type(metric).__name__ for metric in metrics]
     policy = type(pipeline.policy).__name__
     block = pipeline.backbone.spec.block
     true = truth(pipeline, metrics, requests)
-    return Evaluation(videos, ruler.seconds, classes, policy, folder.config_hash, true, block=block)
+    return Evaluation(videos, ruler.seconds, classes, policy, folder.config_hash, true, block=block, better=better)
 
 
 def sheets(pipeline: Pipeline, folder: RunFolder, evaluation: Evaluation) -> list[ContactSheet]:

@@ -15,7 +15,7 @@ from rollforge.evaluation.horizon import Horizon
 from rollforge.evaluation.reading import measure_file
 from rollforge.evaluation.video_result import VideoResult
 from rollforge.files.reading import MANIFEST, bare_name, caption, listed, parse_json, read_text, safe_stem
-from rollforge.metrics.base import Metric
+from rollforge.metrics.base import Metric, directions
 from rollforge.video import SUFFIXES
 from rollforge.video.sheet import ContactSheet
 
@@ -70,7 +70,7 @@ class VideoFolder:
         """
         if out.resolve() == self.folder.resolve():
             raise UserError(f"The curves would lie among the videos in {out}; choose another --output_dir.")
-        measured = []
+        measured, better = [], directions(metrics)
         for sample, file in enumerate(self.files):
             known, curves = self.known.get(file.name, {}), out / f"{self.names[file]}.curves.csv"
             try:
@@ -82,7 +82,7 @@ class VideoFolder:
                 continue
             kept = {key: known.get(key) for key in ("seed", "sample")} | ({} if known else {"sample": sample})
             video = VideoResult(entry | kept, known.get("policy"), curves)
-            video.read(Horizon.of_seconds(self.horizon_seconds, entry["fps"]))
+            video.read(Horizon.of_seconds(self.horizon_seconds, entry["fps"]), better)
             measured.append(video)
             self.sheets.append(sheet)
         if not measured and len(self.files) == 1:
@@ -92,7 +92,7 @@ class VideoFolder:
         policies = {video.label for video in measured}
         policy = policies.pop() if len(policies) == 1 else None
         names = [type(metric).__name__ for metric in metrics]
-        return Evaluation(measured, self.horizon_seconds, names, policy, source=self.folder)
+        return Evaluation(measured, self.horizon_seconds, names, policy, source=self.folder, better=better)
 
     def prompt(self, file: Path) -> str:
         """What a video shows."""

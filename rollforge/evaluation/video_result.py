@@ -12,7 +12,7 @@ import numpy as np
 from rollforge.errors import UserError
 from rollforge.evaluation.horizon import Horizon, windows
 from rollforge.metrics.curves import read_curves
-from rollforge.metrics.summary import Curve, mean, summarise
+from rollforge.metrics.summary import Curve, mean, summarise, worst_of
 
 SPEED = ("wall_seconds", "first_block_seconds", "steady_fps")
 POINTS = 1000  # of a curve, that are kept to be drawn
@@ -65,14 +65,17 @@ class VideoResult:
         found, old = (self.curves.with_name(f"{stem}.{name}.csv") for name in ("latent_metrics", "latents"))
         return old if old.exists() and not found.exists() else found  # rollforge 0.1 called it .latents
 
-    def read(self, ruler: Horizon) -> None:
-        """Reads the curves and makes figures of them. Raises ``UserError`` for a file that is damaged."""
+    def read(self, ruler: Horizon, better: Mapping[str, str] | None = None) -> None:
+        """Reads the curves and makes figures of them. Raises ``UserError`` for a file that is damaged.
+
+        ``better`` says of curves that are not built in whether ``higher`` or ``lower`` is better.
+        """
         for path, horizon in ((self.curves, ruler.frames), (self.latents, ruler.latents)):
             if horizon is None or not path.exists():
                 continue
             curves = _columns(path)
             fps = ruler.fps * horizon.period / ruler.frames.period
-            self.summary |= summarise(curves, fps, horizon.first / fps)
+            self.summary |= summarise(curves, fps, horizon.first / fps, worst_of(better or {}))
             self.thin |= {name: DownsampledCurve.of(curve, fps) for name, curve in curves.items()}
             total = len(next(iter(curves.values()), ()))
             for x, window in windows(horizon, total).items():

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from torch import Tensor
 
+from rollforge.errors import UserError
 from rollforge.ranges import Checked
 from rollforge.state import Stateful
+
+Better = Literal["higher", "lower"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ class Metric(Checked, Stateful, ABC):
     state: after ``start`` on a fresh object, ``load_state_dict`` makes it go on as if nothing had happened.
     """
 
+    better: Mapping[str, Better] = {}
+    """Which way each of its curves is better, where that is clear: ``higher`` or ``lower``. ``compare`` ranks by it."""
+
     @abstractmethod
     def start(self, prompt: str, fps: float, blocks: Blocks | None = None) -> None:
         """A new video begins. ``blocks`` says where its blocks begin, if that is known."""
@@ -56,3 +63,17 @@ class Metric(Checked, Stateful, ABC):
     def truth(self, prompt: str, seed: int, frames: int) -> Tensor | None:
         """True video for a prompt, uint8 ``[T, H, W, 3]``, where the metric knows what is true."""
         return None
+
+
+def directions(metrics: Iterable[Metric]) -> dict[str, Better]:
+    """Which way the curves of metrics are better. Raises ``UserError`` for one that says something else."""
+    found: dict[str, Better] = {}
+    for metric in metrics:
+        for curve, better in metric.better.items():
+            if better not in get_args(Better):
+                raise UserError(
+                    f"The metric {type(metric).__name__} says {better!r:.40} is better of its curve {curve}; expected "
+                    "'higher' or 'lower'."
+                )
+            found[curve] = better
+    return found

@@ -35,6 +35,11 @@ WORST: Mapping[str, Worst] = {
 """Where it is clear which end of a curve is bad; of all other curves the clip farthest from the first is the worst."""
 
 
+def worst_of(better: Mapping[str, str]) -> dict[str, Worst]:
+    """Which end of each curve is bad: of the built-in ones, and of those of which ``better`` says what is good."""
+    return {**WORST, **{curve: "lowest" if good == "higher" else "highest" for curve, good in better.items()}}
+
+
 def mean(curve: Curve) -> float:
     """Mean of what is a number, NaN where nothing is."""
     known = curve[~np.isnan(curve)]

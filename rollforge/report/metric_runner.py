@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rollforge.borders import WrongAnswer, check_curves, check_values
 from rollforge.errors import UserError, ran_out
-from rollforge.metrics.base import Blocks, Metric
+from rollforge.metrics.base import Blocks, Metric, directions
 from rollforge.metrics.curves import CurveFile
 from rollforge.state import State
 
@@ -83,6 +83,7 @@ class MetricRunner:
     """
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
+        directions(metrics)  # raises for one that states another than it may
         self.working = {name: deepcopy(metric) for name, metric in _named(metrics)}
         self.out: dict[str, str] = {}  # metrics that raised, and what
 

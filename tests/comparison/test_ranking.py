@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,17 @@ def test_levels_are_ranked_by_the_direction_that_is_said() -> None:
     assert presence.rows[1].level.apart
     assert sharpness.direction == ""
     assert [row.level.rank for row in sharpness.rows] == [None, None]
+
+
+def test_curves_of_plugins_are_ranked_as_their_metric_says() -> None:
+    blunt, sharp = point("blunt", [0.5] * 4, sharpness=3.0), point("sharp", [0.5] * 4, sharpness=9.0)
+    for better, first in (("higher", "sharp"), ("lower", "blunt")):
+        points = [replace(each, metrics={"better": {"sharpness": better}}) for each in (blunt, sharp)]
+        _, sharpness = rankings(Comparison(points))
+        assert (sharpness.direction, sharpness.rows[0].label) == (f"{better} is better", first)
+        assert sharpness.rows[0].level.rank == 1
+    disagreeing = [replace(blunt, metrics={"better": {"sharpness": "lower"}}), sharp]
+    assert rankings(Comparison(disagreeing))[1].direction == ""
 
 
 def test_drift_counts_without_its_sign_and_prompt_by_prompt() -> None:

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rollforge.comparison.ranking import BETTER
 from rollforge.comparison.run_result import Comparison, Key, RunResult
 from rollforge.evaluation.prompts import band
 from rollforge.metrics.curves import read_curves
-from rollforge.metrics.summary import WORST
 
 Numbers = NDArray[np.float64]
 POINTS = 400
@@ -30,7 +28,7 @@ def series(comparison: Comparison) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "direction": BETTER.get(WORST.get(name, ""), ""),
+            "direction": comparison.direction(name),
             "truth": _number(comparison.truth.get(name)),
             "points": [_point(comparison.keys, columns, name, fine) for columns in read],
         }
