@@ -16,7 +16,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 KEYS = {
-    "model": {"beside": "compare_policy", "negative": "negative_prompt", "check": "block_check"},
+    "model": {"beside": "compare_policy", "negative": "negative_prompt", "check": "block_check", "rope": "positions"},
     "data": {"clips": "train_dataset", "workers": "num_workers", "rollout_batch": "rollout_batch_size"},
 }
 """Keys of a config, by section."""
@@ -36,6 +36,7 @@ MODULES = {
     "rollforge.evaluation.ruler": "rollforge.evaluation.horizon",
     "rollforge.health": "rollforge.rollout.block_check",
     "rollforge.memory.kv": "rollforge.memory.kv_codec",
+    "rollforge.memory.rope": "rollforge.positions.rope",
     "rollforge.module": "rollforge.lightning.module",
     "rollforge.rolling": "rollforge.rollout.iterator",
     "rollforge.safe_files": "rollforge.files.reading",

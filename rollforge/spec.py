@@ -7,12 +7,15 @@ trained to roll.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from rollforge.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TIMESTEPS = 1000.0  # the timestep of pure noise
 Prediction = Literal["flow", "clean", "noise", "velocity"]
@@ -186,24 +189,54 @@ class PromptSwitch:
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of frames: content ``content, content + stride, ...`` read at time indices ``time, time + 1, ...``."""
+    """A run of frames: content ``content, content + stride, ...`` read at time indices ``time, time + 1, ...``.
+
+    Content below 0 is a virtual frame. All but the first four say how the run is read; left out, every layer and head
+    reads all of it in one softmax with the frames of the pass.
+
+    Args:
+        content: the first frame.
+        time: its time index.
+        length: frames.
+        stride: from one content frame to the next.
+        bias: natural logarithm, added to the logits of the run's keys.
+        layers: the only layers that read it.
+        heads: the only query heads that read it.
+        tokens: the only tokens of each frame that are read; or an index tensor ``[layers, B, n]``, a choice for each
+            layer and sample.
+        branch: runs of one branch share a softmax; a part of kind ``combine`` joins the branches.
+    """
 
     content: int
     time: int
     length: int
     stride: int = 1
+    bias: float = 0.0
+    layers: range | None = None
+    heads: tuple[int, ...] | None = None
+    tokens: Sequence[int] | Tensor | None = None
+    branch: int = 0
 
     def entries(self) -> Iterator[tuple[int, int]]:
         """The run as ``(content frame, time index)`` pairs."""
         return ((self.content + n * self.stride, self.time + n) for n in range(self.length))
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is read as it is, by all heads."""
+        return not self.bias and self.heads is None and self.tokens is None
+
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """What a block sees: runs of committed frames, each at a time index, and the time index of its own first frame."""
+    """What a block sees: runs of committed frames, each at a time index, and the time index of its own first frame.
+
+    The frames of the pass see each other; with ``causal`` each block of them sees itself and the blocks before it.
+    """
 
     segments: tuple[Segment, ...]
     query: int
+    causal: bool = False
 
     @classmethod
     def of(cls, entries: Iterable[tuple[int, int]], query: int) -> ReadPlan:
@@ -213,3 +246,58 @@ class ReadPlan:
     def entries(self) -> tuple[tuple[int, int], ...]:
         """Every ``(content frame, time index)`` pair, in order."""
         return tuple(pair for segment in self.segments for pair in segment.entries())
+
+
+@dataclass(frozen=True)
+class Virtual:
+    """A frame that is made from the keys and values of others, and then stored and read like any frame.
+
+    Keys are taken without rotation. All virtual frames of a block are made from what was there before any of them, so
+    that a frame may be made from its own earlier self.
+
+    Args:
+        frame: its number, below 0.
+        of: the frames that it is made from.
+        weights: one for each of them; or a tensor ``[B, len(of)]`` or ``[layers, B, len(of)]``, weights for each sample
+            and layer. Default: their mean.
+        pool: ``tokens`` makes one key and one value for each head, the same at every place.
+        make: in place of weights: a function of the layer, the keys and the values, ``[B, len(of), tokens, heads,
+            head_dim]`` each, and ``of``, to keys and values ``[B, tokens, heads, head_dim]``.
+        rotated: whether its keys keep the rotation of their birth, and so are read at the times of their frames
+            whatever the plan says.
+
+    Raises:
+        UserError: a number of 0 or more, no frames, or weights that do not fit them.
+    """
+
+    frame: int
+    of: tuple[int, ...]
+    weights: Sequence[float] | Tensor | None = None
+    pool: Literal["tokens"] | None = None
+    make: Callable[[int, Tensor, Tensor, tuple[int, ...]], tuple[Tensor, Tensor]] | None = None
+    rotated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.frame >= 0 or not self.of:
+            raise UserError(
+                f"The virtual frame {self.frame} is made from {len(self.of)} frames; it needs a number below 0 and one "
+                "frame or more."
+            )
+        if self.weights is None:
+            return
+        if self.make is not None:
+            raise UserError(f"The virtual frame {self.frame} has both weights and a function; give one of them.")
+        shape = tuple(getattr(self.weights, "shape", (len(self.weights),)))
+        if shape[-1] != len(self.of) or len(shape) > 3:
+            raise UserError(
+                f"The virtual frame {self.frame} is made from {len(self.of)} frames with weights of shape "
+                f"{list(shape)}; expected one weight for each frame, alone or as [B, n] or [layers, B, n]."
+            )
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a cache policy keeps at most, in frames: of all, virtual ones included, and of those that may move."""
+
+    frames: int
+    moves: int

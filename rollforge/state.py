@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -69,6 +69,18 @@ def moved(state: Any, device: Any) -> Any:
 def copied(state: Any) -> Any:
     """The same nested state in containers of its own. It shares its tensors with the original."""
     return _rebuilt(state, lambda tensor: tensor)
+
+
+def tensors_of(state: Any) -> Iterator[Any]:
+    """The tensors of a nested state."""
+    if is_tensor(state):
+        yield state
+    elif isinstance(state, Mapping):
+        for value in state.values():
+            yield from tensors_of(value)
+    elif isinstance(state, (list, tuple)):
+        for value in state:
+            yield from tensors_of(value)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -88,7 +88,7 @@ def test_once_the_window_is_full_nothing_is_allocated_and_nothing_piles_up(
     assert len(runs) == 1
     assert len(seen) == 192
     assert all(each == seen[0] for each in seen)
-    assert seen[0][1] <= len(policy.revisited(400, 2)) + 2
+    assert seen[0][1] <= len(policy.moves(400, 2)) + 2
 
 
 @pytest.mark.parametrize("policy", [Window(3), RollingSink(3, 2)], ids=lambda policy: type(policy).__name__)

@@ -14,9 +14,9 @@ from rollforge.data.clips import VideoClips, WorldClips
 from rollforge.errors import UserError
 from rollforge.lightning.data import RolloutData
 from rollforge.lightning.module import RolloutModule
-from rollforge.memory.rope import Rope
 from rollforge.metrics.repetition import Repetition
 from rollforge.objectives.flow import DiffusionForcing
+from rollforge.positions.rope import Rope
 from rollforge.ranges import Checked, Count, CountFromZero, Finite, NonNegative, Positive, Range, Share, UserPath, hints
 from rollforge.registry import registry
 from rollforge.rollout.block_check import BlockCheck

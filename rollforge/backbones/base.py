@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rollforge.memory.base import Memory
+from rollforge.positions import NoPositions, Positions
 from rollforge.ranges import Checked
 from rollforge.spec import ModelSpec
 from rollforge.state import State
@@ -59,6 +60,9 @@ class Backbone(Checked, nn.Module, ABC):
     """Predicts the flow ``noise - clean`` of noisy latents, or what its ``spec.predicts`` says."""
 
     spec: ModelSpec
+    positions: Positions = NoPositions()
+    """What the network was trained to have its queries and keys turned by in ``memory.attend``; a config may name
+    others. Default: nothing, for networks whose positions are their own."""
 
     @abstractmethod
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:

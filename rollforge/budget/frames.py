@@ -113,8 +113,8 @@ class _Walk:
         if step.phase is Phase.COMMIT:
             self.policy.on_commit(step)
         reached = max(now, step.frames.stop if written else step.start)
-        live, revisited = self.policy.live(reached, self.block), self.policy.revisited(reached, self.block)
-        self.raw &= live if self.all_raw else live & (revisited | written)
+        live, moves = self.policy.live(reached, self.block), self.policy.moves(reached, self.block)
+        self.raw &= live if self.all_raw else live & (moves | written)
         others = (self.branches - 1) * max(before, len(self.raw))  # some have been through the pass
         self.moments.add(Moment(others + before, len(written), count, turned))
         if written:

@@ -10,11 +10,12 @@ from torch import nn
 
 from rollforge.backbones.base import Backbone, Conditioner, VideoCodec
 from rollforge.backbones.wan.placement import chosen_dtype
-from rollforge.memory import KVCodec, Rope
+from rollforge.errors import attribute_errors
+from rollforge.memory import KVCodec, Positions
 from rollforge.policies.base import CachePolicy
 from rollforge.precision import MIXED, TRUE
 from rollforge.samplers.base import Sampler
-from rollforge.spec import ModelSpec
+from rollforge.spec import ModelSpec, ReadPlan, Step
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def work_of(
     frames: int,
     batch: int = 1,
     precision: str = "32-true",
-    rope: Rope | None = None,
+    positions: Positions | None = None,
     kv_codec: KVCodec | None = None,
     switches: Sequence[int] | None = None,
     conditioner: Conditioner | None = None,
@@ -108,9 +109,17 @@ def work_of(
     return MemoryInput(
         backbone.spec, backbone, decoding, device, full, MIXED.get(precision, full or own),
         len(sampler.guidance_branches), batch,
-        dict(policies), frames, not getattr(rope, "constant", True), kv_codec,
+        dict(policies), frames, _moves_all(positions, backbone.spec), kv_codec,
         None if switches is None else tuple(switches), conditioner, tuple(prompts), opening,
     )  # fmt: skip
+
+
+def _moves_all(positions: Positions | None, spec: ModelSpec) -> bool:
+    """Whether keys are turned again from time to time, for which all must be kept raw."""
+    if positions is None:
+        return False
+    with attribute_errors("positions", positions, "telling what they depend on"):
+        return positions.key(spec, Step(0, 0, spec.block), ReadPlan((), 0)) is not None
 
 
 def width_of(spec: ModelSpec) -> int:

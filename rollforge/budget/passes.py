@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rollforge.backbones.base import Backbone, Condition
 from rollforge.budget.live import Live, without_numbers
 from rollforge.memory.base import Memory, Projection
-from rollforge.memory.rope import Rotation, rotate
+from rollforge.positions.rope import Rotation, rotate
 from rollforge.spec import ModelSpec
 
 LAYERS = 2  # all later layers are like the second
@@ -78,7 +78,7 @@ class _OwnBlock(Memory):
         self.live, self.most = live, 0
         self.text = torch.empty(1, text_len, spec.heads, spec.head_dim, device="meta", dtype=dtype)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         if layer >= LAYERS:
             raise _Enough
         self.most = max(self.most, self.live.now)

@@ -30,8 +30,8 @@ from rollforge.snapshots.settings import Snapshots
 
 DEVICE_KEYS = ("accelerator", "devices", "strategy", "precision", "num_nodes", "accumulate_grad_batches")
 NEEDED = ("backbone", "conditioner", "codec", "policy", "sampler")
-OPTIONAL = ("noise", "rope", "kv_codec", "block_check")
-PLAIN = ("policy", "compare_policy", "sampler", "rope", "kv_codec")  # a mistake in these is one of the config alone
+OPTIONAL = ("noise", "positions", "kv_codec", "block_check", "combine")
+PLAIN = ("policy", "compare_policy", "sampler", "positions", "kv_codec", "combine")  # errors of the config alone
 
 
 class ConfigChecks:

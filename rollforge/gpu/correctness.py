@@ -130,7 +130,7 @@ def host_syncs(setup: Setup, record: Recorder) -> None:
 
 def _registered(record: Recorder) -> Iterator[tuple[str, Case]]:
     """A case for each registered part that can be built without arguments."""
-    for kind, argument in (("cache", "policy"), ("sampler", "sampler"), ("noise", "noise"), ("rope", "rope"),
+    for kind, argument in (("cache", "policy"), ("sampler", "sampler"), ("noise", "noise"), ("positions", "positions"),
                            ("kv_codec", "kv_codec")):  # fmt: skip
         for part in registry().of(kind):
             cls = part.load()

@@ -23,7 +23,7 @@ from rollforge.lightning.data import RolloutData
 from rollforge.lightning.parallel import data_parallel, shard
 from rollforge.lightning.precision import float32_by_default, keeping_format
 from rollforge.lightning.training import TrainedModule
-from rollforge.memory import KVCodec, Rope
+from rollforge.memory import Combine, KVCodec, MakeMemory, Positions, RolloutMemory
 from rollforge.metrics.base import Metric
 from rollforge.noise import NoisePrior
 from rollforge.objectives.base import Objective
@@ -48,10 +48,12 @@ class RolloutModule(TrainedModule):
         policy: which committed frames a block sees, and at which time index.
         sampler: how a block is denoised.
         noise: where the noise of a block comes from; independent for every frame unless said.
-        rope: rotary embedding; Wan's unless said.
+        positions: what turns queries and keys by their time indices. Default: what the backbone was trained with.
         kv_codec: how keys and values are kept; as they are unless said.
         block_check: what happens to a block that is not valid (NaN, infinite, exploding). Default: the rollout stops.
         negative_prompt: the prompt that guidance leads away from; the empty one unless said.
+        memory: what a backbone attends to in a rollout. Default: ``RolloutMemory``.
+        combine: what joins the branches of a plan that has several.
         compare_policy: a second policy, rolled from the same prompts and seeds and shown beside the first.
         metrics: what ``test`` measures; ``DriftSuite`` unless said.
         objective: what ``fit`` minimises.
@@ -71,10 +73,12 @@ class RolloutModule(TrainedModule):
         policy: CachePolicy,
         sampler: Sampler,
         noise: NoisePrior | None = None,
-        rope: Rope | None = None,
+        positions: Positions | None = None,
         kv_codec: KVCodec | None = None,
         block_check: BlockCheck | None = None,
         negative_prompt: str = "",
+        memory: MakeMemory = RolloutMemory,
+        combine: Combine | None = None,
         compare_policy: CachePolicy | None = None,
         metrics: list[Metric] | None = None,
         objective: Objective | None = None,
@@ -83,7 +87,10 @@ class RolloutModule(TrainedModule):
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        optional: dict[str, Any] = {"noise": noise, "rope": rope, "kv_codec": kv_codec, "block_check": block_check}
+        optional: dict[str, Any] = {
+            "noise": noise, "positions": positions, "kv_codec": kv_codec, "block_check": block_check,
+            "memory": memory, "combine": combine,
+        }  # fmt: skip
         self.backbone, self.conditioner, self.codec = backbone, conditioner, codec
         self.pipeline = Pipeline(
             backbone=backbone, conditioner=conditioner, codec=codec, policy=policy, sampler=sampler,

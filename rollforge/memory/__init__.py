@@ -1,10 +1,15 @@
 """Memories: what a backbone's ``attend`` talks to."""
 
 from rollforge.memory.base import Memory, Now
+from rollforge.memory.cached import CachedMemory, MakeMemory
+from rollforge.memory.combine import BlendBranches, Combine
 from rollforge.memory.full import FullMemory
 from rollforge.memory.kv_codec import IdentityKVCodec, KVCodec
 from rollforge.memory.masked import MaskedMemory
 from rollforge.memory.rollout import RolloutMemory
-from rollforge.memory.rope import Rope
+from rollforge.positions import NoPositions, Positions, Rope
 
-__all__ = ["FullMemory", "IdentityKVCodec", "KVCodec", "MaskedMemory", "Memory", "Now", "RolloutMemory", "Rope"]
+__all__ = [
+    "BlendBranches", "CachedMemory", "Combine", "FullMemory", "IdentityKVCodec", "KVCodec", "MakeMemory",
+    "MaskedMemory", "Memory", "NoPositions", "Now", "Positions", "RolloutMemory", "Rope",
+]  # fmt: skip

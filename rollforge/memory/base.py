@@ -5,12 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from rollforge.errors import UserError
 from rollforge.spec import Phase, ReadPlan
 
 Projection = Callable[[], tuple[Tensor, Tensor]]
+Recurrent = Callable[[Any], tuple[Tensor, Any]]
+"""From the state before a pass (None at the start of a video) to the output and the state after it."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,37 @@ class Memory(ABC):
         """The pass in progress; without frames where a memory does not number them."""
         return Now()
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors that are kept between passes."""
+        return 0
+
     @abstractmethod
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         """Self-attention of one layer.
 
-        ``q``, ``k``, ``v`` and the result are ``[B, F * tokens, heads, head_dim]``, after q/k-norm and before RoPE. A
-        pass of a phase that writes runs every layer; a pass that only reads may leave layers out.
+        ``q``, ``k``, ``v`` and the result are ``[B, F * tokens, heads, head_dim]``, after q/k-norm and before RoPE;
+        ``k`` and ``v`` may have fewer heads, each shared by as many heads of ``q`` in a row. ``bias`` is added to the
+        logits among the frames of this pass; it is broadcast to ``[B, heads, F * tokens, F * tokens]``, and cached keys
+        get none. A pass of a phase that writes runs every layer; a pass that only reads may leave layers out.
         """
 
     def cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
         """Keys and values of a text for one layer, as ``project`` makes them; ``key`` names the text."""
         return project()
+
+    def carry(self, layer: int, name: str, step: Recurrent) -> Tensor:
+        """The output of a recurrent layer, whose state goes from frame to frame.
+
+        Args:
+            layer: the layer.
+            name: of the state, among those of the layer.
+            step: from the state before the first frame of this pass, None at the start of the video, to the output and
+                the state after its last frame. A state is a tensor, or tensors in tuples, lists and dicts. Only that of
+                a pass that writes is kept.
+        """
+        return step(None)[0]
+
+    def history(self, frames: Sequence[int]) -> Tensor:
+        """Committed latents of these frames, ``[B, len(frames), C, H, W]``. Raises ``UserError`` for others."""
+        raise UserError(f"{type(self).__name__} keeps no latents; only the memory of a rollout does.")

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from rollforge.memory.attention import attention
 from rollforge.memory.base import Memory, Now
-from rollforge.memory.rope import Rope, Rotation, rotate
+from rollforge.positions import Positions, Rope
+from rollforge.positions.base import Placement, placed
 from rollforge.spec import ModelSpec
 
 
@@ -18,18 +19,23 @@ class FullMemory(Memory):
     Args:
         spec: the backbone's.
         times: time index of each frame of the pass.
-        rope: rotary embedding.
+        positions: what turns queries and keys. Default: ``Rope()``.
     """
 
-    def __init__(self, spec: ModelSpec, times: Sequence[float], rope: Rope | None = None) -> None:
-        self.spec, self.times, self.rope = spec, tuple(times), rope or Rope()
-        self.rotation: Rotation | None = None
+    def __init__(self, spec: ModelSpec, times: Sequence[float], positions: Positions | None = None) -> None:
+        self.spec, self.times, self.positions = spec, tuple(times), positions or Rope()
+        self.placements: list[Placement] = []
 
     @property
     def now(self) -> Now:
         return Now([int(time) for time in self.times], self.times)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self.rotation is None:
-            self.rotation = self.rope.rotation(self.spec, self.times, q.device)
-        return attention(rotate(q, self.rotation), rotate(k, self.rotation), v)
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        q, k = self.turned(layer, q), self.turned(layer, k)
+        return attention(q, k, v, bias)
+
+    def turned(self, layer: int, x: Tensor) -> Tensor:
+        """Queries or keys of a layer at the times of their frames."""
+        if not self.placements:
+            self.placements = placed(self.positions, self.spec, self.times, x.device)
+        return self.positions.turn(x, self.placements[layer])

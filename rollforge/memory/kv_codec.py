@@ -8,12 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from rollforge.ranges import Checked
+from rollforge.state import Stateful
 
 
-class KVCodec(Checked, ABC):
+class KVCodec(Checked, Stateful, ABC):
     """Encodes and decodes raw keys and values of one frame and layer, ``[B, tokens, heads, head_dim]`` each.
 
     What is kept is plain: tensors, numbers and strings in tuples, lists and dicts, so that a snapshot can hold it.
+    Every memory has a codec of its own.
     """
 
     @abstractmethod

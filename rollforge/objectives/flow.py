@@ -99,7 +99,7 @@ class DiffusionForcing(FlowMatching):
 
     def flow_error(self, pipeline: Pipeline, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         levels = self.levels(pipeline, latents)
-        memory = MaskedMemory.diffusion_forcing(pipeline.backbone.spec, latents.shape[1], pipeline.rope)
+        memory = MaskedMemory.diffusion_forcing(pipeline.backbone.spec, latents.shape[1], pipeline.positions)
         made = self.predict(pipeline, add_noise(latents, noise, levels), levels, condition, memory)
         return squared_error(made, target(pipeline.backbone.spec, latents, noise, levels))
 
@@ -115,7 +115,7 @@ class TeacherForcing(FlowMatching):
     ) -> Tensor:
         """The error of every block of ``latents`` given earlier blocks of ``history`` and its own noisy self."""
         levels, frames = self.levels(pipeline, latents), latents.shape[1]
-        memory = MaskedMemory.teacher_forcing(pipeline.backbone.spec, frames, pipeline.rope)
+        memory = MaskedMemory.teacher_forcing(pipeline.backbone.spec, frames, pipeline.positions)
         both = torch.cat([history, add_noise(latents, noise, levels)], dim=1)
         made = self.predict(pipeline, both, torch.cat([torch.zeros_like(levels), levels], dim=1), condition, memory)
         return squared_error(made[:, frames:], target(pipeline.backbone.spec, latents, noise, levels))

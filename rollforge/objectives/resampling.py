@@ -51,8 +51,9 @@ class ResamplingForcing(TeacherForcing):
         level = shifted(torch.randn(len(latents), 1, device=latents.device).sigmoid() * TIMESTEPS, self.history_shift)
         spec = pipeline.backbone.spec
         rollout = Rollout(
-            pipeline.backbone, Window(-(-spec.window // spec.block) - 1), _OneStep(latents, level), rope=pipeline.rope
-        )
+            pipeline.backbone, Window(-(-spec.window // spec.block) - 1), _OneStep(latents, level),
+            positions=pipeline.positions,
+        )  # fmt: skip
         return torch.cat([block.latents for block in rollout(condition, latents.shape[1])], dim=1)
 
 

@@ -18,7 +18,7 @@ from rollforge.budget import MemoryInput, work_of
 from rollforge.data.opening import Frames, opening_frames
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, attribute_errors
-from rollforge.memory import IdentityKVCodec, KVCodec, Rope
+from rollforge.memory import Combine, IdentityKVCodec, KVCodec, MakeMemory, Positions, RolloutMemory
 from rollforge.noise import IndependentNoise, NoisePrior
 from rollforge.policies.base import CachePolicy
 from rollforge.precision import MIXED, TRUE
@@ -40,10 +40,12 @@ class Components:
         policy: which committed frames a block attends to, and at which time indices.
         sampler: how a block is denoised.
         noise: where the noise of a block comes from. Default: independent for every frame.
-        rope: rotary embedding. Default: ``Rope()``.
+        positions: what turns queries and keys by their time indices. Default: those of the backbone.
         kv_codec: how keys and values are kept. Default: unchanged.
         block_check: what happens to a block with NaN or too large values. Default: the rollout stops.
         negative_prompt: the prompt that guidance leads away from. Default: the empty one.
+        memory: what makes the memory of a rollout, once for each guidance branch. Default: ``RolloutMemory``.
+        combine: what joins the branches of a plan that has several.
     """
 
     backbone: Backbone
@@ -52,11 +54,16 @@ class Components:
     policy: CachePolicy
     sampler: Sampler
     noise: NoisePrior = field(default_factory=IndependentNoise)
-    rope: Rope = field(default_factory=Rope)
+    positions: Positions = None  # type: ignore[assignment] # which is replaced by those of the backbone
     kv_codec: KVCodec = field(default_factory=IdentityKVCodec)
     block_check: BlockCheck = field(default_factory=BlockCheck)
     negative_prompt: str = ""
+    memory: MakeMemory = RolloutMemory
+    combine: Combine | None = None
     autocast: torch.dtype | None = field(default=None, init=False)  # of mixed precision, as ``to`` sets it
+
+    def __post_init__(self) -> None:
+        self.positions = self.positions or self.backbone.positions
 
     def to(self, device: str | torch.device | None = None, precision: str = "32-true") -> Self:
         """Moves the networks. ``precision`` is one of the Trainer's; true ones change the weights of the backbone."""
@@ -158,8 +165,9 @@ class Components:
     def rollout(self, policy: CachePolicy | None = None) -> Rollout:
         """The rollout loop of these components, under another ``policy`` if there is one."""
         return Rollout(
-            self.backbone, policy or self.policy, self.sampler, self.noise, self.rope, self.kv_codec, self.block_check
-        )
+            self.backbone, policy or self.policy, self.sampler, self.noise, self.positions, self.kv_codec,
+            self.block_check, self.memory, self.combine,
+        )  # fmt: skip
 
     def memory_input(
         self,
@@ -184,7 +192,7 @@ class Components:
         return work_of(
             self.backbone, self.codec, self.sampler, {"model.policy": self.policy, **(others or {})},
             device=device or str(self.device), frames=max(request.frames for request in requests),
-            batch=min(batch, len(requests)), precision=precision, rope=self.rope, kv_codec=self.kv_codec,
+            batch=min(batch, len(requests)), precision=precision, positions=self.positions, kv_codec=self.kv_codec,
             switches=sorted({start for request in requests for start in request.prompts if start}),
             conditioner=self.conditioner, prompts=list(dict.fromkeys([*prompts, *guided])),
             opening=max(self._opening_length(request) for request in requests),

@@ -39,7 +39,7 @@ class AttentionSink(CachePolicy):
         sink = min(start, self.sink_blocks * block)
         return frozenset([*range(sink), *range(start - recent, start)])
 
-    def revisited(self, start: int, block: int) -> frozenset[int]:
+    def moves(self, start: int, block: int) -> frozenset[int]:
         return frozenset()
 
     def visible(self, block: int) -> int:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from rollforge.ranges import Checked
-from rollforge.spec import PromptSwitch, ReadPlan, Step
+from rollforge.spec import Capacity, PromptSwitch, ReadPlan, Step, Virtual
 from rollforge.state import Stateful
+
+log = logging.getLogger(__name__)
 
 
 class CachePolicy(Checked, Stateful, ABC):
@@ -18,6 +22,15 @@ class CachePolicy(Checked, Stateful, ABC):
     in plain attributes, which snapshots save.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if "revisited" in own and "moves" not in own:
+            log.warning("%s.revisited is called moves now; the old name works until rollforge 0.3.", cls.__name__)
+            cls.moves = cls.revisited  # type: ignore[method-assign] # the same under its new name
+        elif "moves" in own:
+            cls.revisited = cls.moves  # for callers of the old name
+
     @abstractmethod
     def plan(self, step: Step) -> ReadPlan:
         """The frames that the block at ``step`` sees, and the time index of its own first frame."""
@@ -26,16 +39,34 @@ class CachePolicy(Checked, Stateful, ABC):
     def live(self, start: int, block: int) -> frozenset[int]:
         """Committed frames (all below ``start``) that the block at ``start`` or a later one may read, in any phase."""
 
-    def revisited(self, start: int, block: int) -> frozenset[int]:
-        """Those of the ``live`` frames that a later plan may read at another time index or again after a pause.
+    def moves(self, start: int, block: int) -> frozenset[int]:
+        """Those of the ``live`` frames that a later plan may read at another time index, or make a virtual frame of.
 
-        Only of these are raw keys kept once a plan has shown them. All live frames, unless a policy knows better.
+        Only of these are raw keys kept once a plan has read them. Default: all live frames.
         """
         return self.live(start, block)
 
+    revisited = moves
+    """The old name of ``moves``, which works until 0.3."""
+
     @abstractmethod
     def visible(self, block: int) -> int:
-        """An upper bound on the context frames of any plan, so that buffers have one static size."""
+        """An upper bound on the context frames of any plan, so that buffers have one static size.
+
+        Virtual frames count; so does a frame that is read twice. Of a plan for some layers, those of one layer count.
+        """
+
+    def capacity(self, block: int) -> Capacity | None:
+        """What the policy keeps at most, for the budget. Default: unknown, found by following its plans."""
+        return None
+
+    def virtual(self, step: Step) -> Sequence[Virtual]:
+        """Virtual frames to make before the first pass of the block at ``step``, once for each block. Default: none.
+
+        Sources are committed frames and earlier virtual ones; ``moves`` must name them, and ``live`` every virtual
+        frame that is still wanted.
+        """
+        return ()
 
     def on_commit(self, step: Step) -> None:
         """Called when the frames of ``step`` are final, before ``live`` decides what the memory forgets."""

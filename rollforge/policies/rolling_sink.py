@@ -45,7 +45,7 @@ class RollingSink(CachePolicy):
         opening = min(start, self.visible(block)) if self.sink_blocks else 0
         return frozenset([*range(opening), *range(start - recent, start)])
 
-    def revisited(self, start: int, block: int) -> frozenset[int]:
+    def moves(self, start: int, block: int) -> frozenset[int]:
         return frozenset(range(min(start, self.visible(block)))) if self.sink_blocks else frozenset()
 
     def visible(self, block: int) -> int:

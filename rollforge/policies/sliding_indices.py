@@ -41,7 +41,7 @@ class SlidingIndices(CachePolicy):
         sink = min(start, self.sink_blocks * block)
         return frozenset([*range(sink), *range(start - recent, start)])
 
-    def revisited(self, start: int, block: int) -> frozenset[int]:
+    def moves(self, start: int, block: int) -> frozenset[int]:
         return frozenset(range(min(start, self.sink_blocks * block)))
 
     def visible(self, block: int) -> int:

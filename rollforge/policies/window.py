@@ -31,7 +31,7 @@ class Window(CachePolicy):
     def live(self, start: int, block: int) -> frozenset[int]:
         return frozenset(range(max(0, start - self.visible(block)), start))
 
-    def revisited(self, start: int, block: int) -> frozenset[int]:
+    def moves(self, start: int, block: int) -> frozenset[int]:
         return frozenset()
 
     def visible(self, block: int) -> int:

@@ -25,8 +25,14 @@ def rollforge_register_cache(register: Register) -> None:
 
 
 @hookimpl
-def rollforge_register_rope(register: Register) -> None:
-    register("rollforge.memory.rope:Rope")
+def rollforge_register_positions(register: Register) -> None:
+    register("rollforge.positions.rope:Rope")
+    register("rollforge.positions.base:NoPositions")
+
+
+@hookimpl
+def rollforge_register_memory(register: Register) -> None:
+    register("rollforge.memory.rollout:RolloutMemory")
 
 
 @hookimpl
@@ -34,6 +40,11 @@ def rollforge_register_noise(register: Register) -> None:
     register("rollforge.noise:IndependentNoise")
     register("rollforge.noise:RepeatedNoise")
     register("rollforge.noise:FixedNoise")
+
+
+@hookimpl
+def rollforge_register_combine(register: Register) -> None:
+    register("rollforge.memory.combine:BlendBranches")
 
 
 @hookimpl

@@ -7,16 +7,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rollforge.errors import UserError
+from rollforge.renamed import class_path
 from rollforge.spec import ModelSpec, Step
 from rollforge.state import State, Stateful, odd, same
 
 if TYPE_CHECKING:
-    from rollforge.memory import RolloutMemory
+    from rollforge.memory import CachedMemory
     from rollforge.policies.base import CachePolicy
     from rollforge.rollout.rollout import Rollout
 
 SHAPES = ("channels", "height", "width", "patch", "layers", "heads", "head_dim", "block")
-SAID = {"backbone": "backbone", "rope": "rope", "kv_codec": "kv_codec", "samples": "number of samples"}
+SAID = {"backbone": "backbone", "positions": "positions", "kv_codec": "kv_codec", "samples": "number of samples"}
 """What the memories depend on, and what errors call it."""
 REPLAY = (
     "start from a state without keys and values (state_dict(kv=False); snapshots.kv: recompute) and the latents "
@@ -30,7 +31,7 @@ def parts_of(rollout: Rollout, samples: int) -> State:
         "policy": described(rollout.policy),
         "sampler": described(rollout.sampler),
         "backbone": _shapes(rollout.backbone.spec),
-        "rope": described(rollout.rope),
+        "positions": described(rollout.positions),
         "kv_codec": described(rollout.kv_codec),
         "samples": samples,
     }
@@ -42,9 +43,10 @@ def described(part: object) -> list[Any]:
 
 
 def check_parts(saved: State, now: State) -> None:
-    """Raises ``UserError`` where memories were saved with another backbone, rope, KV codec or number of samples."""
+    """Raises ``UserError`` where memories were saved with other positions, or another backbone, KV codec or batch."""
+    saved = {("positions" if name == "rope" else name): value for name, value in saved.items()}  # as in version 0.1
     for name in SAID:
-        if not same(saved[name], now[name]):
+        if not same(_known(saved[name]), now[name]):
             raise UserError(
                 f"The state was saved with another {SAID[name]} ({saved[name]}) than this rollout has ({now[name]}); "
                 f"take the same, or {REPLAY}."
@@ -68,12 +70,12 @@ def carry_over(part: Stateful, built: list[Any], learned: State) -> bool:
     return alike
 
 
-def check_frames(policy: CachePolicy, saved: str, memory: RolloutMemory, step: Step) -> None:
+def check_frames(policy: CachePolicy, saved: str, memory: CachedMemory, step: Step) -> None:
     """Raises ``UserError`` where a memory that was saved under another policy lacks frames that this one reads.
 
-    They are those of its next plan, at ``step``, and those that it may revisit later.
+    They are those of its next plan, at ``step``, and those that it may move later.
     """
-    lacking = memory.lacks(policy.plan(step), policy.revisited(step.start, step.block))
+    lacking = memory.lacks(policy.plan(step), policy.moves(step.start, step.block))
     if lacking:
         raise UserError(
             f"The cache policy {type(policy).__name__} reads frame {min(lacking)} at block {step.index} or later, but "
@@ -84,6 +86,11 @@ def check_frames(policy: CachePolicy, saved: str, memory: RolloutMemory, step: S
 
 def _shapes(spec: ModelSpec) -> State:
     return {name: value for name, value in asdict(spec).items() if name in SHAPES}
+
+
+def _known(described: Any) -> Any:
+    """What is saved of a part, with the name that its class has today."""
+    return [class_path(described[0]), *described[1:]] if isinstance(described, list) else described
 
 
 def _name(part: object) -> str:

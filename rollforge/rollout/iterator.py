@@ -49,8 +49,8 @@ class RolloutIterator(Iterator[Block]):
         self, rollout: Rollout, schedules: dict[str, Schedule], frames: int, seed: int, samples: tuple[int, ...]
     ) -> None:
         self.noise, self.check, self.spec = rollout.noise, rollout.check, rollout.backbone.spec
-        parts = Parts(rollout.policy, rollout.sampler, rollout.rope, rollout.kv_codec).copy()
-        self.passes = PassRunner(rollout.backbone, parts, schedules)
+        components = rollout.policy, rollout.sampler, rollout.positions, rollout.kv_codec, rollout.combine
+        self.passes = PassRunner(rollout.backbone, Parts(*components).copy(), schedules, rollout.memory)
         self.built = partial(parts_of, rollout, len(samples))
         self.frames, self.seed, self.samples = frames, seed, samples
         self.index, self.start = 0, 0  # of the next block
@@ -145,6 +145,7 @@ class RolloutIterator(Iterator[Block]):
         for step in _given_steps(given, self.spec):
             if step.start >= shown and given is not None:
                 latents = given[:, step.frames.start : step.frames.stop].to(self.passes.device).float()
+                self.passes.make_virtual(step)
                 for branch in self.sampler.guidance_branches:
                     self.passes.run(Pass(step, latents, 0.0, branch), self.start)
                 self.passes.keep(step, latents)
@@ -215,6 +216,7 @@ class RolloutIterator(Iterator[Block]):
         self.entered, step = self.index, self._step()
         if self.passes.prompts.reach(step.start) and step.start:
             self.passes.tell(PromptSwitch(step))
+        self.passes.make_virtual(step)
         if self._retries:
             self._before = replace(self.parts, sampler=self._sampler).copy(), self.passes.carried
 

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from rollforge.errors import attribute_errors
-from rollforge.memory import KVCodec, Rope
+from rollforge.memory import Combine, KVCodec, Positions
 from rollforge.policies.base import CachePolicy
 from rollforge.rollout.branching import carry_over
 from rollforge.samplers.base import Sampler
 from rollforge.state import State, Stateful, moved
 
-KINDS = {"policy": "cache policy", "sampler": "sampler", "rope": "rotary embedding", "kv_codec": "KV codec"}
+KINDS = {"policy": "cache policy", "kv_codec": "KV codec"}
+"""What errors call those whose field has another name."""
 T = TypeVar("T")
 
 
@@ -26,8 +27,9 @@ class Parts:
 
     policy: CachePolicy
     sampler: Sampler
-    rope: Rope
+    positions: Positions
     kv_codec: KVCodec
+    combine: Combine | None = None
 
     def copy(self) -> Self:
         """Copies that share only weights."""
@@ -37,7 +39,7 @@ class Parts:
         """The state of those that have one. Raises ``UserError`` for one that cannot be saved."""
         state: State = {}
         for name, part in self._stateful().items():
-            with attribute_errors(KINDS[name], part, "saving its state"):
+            with attribute_errors(KINDS.get(name, name), part, "saving its state"):
                 state[name] = part.state_dict()
         return state
 
@@ -45,8 +47,8 @@ class Parts:
         """Restores those whose state was saved. Returns, for each, whether it was ``built`` as it is now."""
         alike = {}
         for name, part in self._stateful().items():
-            if name in state:
-                with attribute_errors(KINDS[name], part, "restoring its state"):
+            if name in state and name in built:
+                with attribute_errors(KINDS.get(name, name), part, "restoring its state"):
                     alike[name] = carry_over(part, built[name], moved(state[name], device))
         return alike
 

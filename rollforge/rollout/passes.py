@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from inspect import signature
 
 import torch
@@ -13,7 +14,7 @@ from rollforge.backbones.base import Backbone
 from rollforge.borders import check_tensor
 from rollforge.devices import sent
 from rollforge.errors import UserError, attribute_errors
-from rollforge.memory import RolloutMemory
+from rollforge.memory import CachedMemory, MakeMemory
 from rollforge.prediction import predict, to_flow
 from rollforge.rollout.borders import frame_count, frame_numbers, ranges
 from rollforge.rollout.branching import REPLAY
@@ -31,9 +32,10 @@ class PassRunner:
         backbone: the network.
         parts: the rollout's own components.
         schedules: the conditions of each guidance branch.
+        memory: makes the memory of a branch.
     """
 
-    def __init__(self, backbone: Backbone, parts: Parts, schedules: Mapping[str, Schedule]) -> None:
+    def __init__(self, backbone: Backbone, parts: Parts, schedules: Mapping[str, Schedule], memory: MakeMemory) -> None:
         weight = next(backbone.parameters(), torch.zeros(0))
         self.device, self.dtype = weight.device, weight.dtype
         self.backbone, self.spec, self.parts = backbone, backbone.spec, parts
@@ -41,7 +43,9 @@ class PassRunner:
         with attribute_errors("cache policy", parts.policy, "telling how many frames it shows"):
             visible = frame_count(parts.policy, parts.policy.visible(self.spec.block), "visible")
         self.takes_extra = "extra" in signature(backbone.forward).parameters
-        self.memories = {branch: RolloutMemory(self.spec, visible, parts.rope, parts.kv_codec) for branch in schedules}
+        arguments = self.spec, visible, parts.positions, parts.kv_codec, parts.combine
+        with attribute_errors("memory", memory, "starting a rollout"):
+            self.memories = {branch: memory(*arguments) for branch in schedules}
         self.finished: dict[int, Tensor] = {}  # latents of live frames, which a later pass may read again
         self.estimated: set[int] = set()  # frames in the memories that are not final
         self.carried: State = {}  # what the network keeps of this rollout outside of the memories
@@ -55,7 +59,9 @@ class PassRunner:
         """
         step, memory = request.step, self.memories[request.guidance_branch]
         now = frontier if step.phase is Phase.RECACHE else step.start
-        self._begin(memory, step, request.plan or self._plan(step))
+        plan, memory.latents = request.plan or self._plan(step), self.finished
+        with self._following(step):
+            memory.begin(step, plan)
         flow = self._flow(request, now, memory)
         with self.asking("which frames live", step):
             last = request.guidance_branch == self.parts.sampler.guidance_branches[-1]
@@ -68,13 +74,22 @@ class PassRunner:
         """Continues with copies of these components, and with this state of the network."""
         self.parts, self.carried = parts.copy(), carried
         for memory in self.memories.values():
-            memory.rope, memory.kv_codec = self.parts.rope, self.parts.kv_codec
+            memory.positions, memory.kv_codec = self.parts.positions, self.parts.kv_codec
+            memory.combine = self.parts.combine
 
     def tell(self, event: PromptSwitch) -> None:
         """Tells the policy of an event, and reads the frames that it names again, oldest first."""
         with self.asking("about a new prompt", event.step):
             again = ranges(self.parts.policy, self.parts.policy.on_event(event), "on_event")
         self._recache(again, event.step)
+
+    def make_virtual(self, step: Step) -> None:
+        """Makes the virtual frames that the policy names for the block at ``step``."""
+        with self.asking("for virtual frames", step):
+            virtual = list(self.parts.policy.virtual(replace(step, phase=Phase.DENOISE)))
+        for memory in self.memories.values() if virtual else ():
+            with self._following(step):
+                memory.make(step.index, virtual)
 
     def keep(self, step: Step, latents: Tensor) -> None:
         """Keeps the latents of a finished block as long as its frames are live. Estimates are dropped."""
@@ -104,7 +119,8 @@ class PassRunner:
                     f"The state was saved without guidance, so it has no memory of the {branch} prompt; use the "
                     f"sampler that it was saved under, or {REPLAY}."
                 )
-            memory.load_state_dict(state["memories"][branch], self.device)
+            with attribute_errors("memory", memory, "restoring its state"):
+                memory.load_state_dict(state["memories"][branch], self.device)
 
     def asking(self, what: str, step: Step) -> AbstractContextManager[None]:
         """Around a question to the policy: an exception names it, and what it was asked."""
@@ -125,7 +141,7 @@ class PassRunner:
                 self.run(Pass(past, latents, 0.0, branch), step.start)
 
     @torch.no_grad()
-    def _flow(self, request: Pass, now: int, memory: RolloutMemory) -> Tensor:
+    def _flow(self, request: Pass, now: int, memory: CachedMemory) -> Tensor:
         """The flow that the network predicts under the prompt in force at frame ``now``."""
         step, timesteps = request.step, self._timesteps(request)
         condition = self.prompts.at(request.guidance_branch, now).of_frames(step.frames)
@@ -155,24 +171,26 @@ class PassRunner:
             )
         return plan
 
-    def _begin(self, memory: RolloutMemory, step: Step, plan: ReadPlan) -> None:
+    @contextmanager
+    def _following(self, step: Step) -> Iterator[None]:
+        """Around what a memory does as the policy says."""
         try:
-            memory.begin(step, plan)
+            yield
         except ValueError as error:
             raise UserError(
                 f"The cache policy {type(self.parts.policy).__name__} cannot be followed at block {step.index} "
                 f"({step.phase.value}, level {step.level}): {error}"
             ) from error
 
-    def _end(self, memory: RolloutMemory, step: Step, frontier: int) -> None:
+    def _end(self, memory: CachedMemory, step: Step, frontier: int) -> None:
         """Closes the pass. Frames that the policy does not keep are dropped; estimates stay until a block is done."""
         if step.phase is Phase.ESTIMATE:
             self.estimated |= {*step.frames}
         reached = step.frames.stop if step.phase.final else frontier
-        live, revisited = self._live("live", reached), self._live("revisited", reached)
-        memory.end(live | self.estimated, revisited | self.estimated)
+        live, moves = self._live("live", reached), self._live("moves", reached)
+        memory.end(live | self.estimated, moves | self.estimated)
 
     def _live(self, name: str, start: int) -> frozenset[int]:
-        """The frames that the policy's ``live`` or ``revisited`` names."""
+        """The frames that the policy's ``live`` or ``moves`` names."""
         policy = self.parts.policy
         return frame_numbers(policy, getattr(policy, name)(start, self.spec.block), name, start)

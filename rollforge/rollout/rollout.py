@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rollforge.backbones.base import Backbone, Condition
 from rollforge.errors import UserError
-from rollforge.memory import IdentityKVCodec, KVCodec, Rope
+from rollforge.memory import Combine, IdentityKVCodec, KVCodec, MakeMemory, Positions, RolloutMemory
 from rollforge.noise import IndependentNoise, NoisePrior
 from rollforge.policies.base import CachePolicy
 from rollforge.rollout.block_check import BlockCheck
@@ -36,18 +36,25 @@ class Rollout:
         policy: what each block sees.
         sampler: how a block is denoised.
         noise: where its noise comes from.
-        rope: temporal rotary embedding.
+        positions: what turns queries and keys by their time indices. Default: the backbone's.
         kv_codec: how keys and values are kept.
         check: what happens to a block that is not a video; unset, no block is looked at, and none waits for the device.
+        memory: what makes the memory of a rollout; called once for each guidance branch.
+        combine: what joins the branches of a plan that has several.
     """
 
     backbone: Backbone
     policy: CachePolicy
     sampler: Sampler
     noise: NoisePrior = field(default_factory=IndependentNoise)
-    rope: Rope = field(default_factory=Rope)
+    positions: Positions = None  # type: ignore[assignment] # which is replaced by the backbone's
     kv_codec: KVCodec = field(default_factory=IdentityKVCodec)
     check: BlockCheck | None = None
+    memory: MakeMemory = RolloutMemory
+    combine: Combine | None = None
+
+    def __post_init__(self) -> None:
+        self.positions = self.positions or self.backbone.positions
 
     def __call__(
         self,

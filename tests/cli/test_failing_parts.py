@@ -63,7 +63,7 @@ def stumbling(base, *hooks):
     return Stumbling
 
 
-class Policy(stumbling(LongLive, "plan", "live", "revisited", "visible", "on_commit", "on_event", "state_dict")):
+class Policy(stumbling(LongLive, "plan", "live", "moves", "visible", "on_commit", "on_event", "state_dict")):
     def __init__(self) -> None:
         super().__init__(2, 1, 2)
 
@@ -134,16 +134,16 @@ class Wrong(LongLive):
 '''
 PROMPTS = [[{"prompt": "a red ball over snow at day"}, {"at": 1.5, "prompt": "a blue box over snow at day"}]]
 FATAL = [
-    *[("policy", "Policy", hook) for hook in ("plan", "live", "revisited", "visible", "on_commit", "on_event")],
+    *[("policy", "Policy", hook) for hook in ("plan", "live", "moves", "visible", "on_commit", "on_event")],
     ("backbone", "Network", "forward"),
     *[("codec", "Codec", hook) for hook in ("stream", "pixel_frames", "pixel_size", "pixels")],
     *[("conditioner", "Text", hook) for hook in ("check", "forward")],
     *[("sampler", "Sampler", hook) for hook in ("run", "commit")],
     ("noise", "Noise", "draw"),
-    *[("rope", "Rotary", hook) for hook in ("temporal", "rotation")],
+    *[("positions", "Rotary", hook) for hook in ("temporal", "rotation")],
     *[("kv_codec", "Kept", hook) for hook in ("encode", "decode")],
 ]
-KINDS = {"policy": "cache policy", "noise": "noise prior", "rope": "rotary embedding", "kv_codec": "KV codec"}
+KINDS = {"policy": "cache policy", "noise": "noise prior", "kv_codec": "KV codec"}
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def rows(tmp_path: Path) -> Callable[..., list[Row]]:
 
 def test_every_registered_part_of_a_rollout_is_checked(rows: Callable[..., list[Row]]) -> None:
     found = {row.what: row for row in rows(correctness.rollouts)}
-    for kind in ("cache", "sampler", "noise", "rope", "kv_codec"):
+    for kind in ("cache", "sampler", "noise", "positions", "kv_codec"):
         for part in registry().of(kind):
             assert f"{kind} {part.name}" in found
     assert [row.what for row in found.values() if row.ok is None] == ["noise FixedNoise"]

@@ -20,7 +20,7 @@ class Calm(Objective):
         seeds = [int(video.long().sum()) for video in clips["video"]]
         noise = torch.stack([torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(n)) for n in seeds])
         levels = torch.full(latents.shape[:2], 500.0)
-        memory = MaskedMemory.diffusion_forcing(pipeline.backbone.spec, latents.shape[1], pipeline.rope)
+        memory = MaskedMemory.diffusion_forcing(pipeline.backbone.spec, latents.shape[1], pipeline.positions)
         flow = pipeline.backbone(
             add_noise(latents, noise, levels), levels, pipeline.condition(clips["caption"]), memory
         )

@@ -11,8 +11,8 @@ from torch import Tensor
 from rollforge.backbones.base import Condition
 from rollforge.backbones.wan.network import Wan
 from rollforge.memory import FullMemory, MaskedMemory, RolloutMemory, Rope
-from rollforge.memory.rope import rotate
 from rollforge.policies import Window
+from rollforge.positions.rope import rotate
 from rollforge.spec import ModelSpec, Phase, Step
 
 

@@ -66,7 +66,7 @@ class Both:
         live: Sequence[int] | frozenset[int],
         speed: float = 1.0,
         layers: Sequence[int] = range(LAYERS),
-        revisited: frozenset[int] | None = None,
+        moves: frozenset[int] | None = None,
     ) -> None:
         count = len(step.frames)
         self.memory.begin(step, plan)
@@ -76,7 +76,7 @@ class Both:
             torch.testing.assert_close(self.memory.attend(layer, q, k, v).double(), expected, rtol=0, atol=1e-5)
             if step.phase.writes:
                 self.reference.commit(layer, step.frames, k, v)
-        self.memory.end(frozenset(live), revisited)
+        self.memory.end(frozenset(live), moves)
 
     def commit(self, blocks: int) -> None:
         for index in range(blocks):
@@ -154,15 +154,15 @@ def test_passes_that_only_read_may_leave_layers_out(policy: CachePolicy, passes:
     for index in range(14):
         for layers in passes:
             step = Step.of(index, BLOCK)
-            live, revisited = policy.live(step.start, BLOCK), policy.revisited(step.start, BLOCK)
-            both.run(step, policy.plan(step), live, layers=layers, revisited=revisited)
+            live, moves = policy.live(step.start, BLOCK), policy.moves(step.start, BLOCK)
+            both.run(step, policy.plan(step), live, layers=layers, moves=moves)
         if index % 3 == 1:  # cut off and resumed between two blocks
             state, both.memory = both.memory.state_dict(), RolloutMemory(SPEC, policy.visible(BLOCK))
             both.memory.load_state_dict(state, torch.device("cpu"))
         step = Step.of(index, BLOCK, Phase.COMMIT)
         end = step.frames.stop
-        both.run(step, policy.plan(step), policy.live(end, BLOCK), revisited=policy.revisited(end, BLOCK))
-    assert len(both.memory.raw) <= len(policy.revisited(end, BLOCK)) + BLOCK
+        both.run(step, policy.plan(step), policy.live(end, BLOCK), moves=policy.moves(end, BLOCK))
+    assert len(both.memory.raw) <= len(policy.moves(end, BLOCK)) + BLOCK
 
 
 def test_writing_pass_without_a_layer_is_refused() -> None:

@@ -25,8 +25,8 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
         steps.append(step)
         begin(self, step, plan)
 
-    def ending(self: RolloutMemory, live: frozenset[int], revisited: frozenset[int] | None = None) -> None:
-        end(self, live, revisited)
+    def ending(self: RolloutMemory, live: frozenset[int], moves: frozenset[int] | None = None) -> None:
+        end(self, live, moves)
         if steps[-1].phase.writes:
             found.update({frame: self.raw[frame] for frame in steps[-1].frames})
 

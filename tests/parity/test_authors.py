@@ -24,9 +24,9 @@ from torch import Tensor
 from rollforge.backbones.base import Condition
 from rollforge.backbones.wan.network import Wan
 from rollforge.memory import Rope
-from rollforge.memory.rope import rotate
 from rollforge.noise import FixedNoise, Shape
 from rollforge.policies import AttentionSink, CachePolicy, LongLive, RollingSink, SlidingIndices, Window
+from rollforge.positions.rope import rotate
 from rollforge.rollout import Rollout
 from rollforge.rollout.iterator import Schedule
 from rollforge.samplers import FewStep, Job, Passes

@@ -58,23 +58,23 @@ def test_live_is_what_later_blocks_read_and_nothing_else(chosen: tuple[int, int]
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 8).flatmap(lambda k: st.tuples(st.just(k), st.integers(0, k))), st.integers(1, 4))
-def test_what_is_not_revisited_stays_where_it_was_first_shown(chosen: tuple[int, int], size: int) -> None:
+def test_what_does_not_move_stays_where_it_was_first_shown(chosen: tuple[int, int], size: int) -> None:
     k, s = chosen
     for policy in policies(k, s):
         before: set[tuple[int, int]] = set()
         for index in range(6 * k + 4):
             step = Step.of(index, size)
-            assert policy.revisited(step.start, size) <= policy.live(step.start, size)
+            assert policy.moves(step.start, size) <= policy.live(step.start, size)
             plan, fresh = set(policy.plan(step).entries()), range(step.start - size, step.start)
             for content, _ in plan - before:
-                assert content in fresh or content in policy.revisited(step.start - size, size), (policy, index)
+                assert content in fresh or content in policy.moves(step.start - size, size), (policy, index)
             before = plan
 
 
 def test_rolling_sink_keeps_its_opening_raw_and_nothing_more() -> None:
-    assert RollingSink(6, 5).revisited(300, 3) == frozenset(range(18))
+    assert RollingSink(6, 5).moves(300, 3) == frozenset(range(18))
     assert len(RollingSink(6, 5).live(300, 3)) == 21
-    assert Window(6).revisited(300, 3) == AttentionSink(6, 5).revisited(300, 3) == frozenset()
+    assert Window(6).moves(300, 3) == AttentionSink(6, 5).moves(300, 3) == frozenset()
 
 
 def test_the_simulation_notices_a_frame_that_was_let_go() -> None:

@@ -13,9 +13,9 @@ from rollforge.backbones.wan.network import Wan
 from rollforge.errors import UserError
 from rollforge.memory import Memory, Rope
 from rollforge.memory.attention import attention
-from rollforge.memory.rope import rotate
 from rollforge.noise import normal
 from rollforge.policies import LongLive
+from rollforge.positions.rope import rotate
 from rollforge.rollout import Rollout
 from rollforge.samplers import FewStep
 from rollforge.spec import Phase, PromptSwitch, Step

@@ -173,7 +173,7 @@ class Learning(Window):
         super().__init__(3)
         self.planned = 0
 
-    def revisited(self, start: int, block: int) -> frozenset[int]:
+    def moves(self, start: int, block: int) -> frozenset[int]:
         return self.live(start, block)
 
     def plan(self, step: Step) -> ReadPlan:

@@ -197,7 +197,7 @@ def test_given_frames_must_fit_the_prompts_and_the_model(model: Wan, shape: tupl
 class Hoarding(RollingSink):
     """Rolling Sink that keeps every live frame raw, as a policy that says nothing does."""
 
-    def revisited(self, start: int, block: int) -> frozenset[int]:
+    def moves(self, start: int, block: int) -> frozenset[int]:
         return self.live(start, block)
 
 

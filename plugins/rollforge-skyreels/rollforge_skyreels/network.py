@@ -20,6 +20,7 @@ from rollforge.backbones.weights import assign_weights, named
 from rollforge.devices import default_device, working_dtype
 from rollforge.errors import UserError
 from rollforge.memory.base import Memory
+from rollforge.positions import Rope
 from rollforge.ranges import Count, UserPath
 from rollforge.spec import ModelSpec
 from rollforge_skyreels.folder import PUBLISHED, WHO, open_transformer
@@ -63,6 +64,8 @@ class SkyReels(Backbone):
     Raises:
         UserError: for a folder of another model, missing files, and weights that do not fit.
     """
+
+    positions = Rope()
 
     def __init__(
         self,

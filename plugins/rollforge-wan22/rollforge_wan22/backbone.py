@@ -24,6 +24,7 @@ from rollforge.backbones.wan.sizes import Frames, Grid, Rate, Width
 from rollforge.backbones.weights import RANDOM, assign_weights, open_weights
 from rollforge.devices import default_device, working_dtype
 from rollforge.memory.base import Memory
+from rollforge.positions import Rope
 from rollforge.ranges import UserPath
 from rollforge_wan22.layout import EXPERTS, Layout, locate, read_layout
 
@@ -58,6 +59,8 @@ class Wan22(Backbone):
         fps: latent frames per second: 6 for the 5B, 4 for the A14B.
         dtype: bf16, fp16 or fp32; ``auto`` is bf16 where there is a CUDA device that has it, else fp32.
     """
+
+    positions = Rope()
 
     def __init__(
         self,

@@ -165,6 +165,7 @@ class Compared(Backbone):
     def __init__(self, model: Wan22, reference: Uncached) -> None:
         super().__init__()
         self.model, self.reference, self.spec, self.phases = model, reference, model.spec, []
+        self.positions = model.positions
 
     def forward(self, x: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
         flow = self.model(x, timesteps, condition, memory)

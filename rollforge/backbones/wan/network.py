@@ -23,6 +23,7 @@ from rollforge.backbones.weights import named
 from rollforge.devices import sent
 from rollforge.memory.attention import attention
 from rollforge.memory.base import Memory
+from rollforge.positions import Rope
 from rollforge.ranges import Count, NonNegative, Positive, UserPath
 from rollforge.spec import ModelSpec
 
@@ -149,6 +150,7 @@ class Wan(Backbone):
             weights start in fp32.
     """
 
+    positions = Rope()
     weights: str | None
     """What the weights are: as given, ``random`` on purpose, or nothing that was trained."""
 

@@ -108,7 +108,7 @@ def _says(policy: CachePolicy, block: int) -> str:
     """What it costs."""
     start = STEPS * block
     *_, (_, plan) = _walk(policy, block, STEPS + 1)
-    kept, again = len(policy.live(start, block)), len(policy.revisited(start, block))
+    kept, again = len(policy.live(start, block)), len(policy.moves(start, block))
     seen = len(plan.entries())
     return f"A block reads {seen} latent frames; {kept} are kept, {again} of them as raw keys too."
 

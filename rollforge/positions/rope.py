@@ -6,15 +6,16 @@ are float64 products of position and frequency, cast once, so positions far beyo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rollforge.devices import sent
-from rollforge.ranges import Checked, Positive
-from rollforge.spec import ModelSpec, Step
+from rollforge.positions.base import Positions
+from rollforge.ranges import Positive
+from rollforge.spec import ModelSpec, ReadPlan, Step
 
 
 class Rotation(NamedTuple):
@@ -35,39 +36,59 @@ def axis_frequencies(pairs: int, theta: float) -> Tensor:
     return theta ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
 
 
-class Rope(Checked):
+class Rope(Positions):
     """Rotary embedding with Wan's temporal frequencies.
+
+    A transform overrides ``temporal`` where the frequencies depend on the step alone, ``frequencies`` where they depend
+    on the plan too. Where it does, keys are turned again when the frequencies change.
 
     Args:
         theta: base of the geometric series of frequencies, on all three axes.
     """
 
-    constant: ClassVar[bool] = True
-    """Whether the temporal frequencies are the same at every step. A transform that overrides ``temporal`` is taken to
-    change them, and makes the memory keep and turn every key, unless it says True."""
-
     def __init__(self, theta: Positive = 10000.0) -> None:
         self.theta = theta
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if "temporal" in cls.__dict__ and "constant" not in cls.__dict__:
-            cls.constant = False
 
     def temporal(self, spec: ModelSpec, step: Step | None = None) -> Tensor:
         """Temporal frequencies in radians per frame, float64, ``[pairs]`` or ``[heads, pairs]``.
 
-        Transforms override this; ``step`` is None in training passes.
+        ``step`` is None in training passes. Where queries share keys, ``heads`` are those of the keys.
         """
         return axis_frequencies(split_pairs(spec.head_dim)[0], self.theta)
 
+    def frequencies(self, spec: ModelSpec, step: Step | None, plan: ReadPlan | None) -> Tensor:
+        """The same for one plan. Default: ``temporal``."""
+        return self.temporal(spec, step)
+
+    def key(self, spec: ModelSpec, step: Step, plan: ReadPlan) -> Hashable:
+        kind = type(self)
+        if kind.place is not Rope.place or kind.rotation is not Rope.rotation:
+            return super().key(spec, step, plan)  # a transform that says nothing may depend on anything
+        if kind.temporal is Rope.temporal and kind.frequencies is Rope.frequencies:
+            return None
+        frequencies = self.frequencies(spec, step, plan)
+        return (*frequencies.shape, *frequencies.flatten().tolist())
+
+    def place(
+        self, spec: ModelSpec, times: Sequence[float], step: Step | None = None, plan: ReadPlan | None = None
+    ) -> Rotation:
+        return self.rotation(spec, times, torch.device("cpu"), step, plan)
+
+    def turn(self, x: Tensor, placement: tuple[Tensor, Tensor]) -> Tensor:
+        return rotate(x, placement)
+
     def rotation(
-        self, spec: ModelSpec, times: Sequence[float], device: torch.device, step: Step | None = None
+        self,
+        spec: ModelSpec,
+        times: Sequence[float],
+        device: torch.device,
+        step: Step | None = None,
+        plan: ReadPlan | None = None,
     ) -> Rotation:
         """The rotation of all tokens of frames at the time indices ``times``."""
         _, high, wide = split_pairs(spec.head_dim)
         rows, columns = spec.grid
-        frequency = self.temporal(spec, step)
+        frequency = self.frequencies(spec, step, plan)
         frequency = frequency if frequency.ndim == 2 else frequency[None]
         heads, frames = len(frequency), len(times)
         time = torch.tensor(times, dtype=torch.float64)[:, None, None] * frequency  # [F, heads, pairs]
@@ -85,8 +106,16 @@ class Rope(Checked):
         return Rotation(sent(angle.cos().float(), device), sent(angle.sin().float(), device))
 
 
-def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotates neighbouring channel pairs of ``x`` ``[B, tokens, heads, head_dim]``, in float32."""
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotates neighbouring channel pairs of ``x`` ``[B, tokens, heads, head_dim]``, in float32.
+
+    A rotation of fewer heads is shared by as many heads of ``x`` in a row.
+    """
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = rotation
+    cos, sin = (_for_heads(each, x.shape[2]) for each in rotation)
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(x.dtype)
+
+
+def _for_heads(angles: Tensor, heads: int) -> Tensor:
+    own = angles.shape[1]
+    return angles if own in (1, heads) else angles.repeat_interleave(heads // own, dim=1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rollforge.memory import Rope
-from rollforge.memory.rope import rotate, split_pairs
+from rollforge.positions.rope import rotate, split_pairs
 from rollforge.spec import ModelSpec, Step
 
 CPU = torch.device("cpu")

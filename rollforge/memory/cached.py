@@ -1,0 +1,75 @@
+"""What a rollout drives: a memory that keeps what earlier passes wrote."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from rollforge.errors import UserError
+from rollforge.memory.base import Memory
+from rollforge.memory.combine import Combine
+from rollforge.memory.kv_codec import KVCodec
+from rollforge.positions import Positions
+from rollforge.spec import ModelSpec, ReadPlan, Step, Virtual
+from rollforge.state import State
+
+
+class CachedMemory(Memory):
+    """A memory that a rollout drives: one for each guidance branch.
+
+    It is made as ``(spec, visible, positions, kv_codec, combine)``. Where a refused block is taken back, the rollout
+    sets the last three anew as attributes. ``begin`` and ``end`` go around each pass. A ``ValueError`` of ``make`` and
+    ``begin`` is reported as a plan of the policy that cannot be followed.
+    """
+
+    positions: Positions
+    kv_codec: KVCodec
+    combine: Combine | None
+    latents: Mapping[int, Tensor] = {}
+    """Latents ``[B, 1, C, H, W]`` of committed frames, which the rollout keeps."""
+
+    @abstractmethod
+    def make(self, block: int, virtual: Sequence[Virtual]) -> None:
+        """Makes the virtual frames of block number ``block``, all of them from what was kept before."""
+
+    @abstractmethod
+    def begin(self, step: Step, plan: ReadPlan) -> None:
+        """Prepares one forward pass, which will see exactly ``plan``."""
+
+    @abstractmethod
+    def end(self, live: frozenset[int], moves: frozenset[int] | None = None) -> None:
+        """Closes a pass. What a writing pass brought is stored; frames outside ``live`` are forgotten.
+
+        ``moves`` are the frames that a later plan may read at another time index. Default: all.
+        """
+
+    @abstractmethod
+    def forget(self, frames: set[int]) -> None:
+        """Drops frames as if no pass had written them."""
+
+    @abstractmethod
+    def lacks(self, plan: ReadPlan, moves: frozenset[int]) -> set[int]:
+        """Frames of a plan that it cannot be given, and those of ``moves`` that cannot be read elsewhere."""
+
+    @abstractmethod
+    def state_dict(self) -> State:
+        """All that later passes depend on, between two passes."""
+
+    @abstractmethod
+    def load_state_dict(self, state: State, device: torch.device) -> None:
+        """Restores, in a new memory on ``device``, what ``state_dict`` returned."""
+
+    def history(self, frames: Sequence[int]) -> Tensor:
+        if missing := [frame for frame in frames if frame not in self.latents]:
+            raise UserError(
+                f"The backbone asks for the latents of frame {missing[0]}, which are not kept; the policy's live() "
+                "must name it."
+            )
+        return torch.cat([self.latents[frame] for frame in frames], dim=1)
+
+
+MakeMemory = Callable[[ModelSpec, int, Positions, KVCodec, Combine | None], CachedMemory]
+"""Makes a memory from the backbone's spec, the most context frames of a plan, and the parts that it works with."""

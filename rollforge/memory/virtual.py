@@ -1,0 +1,48 @@
+"""Virtual frames: keys and values that are made from those of other frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rollforge.memory.slots import Piece
+from rollforge.spec import Virtual
+
+
+def blended(virtual: Virtual, layer: int, sources: Sequence[Piece]) -> Piece:
+    """Keys and values of a virtual frame in one layer, ``[B, tokens, heads, head_dim]`` each.
+
+    In float32 at least, and kept so: a slow average would stand still in half precision.
+    """
+    precise = torch.promote_types(sources[0][0].dtype, torch.float32)
+    keys, values = (torch.stack(each, dim=1).to(precise) for each in zip(*sources, strict=True))  # [B, n, tokens, ...]
+    if virtual.make is not None:
+        k, v = virtual.make(layer, keys, values, virtual.of)
+        expected = keys[:, 0].shape
+        if k.shape != expected or v.shape != values[:, 0].shape:
+            raise ValueError(
+                f"The function of virtual frame {virtual.frame} returned keys and values of shape {list(k.shape)} and "
+                f"{list(v.shape)}; expected {list(expected)}."
+            )
+    else:
+        k, v = (_weighted(virtual, layer, x) for x in (keys, values))
+    return (_pooled(k), _pooled(v)) if virtual.pool else (k, v)
+
+
+def _weighted(virtual: Virtual, layer: int, x: Tensor) -> Tensor:
+    """The sum over ``[B, n, tokens, heads, head_dim]``."""
+    weights = virtual.weights
+    if weights is None:
+        return x.mean(dim=1)
+    if not isinstance(weights, Tensor):
+        # one by one: a tensor made of Python numbers would have to be sent to the device
+        return sum((x[:, n] * weight for n, weight in enumerate(weights)), torch.zeros_like(x[:, 0]))
+    own = (weights[layer] if weights.dim() == 3 else weights).to(x)
+    return torch.einsum("bn,bn...->b...", own.expand(len(x), -1), x)
+
+
+def _pooled(x: Tensor) -> Tensor:
+    """The mean over all places, at every place."""
+    return x.mean(dim=1, keepdim=True).expand_as(x)

@@ -1,0 +1,94 @@
+"""What positions are: placements of frames at time indices, and how they turn queries and keys."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rollforge.devices import sent
+from rollforge.ranges import Checked
+from rollforge.spec import ModelSpec, ReadPlan, Step
+from rollforge.state import Stateful
+
+Placement = Any
+"""What ``turn`` needs for some frames: a tensor, or tensors in a tuple."""
+
+
+class Positions(Checked, Stateful, ABC):
+    """Turns queries and keys by the time indices of their frames. Every rollout has a copy of its own.
+
+    A backbone names those that it was trained with (``Backbone.positions``); a config may replace them.
+    """
+
+    movable: ClassVar[bool] = True
+    """Whether a frame can be read at a time index other than its own. Where it cannot, plans that do are refused."""
+
+    def key(self, spec: ModelSpec, step: Step, plan: ReadPlan) -> Hashable:
+        """What placements depend on besides the time indices: cached keys are turned again exactly when it changes.
+
+        ``None`` promises that they depend on nothing else, ever; then raw keys are kept only of frames that may move.
+        Default: the step and the plan, so that every pass turns all keys again.
+        """
+        return step, plan.entries(), plan.query, plan.causal
+
+    @abstractmethod
+    def place(
+        self, spec: ModelSpec, times: Sequence[float], step: Step | None = None, plan: ReadPlan | None = None
+    ) -> Placement:
+        """The placement of all tokens of the frames at ``times``, on the CPU.
+
+        A list has one placement for each layer; anything else is used in all layers. Training passes have no step and
+        no plan.
+        """
+
+    @abstractmethod
+    def turn(self, x: Tensor, placement: Placement) -> Tensor:
+        """Queries or keys ``[B, tokens, heads, head_dim]`` at their placement, in the same shape and dtype."""
+
+
+class NoPositions(Positions):
+    """Leaves queries and keys as they are: the network adds positions of its own, or has none.
+
+    What a network adds stays in its cached keys, so that no frame can be read at another time index.
+    """
+
+    movable = False
+
+    def key(self, spec: ModelSpec, step: Step, plan: ReadPlan) -> Hashable:
+        return None
+
+    def place(
+        self, spec: ModelSpec, times: Sequence[float], step: Step | None = None, plan: ReadPlan | None = None
+    ) -> Placement:
+        return ()
+
+    def turn(self, x: Tensor, placement: Placement) -> Tensor:
+        return x
+
+
+def placed(
+    positions: Positions, spec: ModelSpec, times: Sequence[float], device: torch.device,
+    step: Step | None = None, plan: ReadPlan | None = None,
+) -> list[Placement]:  # fmt: skip
+    """A placement on ``device`` for each layer."""
+    found = positions.place(spec, times, step, plan)
+    if isinstance(found, list):
+        return [_sent(each, device) for each in found]
+    return [_sent(found, device)] * spec.layers
+
+
+def misplaced(plan: ReadPlan, step: Step) -> tuple[int, int] | None:
+    """The first ``(frame, time index)`` of a plan, the pass's own frames included, that differ from each other."""
+    own = ((frame, plan.query + n) for n, frame in enumerate(step.frames))
+    pairs = (*plan.entries(), *own)
+    return next(((frame, time) for frame, time in pairs if frame != time and frame >= 0), None)
+
+
+def _sent(placement: Placement, device: torch.device) -> Placement:
+    if isinstance(placement, Tensor):
+        return sent(placement, device)
+    return tuple(_sent(each, device) for each in placement)
