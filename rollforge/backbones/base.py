@@ -62,7 +62,7 @@ class Backbone(Checked, nn.Module, ABC):
     spec: ModelSpec
     positions: Positions = NoPositions()
     """What the network was trained to have its queries and keys turned by in ``memory.attend``; a config may name
-    others. Default: nothing, for networks whose positions are their own."""
+    others. Default: nothing. Networks that add positions of their own say ``FixedPositions()``."""
 
     @abstractmethod
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:

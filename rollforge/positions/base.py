@@ -51,12 +51,7 @@ class Positions(Checked, Stateful, ABC):
 
 
 class NoPositions(Positions):
-    """Leaves queries and keys as they are: the network adds positions of its own, or has none.
-
-    What a network adds stays in its cached keys, so that no frame can be read at another time index.
-    """
-
-    movable = False
+    """Leaves queries and keys as they are: time indices mean nothing to ``attend``."""
 
     def key(self, spec: ModelSpec, step: Step, plan: ReadPlan) -> Hashable:
         return None
@@ -68,6 +63,15 @@ class NoPositions(Positions):
 
     def turn(self, x: Tensor, placement: Placement) -> Tensor:
         return x
+
+
+class FixedPositions(NoPositions):
+    """Leaves queries and keys as they are, since the network adds positions of its own to what they are made of.
+
+    They stay in its cached keys, so that no frame can be read at another time index.
+    """
+
+    movable = False
 
 
 def placed(

@@ -28,6 +28,7 @@ def rollforge_register_cache(register: Register) -> None:
 def rollforge_register_positions(register: Register) -> None:
     register("rollforge.positions.rope:Rope")
     register("rollforge.positions.base:NoPositions")
+    register("rollforge.positions.base:FixedPositions")
 
 
 @hookimpl

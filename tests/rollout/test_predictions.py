@@ -33,6 +33,7 @@ class Wrapped(Backbone):
         self.inner = Wan(2, 4, 2, 24, 2, 2, 32, 16, 4, 3, block=2, window=6, horizon=6).eval()
         for parameter in self.inner.parameters():
             torch.nn.init.normal_(parameter, std=0.25)
+        self.positions = self.inner.positions
         self.kind, self.told = kind, list[float]()
         self.spec = ModelSpec(*SIZES, predicts=kind, levels=levels, largest_level=largest)
 
