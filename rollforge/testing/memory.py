@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from rollforge.memory.rope import Rope, rotate
 from rollforge.policies import LongLive, RollingSink, SlidingIndices, Window
+from rollforge.positions.rope import Rope, rotate
 from rollforge.spec import Phase, ReadPlan, Step
 from rollforge.testing.rules import fail, keeping, same
 from rollforge.testing.tiny import TOLERANCE, network

@@ -108,7 +108,7 @@ def _answers(policy: CachePolicy, step: Step) -> dict[str, Any]:
 
 
 def _moves(policy: CachePolicy, start: int, block: int) -> frozenset[int]:
-    found: frozenset[int] = getattr(policy, "moves", policy.revisited)(start, block)
+    found: frozenset[int] = policy.moves(start, block)
     return found
 
 
