@@ -24,7 +24,7 @@ lower-bounds:
 	$(PYTHON) $(ROOT)/tests/lower_bounds.py $(ROOT)/.venv-lowest
 
 lint: $(READY)
-	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 docs: $(READY)
 	cd $(ROOT) && $(BIN)/mkdocs build --strict

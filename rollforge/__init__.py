@@ -1,6 +1,15 @@
 """rollforge: long-horizon autoregressive video diffusion. Train short, roll forever."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from rollforge import renamed
+
+if TYPE_CHECKING:
+    from rollforge.commands.load import load
+
+__all__ = ["API", "OLDEST_API", "__version__", "load"]
 
 __version__ = "0.1.0"
 API = 1
@@ -9,3 +18,12 @@ OLDEST_API = 1
 """The oldest of these numbers whose parts still work."""
 
 renamed.install()
+
+
+def __getattr__(name: str) -> Any:
+    """``load``, imported when it is asked for: ``import rollforge`` does without torch."""
+    if name != "load":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from rollforge.commands.load import load
+
+    return load

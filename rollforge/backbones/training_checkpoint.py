@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.errors import UserError
-from rollforge.lightning.average import AVERAGE
 
 MARK = "pytorch-lightning_version"
+AVERAGE = "average."
+"""What the names of averaged weights begin with."""
 INNER = f"{AVERAGE}module."
 
 

@@ -49,9 +49,9 @@ def run(arguments: list[str]) -> int:
 def _compare(
     folder: Path, made: Sequence[Point], lines: Sequence[list[str]], command: Sequence[str], varied: Sequence[str]
 ) -> int:
+    from rollforge.commands.resolve import resolve, seconds
     from rollforge.comparison.executor import RunExecutor
     from rollforge.comparison.identity import content_hash
-    from rollforge.comparison.resolve import resolve, seconds
     from rollforge.comparison.runs import Run, check_apart
     from rollforge.files.locking import locked
     from rollforge.files.writing import make_folder

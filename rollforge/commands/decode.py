@@ -21,10 +21,9 @@ from rollforge.doctor.parts import build
 from rollforge.errors import UserError, attribute_errors
 from rollforge.files.reading import MANIFEST, read_json
 from rollforge.pipeline.video_rollout import to_bytes
-from rollforge.report.progress import progress
-from rollforge.report.video_recorder import SMALL
+from rollforge.report.progress import Progress
 from rollforge.snapshots.latents import LatentStore
-from rollforge.video.writer import VideoWriter
+from rollforge.video.writer import VideoWriter, enlargement
 
 
 def run(arguments: list[str]) -> None:
@@ -63,9 +62,13 @@ def _decode(store: LatentStore, codec: VideoCodec, fps: float, out: Path, device
         raise UserError(f"{store.folder} holds {len(first)} videos at once; only one at a time can be decoded.")
     width, height = codec.pixel_size(first.shape[-1], first.shape[-2])
     total, label = codec.pixel_frames(store.frames), type(codec).__name__
-    with VideoWriter(out, (width, height), fps, max(1, SMALL // min(width, height))) as writer:
-        for video in progress(_blocks(store, codec, device), total, fps, label):
+    with (
+        VideoWriter(out, (width, height), fps, enlargement((width, height))) as writer,
+        Progress(total, fps, label) as bar,
+    ):
+        for video in _blocks(store, codec, device):
             writer.write(video[0].numpy())
+            bar.add(video.shape[1])
 
 
 @torch.no_grad()

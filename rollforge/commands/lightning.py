@@ -19,7 +19,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rollforge import trust
 from rollforge.budget import BudgetCheck, MemoryCheck
 from rollforge.commands.addresses import check_addresses
-from rollforge.commands.construction import explained
 from rollforge.commands.loopback import on_loopback
 from rollforge.commands.output import complain, say
 from rollforge.commands.own_files import OwnFiles
@@ -39,8 +38,9 @@ from rollforge.lightning.callbacks import isolate
 from rollforge.lightning.data import RolloutData
 from rollforge.lightning.module import RolloutModule
 from rollforge.lightning.resuming import check_checkpoint, explain_restoring
+from rollforge.lightning.video_output import VideoOutput
 from rollforge.metrics.suite import DriftSuite
-from rollforge.report.predict import VideoOutput
+from rollforge.registry.construction import explained
 from rollforge.report.run import RunFolder
 from rollforge.signals import SignalHandler
 from rollforge.snapshots.settings import Snapshots
@@ -191,21 +191,22 @@ class RollforgeCLI(LightningCLI):
         OwnFiles(folder.path).watch(self.trainer)
         resume = self.chosen.resume or self.chosen.ckpt_path == LAST
         settings, precision = self.config_init[self.subcommand].snapshots, str(self.trainer.precision)
-        self.model.output = VideoOutput(
+        self.output = VideoOutput(
             folder, self.model.pipeline, self.model.metrics, self.model.compare_policy, settings, resume,
             self.chosen.force, precision,
         )  # fmt: skip
-        self.model.output.stop.quiet = folder.rank > 0
+        self.output.stop.quiet = folder.rank > 0
+        self.trainer.callbacks.append(self.output)  # type: ignore[attr-defined] # Lightning adds it
         if folder.rank == 0:
             self.held.enter_context(folder.lock())
             folder.open()
-            self.model.output.expect(requests)
+            self.output.expect(requests)
 
     def _memory_check(self, requests: Sequence[Request]) -> MemoryCheck:
         device, precision = str(self.trainer.strategy.root_device), str(self.trainer.precision)
         work = self.model.pipeline.memory_input(
             requests, self.datamodule.rollout_batch_size, device=device, precision=precision,
-            others={"model.compare_policy": self.model.compare_policy} if self.model.compare_policy else None,
+            policies=self.model.policies,
         )  # fmt: skip
         return MemoryCheck.here(work, self.trainer.num_devices)
 
@@ -215,7 +216,7 @@ class RollforgeCLI(LightningCLI):
             options["ckpt_path"] = None
         folder = self.run_folder
         kept = f" What was made until then is in {folder.path}, as *.partial.mp4."
-        with self._stoppable(self.model.output.stop), self.guard.explained(kept), traced(folder.path):
+        with self._stoppable(self.output.stop), self.guard.explained(kept), traced(folder.path):
             run(**options)
 
     @contextmanager
@@ -242,11 +243,11 @@ class RollforgeCLI(LightningCLI):
     def after_predict(self) -> None:
         """Says what there is to look at, and what to try next."""
         self.code = 1 if self.datamodule.unreadable else 0
-        results = self.ranks.gather(self.model.output.results)
+        results = self.ranks.gather(self.output.results)
         if results is None:
             return
-        self.model.output.merge(results[1:])
-        made = "\n".join(f"  {path}" for path in self.model.output.files)
+        self.output.merge(results[1:])
+        made = "\n".join(f"  {path}" for path in self.output.files)
         longer = self.typed.longer(2 * self.chosen.data.seconds, f"{self.run_folder.path}-longer")
         again = shlex.join(["rollforge", self.command, *longer])
         say(f"\nOpen:\n{made}\n\nNext, a longer video:\n  {again}\n")
@@ -263,11 +264,11 @@ class RollforgeCLI(LightningCLI):
     def after_test(self) -> None:
         """Writes and prints the figures."""
         self.code = 1 if self.datamodule.unreadable else 0
-        results = self.ranks.gather(self.model.output.results)
+        results = self.ranks.gather(self.output.results)
         if results is None:
             return
-        self.model.output.merge(results[1:])
-        folder = self.model.output.folder
+        self.output.merge(results[1:])
+        folder = self.output.folder
         pipeline, requests = self.model.pipeline, self.model.requests(self.datamodule)
         evaluation = evaluate(pipeline, self.model.metrics, folder, requests)
         leave(evaluation, sheets(pipeline, folder, evaluation), folder.path, self.trainer.loggers)

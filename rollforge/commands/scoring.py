@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from rollforge.commands.arguments import Arguments, number, path
-from rollforge.commands.construction import explained
 from rollforge.commands.output import complain, say
 from rollforge.errors import UserError, nearest
 from rollforge.evaluation.evaluation import Evaluation
@@ -18,6 +17,7 @@ from rollforge.metrics.base import Metric
 from rollforge.metrics.suite import DriftSuite
 from rollforge.ranges import Positive
 from rollforge.registry import registry
+from rollforge.registry.construction import explained
 from rollforge.video.sheet import ContactSheet
 
 OPTION = "--data.videos"

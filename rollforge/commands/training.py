@@ -22,8 +22,8 @@ from rollforge.lightning.resuming import (
     explain_restoring,
     last_checkpoint,
 )
-from rollforge.report.saving import PROGRESS, TrainingEnd, TrainingSaver
-from rollforge.report.training import TrainingReport
+from rollforge.lightning.training_report import TrainingReport
+from rollforge.lightning.training_saver import PROGRESS, TrainingEnd, TrainingSaver
 from rollforge.signals import SignalHandler
 
 

@@ -74,6 +74,12 @@ class Request(NamedTuple):
         """Length, seed and the frames at which prompts start: equal among requests that are rolled together."""
         return self.frames, self.seed, tuple(sorted(self.prompts))
 
+    def switched(self, frame: int, prompt: str) -> Request:
+        """The same video with another prompt in force from ``frame`` on, until the next one."""
+        prompts = self.prompts | {frame: prompt}
+        shots = tuple(sorted(prompts.items()))
+        return self._replace(prompt=" | ".join(text for _, text in shots), shots=shots if len(shots) > 1 else ())
+
     @property
     def content(self) -> dict[str, Any]:
         """All that tells this video from others of the same model, under ``CONTENT``, as plain data."""

@@ -17,20 +17,19 @@ from rollforge.budget.free import free_memory
 from rollforge.budget.memory_input import size_of
 from rollforge.data.pictures import is_picture
 from rollforge.data.requests import Request
+from rollforge.data.video_requests import make_requests
 from rollforge.doctor import estimates, machine, parts
 from rollforge.doctor.finding import Findings, Verdict
+from rollforge.doctor.parts import NEEDED, OPTIONAL
 from rollforge.doctor.probe import Probe, probe
 from rollforge.doctor.training_memory import training_check
-from rollforge.lightning.data import RolloutData
 from rollforge.pipeline import Pipeline
 from rollforge.pipeline.video_rollout import doubt_of
 from rollforge.report.run import RunFolder
-from rollforge.report.video_recorder import SMALL
 from rollforge.snapshots.settings import Snapshots
+from rollforge.video.writer import SMALL, enlargement
 
 DEVICE_KEYS = ("accelerator", "devices", "strategy", "precision", "num_nodes", "accumulate_grad_batches")
-NEEDED = ("backbone", "conditioner", "codec", "policy", "sampler")
-OPTIONAL = ("noise", "positions", "kv_codec", "block_check", "combine")
 PLAIN = ("policy", "compare_policy", "sampler", "positions", "kv_codec", "combine")  # errors of the config alone
 
 
@@ -55,7 +54,7 @@ class ConfigChecks:
         self.card = card
         self.absent: Verdict = "problem" if card is None else "warning"  # files need not be where no card is
         self.parts = {name: parts.build(name, config.model.get(name)) for name in PLAIN}
-        self.data = RolloutData(**(vars(config.data) | {"train_dataset": None}))
+        self.data = config.data
         self.training = config.model.objective is not None and config.data.train_dataset is not None
         self.requests: Sequence[Request] = ()
         self.shapes: dict[str, Any] = {}  # backbone, codec and conditioner, without weights where they cannot be loaded
@@ -117,7 +116,7 @@ class ConfigChecks:
             return SMALL, SMALL
         spec = self.shapes["backbone"].spec
         width, height = self.shapes["codec"].pixel_size(spec.width, spec.height)
-        scale = max(1, SMALL // min(width, height))
+        scale = enlargement((width, height))
         return width * scale, height * scale
 
     def _versions(self) -> None:
@@ -183,7 +182,11 @@ class ConfigChecks:
             return
         network, codec = self.shapes.get("backbone"), self.shapes.get("codec")
         pictures = codec.pixel_frames(2) - codec.pixel_frames(1) if codec else 1
-        self.requests = self.data.requests(network.spec.fps if network else 1.0, pictures)
+        data, fps = self.data, network.spec.fps if network else 1.0
+        self.requests = make_requests(
+            data.prompts, data.seconds, fps, pictures, seed=data.seed, opening=data.opening,
+            opening_seconds=data.opening_seconds,
+        )  # fmt: skip
         count = len(self.requests)
         self.findings.add("ok", "prompts", f"{count} video{'s' if count > 1 else ''} of {self.data.seconds:g} s.")
 
@@ -220,18 +223,18 @@ class ConfigChecks:
             check = training_check(self.config, pipeline, self.trainer, self.requests, self.card)
             self._budget("training", check, "Training")
 
-    def _pipeline(self, parts: Mapping[str, Any]) -> Pipeline:
+    def _pipeline(self, given: Mapping[str, Any]) -> Pipeline:
         """A pipeline of components, some of which may have no weights."""
-        optional = {name: parts[name] for name in OPTIONAL if parts.get(name) is not None}
-        needed: dict[str, Any] = {name: parts[name] for name in NEEDED}
+        optional = {name: given[name] for name in OPTIONAL if given.get(name) is not None}
+        needed: dict[str, Any] = {name: given[name] for name in NEEDED}
         return Pipeline(**needed, **optional, negative_prompt=self.config.model.negative_prompt)
 
     def _guard(self, pipeline: Pipeline, batch: int) -> MemoryCheck:
-        second = self.parts.get("compare_policy")
+        keys = {f"model.{name}": self.parts.get(name) for name in ("policy", "compare_policy")}
         device = str(self.trainer.strategy.root_device) if self.card is None else "cuda:0"
         work = pipeline.memory_input(
             self.requests, batch, device=device, precision=str(self.trainer.precision),
-            others={"model.compare_policy": second} if second else None,
+            policies={key: policy for key, policy in keys.items() if policy},
         )  # fmt: skip
         if self.card is not None:
             return MemoryCheck.on_card(work, self.card)

@@ -7,6 +7,8 @@ from typing import Any, get_type_hints
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.cli import OptimizerCallable
+from torch.utils.data import Dataset
 
 from rollforge.backbones.base import Backbone
 from rollforge.backbones.wan.checkpoint import Checkpoint, open_checkpoint
@@ -15,22 +17,40 @@ from rollforge.backbones.weights import RANDOM
 from rollforge.budget.live import Live
 from rollforge.budget.memory_input import size_of
 from rollforge.budget.table import readable
-from rollforge.commands.construction import explained
 from rollforge.doctor.finding import Verdict
-from rollforge.lightning.module import RolloutModule
+from rollforge.metrics.base import Metric
+from rollforge.objectives import Objective
+from rollforge.pipeline import Pipeline
+from rollforge.policies.base import CachePolicy
+from rollforge.registry.construction import explained
 
 SIZES = ("dim", "layers", "ffn_dim")
 
 
-def build(name: str, config: Any, owner: type = RolloutModule) -> Any:
-    """The argument ``name`` of ``owner``, from a config parsed or plain; None where there is none.
+NEEDED = ("backbone", "conditioner", "codec", "policy", "sampler")
+"""The components that every pipeline has."""
+OPTIONAL = ("noise", "positions", "kv_codec", "block_check", "memory", "combine")
+"""Those that have a default."""
+TYPES: dict[str, Any] = {
+    **get_type_hints(Pipeline),
+    "compare_policy": CachePolicy,
+    "metrics": list[Metric],
+    "objective": Objective,
+    "optimizer": OptimizerCallable,
+    "train_dataset": Dataset,
+}
+"""What the sections ``model`` and ``data`` hold, by key."""
+
+
+def build(name: str, config: Any) -> Any:
+    """What a config names under the key ``name``, parsed or plain; None where there is nothing.
 
     Raises ``UserError`` for one that cannot be built, whatever it raises.
     """
     if config is None:
         return None
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--part", type=get_type_hints(owner.__init__)[name])  # type: ignore[misc]
+    parser.add_argument("--part", type=TYPES[name])
     parsed = Namespace(part=config) if isinstance(config, Namespace) else parser.parse_object({"part": config})
     with explained(parser):
         return parser.instantiate(parsed).part
@@ -53,7 +73,7 @@ def blueprint(
     """A backbone or codec on the meta device, without its weights.
 
     Args:
-        name: the argument of ``RolloutModule``.
+        name: its key.
         config: of the component.
         sizes: where the config leaves them out.
         limit: bytes of weights at which building it stops with ``Full``.

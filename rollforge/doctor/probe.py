@@ -17,10 +17,9 @@ from torch import nn
 from rollforge.backbones.base import Backbone
 from rollforge.data.requests import Request
 from rollforge.pipeline import Pipeline
-from rollforge.report.video_recorder import SMALL
 from rollforge.samplers.base import Job, Pass, Sampler
 from rollforge.spec import ModelSpec, Step
-from rollforge.video.writer import VideoWriter
+from rollforge.video.writer import VideoWriter, enlargement
 
 DRY = 8  # blocks over which the passes of a sampler are counted
 
@@ -138,10 +137,10 @@ def passes_per_block(sampler: Sampler, spec: ModelSpec) -> float | None:
 
 def _roll(pipeline: Pipeline, request: Request, file: Path) -> tuple[int, int, int]:
     """Blocks, pixel frames and bytes that were made."""
-    writer, blocks = VideoWriter(file, pipeline.size, pipeline.fps, max(1, SMALL // min(pipeline.size))), 0
+    writer, blocks = VideoWriter(file, pipeline.size, pipeline.fps, enlargement(pipeline.size)), 0
     try:
-        for video in pipeline.roll_requests([request]):
-            writer.write(video[0].numpy())
+        for block in pipeline.roll_requests([request]):
+            writer.write(block.frames[0].numpy())
             blocks += 1
     except TimeIsUp:
         pass

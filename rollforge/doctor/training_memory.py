@@ -7,7 +7,6 @@ from typing import Any
 
 from rollforge.data.requests import Request
 from rollforge.doctor import parts
-from rollforge.lightning.data import RolloutData
 from rollforge.pipeline import Pipeline
 from rollforge.training_budget import Recipe, TrainingCheck
 
@@ -29,7 +28,7 @@ def training_check(
     """
     objective, optimizer = (parts.build(name, config.model[name]) for name in ("objective", "optimizer"))
     recipe = Recipe(objective, optimizer, config.model.ema > 0)
-    clips, batch = parts.build("train_dataset", config.data.train_dataset, RolloutData), config.data.batch_size
+    clips, batch = parts.build("train_dataset", config.data.train_dataset), config.data.batch_size
     if card is None:
         return TrainingCheck.of(pipeline, recipe, trainer, clips, batch, requests)
     return TrainingCheck.on_card(pipeline, recipe, trainer, card, clips, batch, requests)

@@ -1,1 +1,5 @@
-"""What ``test`` makes of curves: figures with their intervals, tables, plots, and what Lightning's loggers get."""
+"""What ``test`` makes of curves: values with their intervals, tables, plots, and what Lightning's loggers get."""
+
+from rollforge.evaluation.measure import Measured, measure
+
+__all__ = ["Measured", "measure"]

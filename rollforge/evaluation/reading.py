@@ -15,7 +15,7 @@ from rollforge.files.writing import make_folder
 from rollforge.metrics.base import Metric
 from rollforge.metrics.curves import CurveFile
 from rollforge.report.metric_runner import MetricRunner
-from rollforge.report.progress import progress
+from rollforge.report.progress import Progress
 from rollforge.video.reader import frames, probe, read_clip
 from rollforge.video.sheet import ContactSheet
 
@@ -52,11 +52,13 @@ def measure_file(
     partial = curves.with_suffix(".partial.csv")
     try:
         table, at = CurveFile(partial, info.fps), 0
-        for block in progress(_blocks(file, scale), info.frames, info.fps, file.stem[:14]):
-            obey()
-            table.add(measures.update(block[0], at), at)
-            sheet.add(block[0].numpy())
-            at += block.shape[1]
+        with Progress(info.frames, info.fps, file.stem[:14]) as bar:
+            for block in _blocks(file, scale):
+                obey()
+                table.add(measures.update(block[0], at), at)
+                sheet.add(block[0].numpy())
+                at += block.shape[1]
+                bar.add(block.shape[1])
         curves.unlink(missing_ok=True)
         if partial.stat().st_size:
             partial.replace(curves)

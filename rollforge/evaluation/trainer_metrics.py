@@ -1,4 +1,4 @@
-"""Levels of rollouts without a run folder, for whoever calls ``Trainer.test`` from Python."""
+"""Mean values of curves of rollouts without a run folder, for a ``Trainer.test`` called from Python."""
 
 from __future__ import annotations
 
@@ -8,23 +8,37 @@ import torch
 from torch import Tensor
 
 from rollforge.data.requests import Request
-from rollforge.metrics.base import Blocks, Metric
+from rollforge.metrics.base import Metric
 from rollforge.metrics.suite import DriftSuite
 from rollforge.pipeline import Pipeline
-from rollforge.report.metric_runner import MetricRunner
+from rollforge.pipeline.video_rollout import VideoBlock
+from rollforge.report.metric_runner import MetricRunner, runner_for
 
 
-def levels(pipeline: Pipeline, metrics: Sequence[Metric], requests: Sequence[Request]) -> dict[str, float]:
-    """Rolls requests together and answers the mean of every curve over frames and videos, as ``test/<curve>``."""
-    blocks = Blocks.of(pipeline.codec.pixel_frames, pipeline.backbone.spec.block, pipeline.backbone.spec.first_block)
-    measures = [MetricRunner(metrics or [DriftSuite()]) for _ in requests]
-    for request, own in zip(requests, measures, strict=True):
-        own.start(request.prompt, pipeline.fps, blocks)
-    curves: dict[str, list[Tensor]] = {}
-    take, at, latent = pipeline.roll_requests(requests), 0, 0
-    for block in take:
-        for own, video, latents in zip(measures, block, take.latents, strict=True):
-            for name, curve in (own.update(video, at) | own.update_latents(latents, latent)).items():
-                curves.setdefault(name, []).append(curve)
-        at, latent = at + block.shape[1], latent + take.latents.shape[1]
-    return {f"test/{name}": torch.cat(parts).nanmean().item() for name, parts in curves.items()}
+class MeanCurves:
+    """The mean of every curve over the frames and videos of a rollout.
+
+    Args:
+        pipeline: what makes the videos.
+        metrics: what to measure. Default: ``DriftSuite``.
+        requests: the videos that are rolled together.
+    """
+
+    def __init__(self, pipeline: Pipeline, metrics: Sequence[Metric], requests: Sequence[Request]) -> None:
+        metrics = metrics or [DriftSuite()]
+        self.runners: list[MetricRunner] = [runner_for(pipeline, metrics, each.prompt) for each in requests]
+        self.curves: dict[str, list[Tensor]] = {}
+        self.frames = self.latents = 0
+
+    def add(self, block: VideoBlock) -> None:
+        """Measures a finished block."""
+        for runner, video, latents in zip(self.runners, block.frames, block.latents, strict=True):
+            found = runner.update(video, self.frames) | runner.update_latents(latents, self.latents)
+            for name, curve in found.items():
+                self.curves.setdefault(name, []).append(curve)
+        self.frames += block.frames.shape[1]
+        self.latents += block.latents.shape[1]
+
+    def means(self) -> dict[str, float]:
+        """By ``test/<curve>``."""
+        return {f"test/{name}": torch.cat(parts).nanmean().item() for name, parts in self.curves.items()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-AVERAGE = "average."
+from rollforge.backbones.training_checkpoint import AVERAGE
 
 
 class Average(AveragedModel):

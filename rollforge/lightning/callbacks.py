@@ -15,6 +15,7 @@ from rollforge.errors import PartError, UserError, ran_out
 log = logging.getLogger(__name__)
 
 HOOKS = [name for name in dir(Callback) if name.startswith("on_") or name in ("setup", "teardown")]
+HOOKS.append("on_block")  # which RolloutModule calls
 Hook = Callable[..., Any]
 
 
@@ -69,5 +70,5 @@ def attribute(callback: Callback) -> None:
 def _wrap(callback: Callback, around: Callable[[str, Hook], Hook]) -> None:
     """Puts something around every hook that a callback has of its own."""
     for name in HOOKS:
-        if getattr(type(callback), name) is not getattr(Callback, name):
+        if getattr(type(callback), name, None) is not getattr(Callback, name, None):
             setattr(callback, name, around(name, getattr(callback, name)))

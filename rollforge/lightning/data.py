@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from rollforge.data.distributed_samplers import RankSampler, ResumableSampler, SeededClips, batches, ignore_signals
-from rollforge.data.opening import read_openings
-from rollforge.data.requests import Prompt, Request, Shot, read_videos
+from rollforge.data.requests import Prompt, Request
+from rollforge.data.video_requests import batches, make_requests
 from rollforge.errors import UserError
+from rollforge.lightning.distributed_samplers import RankSampler, ResumableSampler, SeededClips, ignore_signals
 from rollforge.ranges import Count, Positive, Range, UserPath, checked
 
 log = logging.getLogger(__name__)
@@ -77,19 +77,10 @@ class RolloutData(LightningDataModule):
 
         Each latent frame but the first, which is one, decodes to that many ``pictures``.
         """
-        if not self.prompts:
-            raise UserError("There is nothing to roll: give data.prompts one prompt or more.")
-        frames = max(1, round(self.seconds * fps + 1 - 1 / pictures))
-        videos = read_videos(self.prompts, self._leave_out)
-        prompts = [" | ".join(shot.prompt for shot in video.shots) for video in videos]
-        names = [video.name for video in videos], [prompt or None for prompt in prompts]
-        openings = read_openings(self.opening, len(videos), names)
-        taken = max(1, round(self.opening_seconds * fps)) if self.opening_seconds else 0
-        return [
-            Request(prompt, n, self.seed, frames, _timed(video.shots, frames, fps), path, taken)
-            for n, (video, prompt, path) in enumerate(zip(videos, prompts, openings, strict=True))
-            if video.shots
-        ]
+        return make_requests(
+            self.prompts, self.seconds, fps, pictures, seed=self.seed, opening=self.opening,
+            opening_seconds=self.opening_seconds, leave_out=self._leave_out,
+        )  # fmt: skip
 
     def _leave_out(self, file: Path, why: str) -> None:
         """Says once that a prompt file is left out."""
@@ -169,17 +160,3 @@ class RolloutData(LightningDataModule):
 def _only(batch: list[list[Request]]) -> list[Request]:
     """The one batch in a batch of batches."""
     return batch[0]
-
-
-def _timed(shots: list[Shot], frames: int, fps: float) -> tuple[tuple[int, str], ...]:
-    """Shots by latent frame; those without a time share the video evenly. Empty for a single prompt."""
-    if len(shots) == 1:
-        return ()
-    share = frames / len(shots)
-    starts = [round(n * share if shot.at is None else shot.at * fps) for n, shot in enumerate(shots)]
-    if len(set(starts)) < len(starts) or starts[-1] >= frames:
-        raise UserError(
-            f"The prompts start at {[shot.at for shot in shots]} s, too close to each other or beyond the end of a "
-            f"video of {frames / fps:g} s."
-        )
-    return tuple((start, shot.prompt) for start, shot in zip(starts, shots, strict=True))

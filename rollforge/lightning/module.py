@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from inspect import Parameter, signature
 from typing import Annotated, Any, Self
 
@@ -16,7 +18,7 @@ from rollforge.backbones.base import Backbone, Conditioner, VideoCodec
 from rollforge.backbones.weights import check_fit
 from rollforge.data.requests import Request
 from rollforge.errors import UserError
-from rollforge.evaluation.trainer_metrics import levels
+from rollforge.evaluation.trainer_metrics import MeanCurves
 from rollforge.files.checkpoints import read_checkpoint
 from rollforge.lightning.average import Average
 from rollforge.lightning.data import RolloutData
@@ -28,12 +30,13 @@ from rollforge.metrics.base import Metric
 from rollforge.noise import NoisePrior
 from rollforge.objectives.base import Objective
 from rollforge.pipeline import Pipeline
+from rollforge.pipeline.video_rollout import VideoBlock, VideoRollout
 from rollforge.policies.base import CachePolicy
 from rollforge.ranges import Range, checked
-from rollforge.report.predict import VideoOutput
 from rollforge.rollout.block_check import BlockCheck
 from rollforge.samplers.base import Sampler
 
+Rollouts = Callable[[Sequence[Request]], Generator[VideoRollout]]
 NETWORKS = ("backbone", "conditioner", "codec")
 
 
@@ -98,7 +101,7 @@ class RolloutModule(TrainedModule):
         )  # fmt: skip
         self.compare_policy, self.metrics = compare_policy, metrics or []
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
-        self.output: VideoOutput | None = None
+        self.rollouts: Rollouts | None = None  # what a callback has put in place of ``_rollouts``
         if objective and ema:
             self.average = Average(self.trained, ema)
 
@@ -131,6 +134,12 @@ class RolloutModule(TrainedModule):
         if self.average is not None:
             shard(self.average.module, mesh)
 
+    @property
+    def policies(self) -> dict[str, CachePolicy]:
+        """Those that ``predict`` rolls, one after the other, by their config key."""
+        second = {"model.compare_policy": self.compare_policy} if self.compare_policy else {}
+        return {"model.policy": self.pipeline.policy, **second}
+
     def requests(self, data: RolloutData) -> list[Request]:
         """The videos that ``data`` asks of this model, without those whose opening cannot be read.
 
@@ -140,28 +149,39 @@ class RolloutModule(TrainedModule):
             data.requests(self.backbone.spec.fps, self.pipeline.pixel_frames_per_latent), self.pipeline.opening_frames
         )
 
-    def on_predict_start(self) -> None:
-        if self.output is not None:
-            self.output.stop.install()  # here, since Lightning has now installed its own handlers
-
-    def on_test_start(self) -> None:
-        self.on_predict_start()
+    def blocks(self, requests: Sequence[Request]) -> Iterator[VideoBlock]:
+        """Rolls requests. Each finished block goes to every callback with an ``on_block(trainer, module, block)``."""
+        callbacks: Iterable[Any] = self._trainer.callbacks if self._trainer else ()  # type: ignore[attr-defined]
+        hooks = [callback.on_block for callback in callbacks if hasattr(callback, "on_block")]
+        with closing((self.rollouts or self._rollouts)(requests)) as rollouts:
+            for rollout in rollouts:
+                for block in rollout:
+                    for hook in hooks:
+                        hook(self._trainer, self, block)
+                    yield block
 
     @float32_by_default()
     def predict_step(self, batch: list[Request], batch_idx: int) -> Tensor | None:
-        """Rolls requests: into ``output`` where there is one, else returned as uint8 ``[B, T, H, W, 3]``."""
-        if self.output is None:
-            return torch.cat(list(self.pipeline.roll_requests(batch)), dim=1)
-        self.output.make(batch)
+        """Rolls requests. Returns their frames, uint8 ``[B, T, H, W, 3]``, unless a callback chooses what is rolled."""
+        if self.rollouts is None:
+            return torch.cat([block.frames for block in self.blocks(batch)], dim=1)
+        deque(self.blocks(batch), maxlen=0)  # a video may be longer than memory holds
         return None
 
     @float32_by_default()
     def test_step(self, batch: list[Request], batch_idx: int) -> None:
-        """Rolls requests and measures them: into ``output`` where there is one, else each level is logged."""
-        if self.output is None:
-            self.log_dict(levels(self.pipeline, self.metrics, batch), batch_size=len(batch))
+        """Rolls requests. Logs the mean of each curve, unless a callback chooses what is rolled."""
+        if self.rollouts is not None:
+            deque(self.blocks(batch), maxlen=0)
             return
-        self.output.make(batch)
+        curves = MeanCurves(self.pipeline, self.metrics, batch)
+        for block in self.blocks(batch):
+            curves.add(block)
+        self.log_dict(curves.means(), batch_size=len(batch))
+
+    def _rollouts(self, requests: Sequence[Request]) -> Generator[VideoRollout]:
+        """One, under the own policy."""
+        yield self.pipeline.roll_requests(requests)
 
     @classmethod
     def load_from_checkpoint(

@@ -14,10 +14,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from rollforge.backbones.base import Backbone, Conditioner, VideoCodec
+from rollforge.backbones.training_checkpoint import AVERAGE
 from rollforge.backbones.weights import check_fit
 from rollforge.borders import check_losses
 from rollforge.errors import UserError, attribute_errors, ran_out
-from rollforge.lightning.average import AVERAGE, Average, use_ema_weights
+from rollforge.lightning.average import Average, use_ema_weights
 from rollforge.lightning.parallel import draw_apart
 from rollforge.lightning.precision import float32_by_default, representable_epsilon
 from rollforge.lightning.random_state import random_state, restore_random_state

@@ -60,7 +60,7 @@ class Components:
     negative_prompt: str = ""
     memory: MakeMemory = RolloutMemory
     combine: Combine | None = None
-    autocast: torch.dtype | None = field(default=None, init=False)  # of mixed precision, as ``to`` sets it
+    precision: str = field(default="32-true", init=False)  # one of the Trainer's, as ``to`` sets it
 
     def __post_init__(self) -> None:
         self.positions = self.positions or self.backbone.positions
@@ -70,7 +70,7 @@ class Components:
         self.backbone.to(device, TRUE.get(precision))
         self.codec.to(device)
         self.conditioner.to(device)
-        self.autocast = MIXED.get(precision)
+        self.precision = precision
         return self
 
     def eval(self) -> Self:
@@ -81,9 +81,8 @@ class Components:
 
     def computing(self) -> AbstractContextManager[object]:
         """The context in which the networks run, for mixed precision."""
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.autocast)
+        half = MIXED.get(self.precision)
+        return nullcontext() if half is None else torch.autocast(self.device.type, half)
 
     @property
     def device(self) -> torch.device:
@@ -175,8 +174,8 @@ class Components:
         batch: int = 1,
         *,
         device: str | None = None,
-        precision: str = "32-true",
-        others: Mapping[str, CachePolicy] | None = None,
+        precision: str | None = None,
+        policies: Mapping[str, CachePolicy] | None = None,
     ) -> MemoryInput:
         """The numbers that decide the memory of rolling ``batch`` of the requests together.
 
@@ -184,15 +183,16 @@ class Components:
             requests: what is rolled.
             batch: how many at once.
             device: of the network. Default: where it is.
-            precision: the Trainer's.
-            others: further policies that are rolled afterwards, by their config key.
+            precision: the Trainer's. Default: as ``to`` set it.
+            policies: those that are rolled, one after the other, by their config key. Default: the own one.
         """
         prompts = [prompt for request in requests for prompt in request.prompts.values()]
         guided = [self.negative_prompt] if "negative" in self.sampler.guidance_branches else []
         return work_of(
-            self.backbone, self.codec, self.sampler, {"model.policy": self.policy, **(others or {})},
+            self.backbone, self.codec, self.sampler, policies or {"model.policy": self.policy},
             device=device or str(self.device), frames=max(request.frames for request in requests),
-            batch=min(batch, len(requests)), precision=precision, positions=self.positions, kv_codec=self.kv_codec,
+            batch=min(batch, len(requests)), precision=precision or self.precision, positions=self.positions,
+            kv_codec=self.kv_codec,
             switches=sorted({start for request in requests for start in request.prompts if start}),
             conditioner=self.conditioner, prompts=list(dict.fromkeys([*prompts, *guided])),
             opening=max(self._opening_length(request) for request in requests),

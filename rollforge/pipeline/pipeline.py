@@ -1,21 +1,121 @@
-"""The pipeline: prompts in, finished blocks with their pixel frames out."""
+"""The pipeline: prompts in, finished blocks with their pixel frames out, or clips."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from rollforge.data.requests import Request
+import torch
+from torch import Tensor
+
+from rollforge.budget import MemoryCheck
+from rollforge.data.requests import Prompt, Request
+from rollforge.data.video_requests import batches, make_requests
+from rollforge.errors import UserError
+from rollforge.pipeline.clip import Clip, Clips
 from rollforge.pipeline.components import Components
 from rollforge.pipeline.video_rollout import VideoRollout
 from rollforge.policies.base import CachePolicy
+from rollforge.state import State
 
 
 class Pipeline(Components):
-    """Makes videos from prompts. Arguments as in ``Components``."""
+    """Makes videos from prompts. Arguments as in ``Components``.
+
+    pipeline = rollforge.load("config.yaml", "model.policy=Window")
+    clips = pipeline.generate("a red ball rolls over snow at day", seconds=10)
+    clips[0].save("ball.mp4")
+    """
+
+    def roll(
+        self,
+        prompts: Sequence[Prompt] | str,
+        seconds: float = 10.0,
+        *,
+        seed: int = 0,
+        policy: CachePolicy | None = None,
+        opening: str | Path | None = None,
+        state: State | None = None,
+        finished: Iterable[Tensor] = (),
+    ) -> VideoRollout:
+        """Rolls prompts together, one video for each; iterate over it for finished blocks with their pixel frames.
+
+        Args:
+            prompts: one prompt, several, a prompt file or a folder of them, as ``data.prompts``.
+            seconds: length of each video, its opening included.
+            seed: of the noise; with a prompt's place in the list it decides the video.
+            policy: a cache policy in place of the pipeline's own.
+            opening: an image or a video that every video starts with.
+            state: a state to resume from, as ``VideoRollout.state_dict`` returned it.
+            finished: latents of all earlier blocks. Required if the state was saved with ``kv=False``.
+
+        Raises:
+            UserError: for arguments that cannot be used, prompts that cannot be rolled together, random weights that
+                nobody asked for, and a rollout that does not fit into memory; nothing is rolled then.
+        """
+        requests = self.requests(prompts, seconds, seed=seed, opening=opening)
+        return self._start(requests, policy, state, finished)
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt] | str,
+        seconds: float = 10.0,
+        *,
+        seed: int = 0,
+        policy: CachePolicy | None = None,
+        opening: str | Path | None = None,
+        batch_size: int = 1,
+    ) -> Clips:
+        """A clip for each prompt, held in memory; for long videos use ``roll``. Arguments as for ``roll``.
+
+        ``batch_size`` is how many are rolled together, at most; what they show does not depend on it.
+        """
+        requests = self.requests(prompts, seconds, seed=seed, opening=opening)
+        clips: dict[int, Clip] = {}
+        for together in batches(requests, batch_size):
+            clips |= {clip.request.sample: clip for clip in self._clips(self._start(together, policy))}
+        return Clips(clips[request.sample] for request in requests)
+
+    def requests(
+        self,
+        prompts: Sequence[Prompt] | str,
+        seconds: float = 10.0,
+        *,
+        seed: int = 0,
+        opening: str | Path | None = None,
+    ) -> list[Request]:
+        """The videos that prompts ask of this pipeline. Raises ``UserError`` for what cannot be used."""
+        if not 0 < seconds < float("inf"):
+            raise UserError(f"A video of {seconds:g} s cannot be made; give a positive number of seconds.")
+        fps, pictures = self.backbone.spec.fps, self.pixel_frames_per_latent
+        found = make_requests(prompts, seconds, fps, pictures, seed=seed, opening=opening)
+        self.check_prompts(found)
+        return found
 
     def roll_requests(self, requests: Sequence[Request], policy: CachePolicy | None = None) -> VideoRollout:
-        """Rolls requests together; yields their pixel frames uint8 ``[B, T, H, W, 3]``, on the CPU, block by block.
+        """Rolls requests together, without looking at weights and memory first.
 
         Raises ``UserError`` for requests that would change each other: other lengths, seeds or times of prompts.
         """
         return VideoRollout(self, requests, policy)
+
+    def _start(
+        self,
+        requests: Sequence[Request],
+        policy: CachePolicy | None,
+        state: State | None = None,
+        finished: Iterable[Tensor] = (),
+    ) -> VideoRollout:
+        """Checks all that can be checked before the first block."""
+        self.check_weights()
+        work = self.memory_input(requests, len(requests), policies={"model.policy": policy or self.policy})
+        MemoryCheck.here(work).check()
+        return VideoRollout(self, requests, policy, state, finished)
+
+    def _clips(self, rollout: VideoRollout) -> list[Clip]:
+        """The whole rollout, one clip for each request."""
+        blocks = [(block.frames, block.latents.cpu()) for block in rollout]
+        frames = torch.cat([frames for frames, _ in blocks], dim=1)
+        latents = torch.cat([latents for _, latents in blocks], dim=1)
+        rows = zip(frames, latents, rollout.requests, strict=True)
+        return [Clip(video, self.fps, own[: request.frames], request) for video, own, request in rows]

@@ -1,10 +1,13 @@
-"""Videos in the making: rolled, decoded and checked block by block, and able to go on after a cut."""
+"""A video rollout: blocks rolled and decoded one by one, able to resume after an interruption, and steerable."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass
 from functools import cache
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -23,15 +26,37 @@ log = logging.getLogger(__name__)
 SLACK = 0.25  # by which a codec may leave 0..1 before its range is taken for another one
 
 
-class VideoRollout(Iterator[Tensor]):
-    """Pixel frames uint8 ``[B, T, H, W, 3]`` of requests that are rolled together, on the CPU, block by block.
+@dataclass(frozen=True)
+class VideoBlock:
+    """A finished block of videos that are rolled together.
 
     Args:
-        components: what they are made with.
+        index: its number.
+        start: its first latent frame.
+        latents: ``[B, F, C, h, w]``, on the device of the network.
+        frames: the pixel frames that it completes, uint8 ``[B, T, H, W, 3]``, on the CPU.
+        requests: the videos, one for each row.
+    """
+
+    index: int
+    start: int
+    latents: Tensor
+    frames: Tensor
+    requests: tuple[Request, ...]
+
+
+class VideoRollout(Iterator[VideoBlock]):
+    """Finished blocks, with their pixel frames, of requests that are rolled together.
+
+    Between two blocks it can be steered: ``fork``, ``switch``, ``use`` and ``extend`` restore its own state under
+    changed arguments, so that each equals a rollout that resumes with those arguments.
+
+    Args:
+        components: what the videos are made with.
         requests: of one length and seed, with prompts that start at the same times.
         policy: in place of the components' own.
-        state: continue from there: what ``state_dict`` returned after a block of the same rollout.
-        finished: with a state told without its keys and values, the latents of all blocks until then, in order.
+        state: a state to resume from, as ``state_dict`` of a rollout of the same requests returned it.
+        finished: latents of all earlier blocks, in order. Required if the state was saved with ``kv=False``.
     """
 
     def __init__(
@@ -43,56 +68,56 @@ class VideoRollout(Iterator[Tensor]):
         finished: Iterable[Tensor] = (),
     ) -> None:
         _check(requests)
-        self.components, self.codec = components, components.codec
+        self.components, self.codec, self.requests = components, components.codec, tuple(requests)
+        self.policy = policy or components.policy
+        first = requests[0]
         with components.computing():
-            self.blocks = self._begin(requests, policy, state, finished)
+            self.conditions = {
+                start: components.condition([each.prompt_at(start) for each in requests])
+                for start in sorted(first.prompts)
+            }
+            guided = "negative" in components.sampler.guidance_branches
+            self.negative = components.condition([components.negative_prompt] * len(requests)) if guided else None
+            self.given = components.given(requests)
+            if self.given is not None and (doubt := doubt_of(self.given.shape[1], components.backbone.spec)):
+                _warn(doubt)
+            self.blocks = self._rollout(state["blocks"] if state else None, finished)
+        self.rest: Tensor | None = None  # pixel frames beyond the end of the video
         with attribute_errors("codec", self.codec, "beginning a video"):
             self.decoder = self.codec.stream()
-            self.left = self.codec.pixel_frames(requests[0].frames)
-        self.latents = torch.zeros(0)  # of the last block
+            self.left = total = self.codec.pixel_frames(first.frames)
         if state:
             with attribute_errors("codec", self.codec, "going on with a video"):
                 self.decoder.load_state_dict(state["decoder"])
-            self.left = state["left"]
-
-    def _begin(
-        self, requests: Sequence[Request], policy: CachePolicy | None, state: State | None, finished: Iterable[Tensor]
-    ) -> RolloutIterator:
-        """Encodes prompts and openings, and starts the rollout loop."""
-        components, first = self.components, requests[0]
-        starts = sorted(first.prompts)
-        prompts = {start: components.condition([request.prompt_at(start) for request in requests]) for start in starts}
-        self.condition_ids = [condition.id for condition in prompts.values()]
-        given = components.given(requests)
-        if given is not None and (doubt := doubt_of(given.shape[1], components.backbone.spec)):
-            _warn(doubt)
-        guided = "negative" in components.sampler.guidance_branches
-        return components.rollout(policy)(
-            prompts,
-            first.frames,
-            first.seed,
-            samples=[request.sample for request in requests],
-            negative=components.condition([components.negative_prompt] * len(requests)) if guided else None,
-            given=given,
-            state=state["blocks"] if state else None,
-            finished=finished,
-        )
+            self.left = total - (state.get("total", total) - state["left"])
+            self.rest = state.get("rest")
 
     @property
     def made(self) -> int:
-        """Blocks made so far, those before a cut included."""
+        """Blocks made so far, those before an interruption included."""
         return self.blocks.index
 
+    @property
+    def condition_ids(self) -> list[str]:
+        """The ids of the text features, in the order of their prompts."""
+        return [self.conditions[start].id for start in sorted(self.conditions)]
+
     @torch.no_grad()
-    def __next__(self) -> Tensor:
+    def __next__(self) -> VideoBlock:
+        if self.rest is not None and self.left and self.blocks.start >= self.requests[0].frames:
+            return self._cut(self.blocks.index - 1, self.blocks.start, torch.empty(0), self.rest[:, :0])
         with self.components.computing():
             block = next(self.blocks)
             with attribute_errors("codec", self.codec, f"decoding block {block.index}"):
                 frames = self.decoder(block.latents)
-            video = to_bytes(self._checked(frames, block))[:, : self.left]
-        self.left -= video.shape[1]
-        self.latents = block.latents
-        return video
+            return self._cut(block.index, block.start, block.latents, to_bytes(self._checked(frames, block)))
+
+    def _cut(self, index: int, start: int, latents: Tensor, decoded: Tensor) -> VideoBlock:
+        """A block without the frames beyond the end of the video, which a longer one would show."""
+        frames = decoded if self.rest is None else torch.cat([self.rest, decoded], dim=1)
+        frames, rest = frames[:, : self.left], frames[:, self.left :]
+        self.left, self.rest = self.left - frames.shape[1], rest if rest.shape[1] else None
+        return VideoBlock(index, start, latents, frames, self.requests)
 
     def _checked(self, frames: Tensor, block: Block) -> Tensor:
         """Decoded frames, if they are as many, as large and as bright as they must be. Raises ``UserError``."""
@@ -108,10 +133,77 @@ class VideoRollout(Iterator[Tensor]):
         return frames
 
     def state_dict(self, kv: bool = True) -> State:
-        """What the blocks to come depend on; without ``kv``, less what committing the finished latents brings back."""
+        """What later blocks depend on; without ``kv``, less what committing the finished latents again restores."""
         with attribute_errors("codec", self.codec, "telling its state"):
-            decoder = self.decoder.state_dict()
-        return {"blocks": self.blocks.state_dict(kv), "decoder": copied(decoder), "left": self.left}
+            decoder, total = self.decoder.state_dict(), self.codec.pixel_frames(self.requests[0].frames)
+        state = {"blocks": self.blocks.state_dict(kv), "decoder": copied(decoder), "left": self.left, "total": total}
+        return state if self.rest is None else state | {"rest": self.rest}
+
+    def fork(self) -> Self:
+        """A copy that continues by itself. It shares nothing with this rollout but the weights."""
+        other = copy(self)
+        other.conditions = dict(self.conditions)
+        other.blocks = other._rollout(self.blocks.state_dict())
+        with attribute_errors("codec", self.codec, "copying its state"):
+            other.decoder = self.codec.stream()
+            other.decoder.load_state_dict(copied(self.decoder.state_dict()))
+        return other
+
+    def switch(self, prompt: str | Sequence[str]) -> None:
+        """Puts another prompt in force from the next block on, and tells the policy of it.
+
+        Args:
+            prompt: for all videos, or one for each.
+
+        Raises:
+            UserError: for a prompt that the conditioner cannot express, or another number of them than of videos.
+        """
+        prompts = [prompt] * len(self.requests) if isinstance(prompt, str) else list(prompt)
+        if len(prompts) != len(self.requests):
+            raise UserError(f"{len(prompts)} prompts for {len(self.requests)} videos; give one, or one for each.")
+        start = self.blocks.start
+        requests = [each.switched(start, text) for each, text in zip(self.requests, prompts, strict=True)]
+        self.components.check_prompts(requests)
+        with self.components.computing():
+            condition = self.components.condition(prompts)
+        self._restart(requests=tuple(requests), conditions=self.conditions | {start: condition})
+
+    def use(self, policy: CachePolicy) -> None:
+        """Rolls under another cache policy from the next block on.
+
+        Raises ``UserError``, and leaves the rollout as it is, where the policy reads frames that are not kept.
+        """
+        self._restart(policy=policy)
+
+    def extend(self, seconds: float) -> None:
+        """Makes the video longer; a video that has ended goes on. Raises ``UserError`` for no or negative length."""
+        frames = round(seconds * self.components.backbone.spec.fps)
+        if frames < 1:
+            raise UserError(f"A video cannot be extended by {seconds:g} s; give at least one latent frame's time.")
+        before = self.codec.pixel_frames(self.requests[0].frames)
+        self._restart(requests=tuple(each._replace(frames=each.frames + frames) for each in self.requests))
+        self.left += self.codec.pixel_frames(self.requests[0].frames) - before
+
+    def _restart(self, **changes: object) -> None:
+        """Restores the state of the loop under changed attributes; where that fails, all stays as it was."""
+        changed = copy(self)
+        vars(changed).update(changes)
+        changed.blocks = changed._rollout(self.blocks.state_dict())
+        vars(self).update(vars(changed))
+
+    def _rollout(self, state: State | None, finished: Iterable[Tensor] = ()) -> RolloutIterator:
+        """The rollout loop, from the beginning or from a state of it."""
+        first = self.requests[0]
+        return self.components.rollout(self.policy)(
+            self.conditions,
+            first.frames,
+            first.seed,
+            samples=[request.sample for request in self.requests],
+            negative=self.negative,
+            given=self.given,
+            state=state,
+            finished=finished,
+        )
 
 
 def doubt_of(opening: int, spec: ModelSpec) -> str:

@@ -15,6 +15,7 @@ from rollforge.borders import WrongAnswer, check_curves, check_values
 from rollforge.errors import UserError, ran_out
 from rollforge.metrics.base import Blocks, Metric, directions
 from rollforge.metrics.curves import CurveFile
+from rollforge.pipeline import Pipeline
 from rollforge.state import State
 
 log = logging.getLogger(__name__)
@@ -136,6 +137,13 @@ class MetricRunner:
                 del self.working[name]
                 log.warning("The metric %s raised %s; it is disabled, and the rollout continues.", name, told)
         return merged
+
+
+def runner_for(pipeline: Pipeline, metrics: Sequence[Metric], prompt: str) -> MetricRunner:
+    """Started for a video of a pipeline."""
+    runner, spec = MetricRunner(metrics), pipeline.backbone.spec
+    runner.start(prompt, pipeline.fps, Blocks.of(pipeline.codec.pixel_frames, spec.block, spec.first_block))
+    return runner
 
 
 def _named(metrics: Sequence[Metric]) -> Iterator[tuple[str, Metric]]:

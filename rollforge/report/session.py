@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rollforge.errors import UserError
-from rollforge.pipeline.video_rollout import VideoRollout
-from rollforge.report.progress import progress
+from rollforge.pipeline.video_rollout import VideoBlock, VideoRollout
+from rollforge.report.progress import Progress
 from rollforge.report.video_recorder import VideoRecorder
 from rollforge.signals import SignalHandler
 from rollforge.snapshots.identity import changes
@@ -38,24 +38,44 @@ class Session:
         self.store = SnapshotStore(self.first.folder, self.settings.keep)
         self.spent, self.saving = 0.0, 0.0  # seconds before the cut; seconds that a snapshot took
 
-    def make(self, stop: SignalHandler, rank: int = 0, resume: bool = False, force: bool = False) -> None:
-        """Rolls the videos to their end, from a snapshot where there is one and ``resume`` says so.
+    def run(
+        self, stop: SignalHandler, rank: int = 0, resume: bool = False, force: bool = False
+    ) -> Generator[VideoRollout]:
+        """Yields the one rollout, from a snapshot where there is one and ``resume`` says so; then finishes the files.
+
+        Whoever iterates over the rollout hands each of its blocks to ``add``.
 
         Raises:
-            SystemExit: after a signal, once what is made is saved.
             UserError: where something is in the way; what was made so far stays playable.
         """
+        self.stop = stop
         with ExitStack() as open_files:
             state = self._open(open_files, resume and self.first.begun, force)
-            take = self._take(state, stop, force)
+            self.rollout = rollout = self._rollout(state, stop, force)
             del state  # as large as all keys and values
-            pace = self._roll(take, stop, rank)
+            self.pace, self.clock = Pace(rollout.made), Clock(self.settings, rollout.made)
+            total, done = self.first.sheet.total, self.first.writer.written
+            with Progress(total, self.first.pipeline.fps, self.first.label, rank, done) as self.progress:
+                yield rollout
             for recording in self.recordings:
                 recording.finish()
         for row, recording in enumerate(self.recordings):
-            again = {str(block): counts[row] for block, counts in take.blocks.attempts.items() if counts[row]}
-            recording.figures |= pace.figures(self.spent, len(self.recordings))
+            again = {str(block): counts[row] for block, counts in rollout.blocks.attempts.items() if counts[row]}
+            recording.figures |= self.pace.figures(self.spent, len(self.recordings))
             recording.figures |= {"retried_blocks": again} if again else {}
+
+    def add(self, block: VideoBlock) -> None:
+        """Records a finished block. Raises ``SystemExit`` after a signal, once what is made is saved."""
+        for recording, frames, latents in zip(self.recordings, block.frames, block.latents, strict=True):
+            recording.see(frames, latents)
+        rollout, pace, clock = self.rollout, self.pace, self.clock
+        pace.block(block.frames.shape[1])
+        self.progress.add(block.frames.shape[1])
+        self.stop.due = pace.average + self.saving
+        if rollout.left and (self.stop.asked or clock.due(rollout.made)):
+            self._save(rollout, self.spent + pace.seconds)
+            clock.reset(rollout.made)
+            self.stop.exit_if_requested()
 
     def clear(self) -> None:
         """Removes the snapshots: once the manifest has the videos, for until then they can go on."""
@@ -101,7 +121,7 @@ class Session:
             return "the latents until then are missing; snapshots.kv and snapshots.latents must be what they were."
         return None
 
-    def _take(self, state: State | None, stop: SignalHandler, force: bool) -> VideoRollout:
+    def _rollout(self, state: State | None, stop: SignalHandler, force: bool) -> VideoRollout:
         requests = [recording.request for recording in self.recordings]
         if state is None:
             return VideoRollout(self.first.pipeline, requests, self.first.policy)
@@ -110,10 +130,10 @@ class Session:
             recording.latents.truncate(frame)
         self.spent = state["spent"]
         finished = iter(()) if "memories" in state["take"]["blocks"] else self._finished(frame, stop)
-        take = VideoRollout(self.first.pipeline, requests, self.first.policy, state["take"], finished)
-        if state["texts"] != take.condition_ids and not force:
+        rollout = VideoRollout(self.first.pipeline, requests, self.first.policy, state["take"], finished)
+        if state["texts"] != rollout.condition_ids and not force:
             raise self._changed(["the features of the prompt"])
-        return take
+        return rollout
 
     def _finished(self, frame: int, stop: SignalHandler) -> Iterator[Tensor]:
         """Kept latents up to a frame, unless a signal comes: the snapshot stays as good as it is."""
@@ -121,36 +141,22 @@ class Session:
             stop.exit_if_requested()
             yield torch.cat(blocks)
 
-    def _roll(self, take: VideoRollout, stop: SignalHandler, rank: int) -> Pace:
-        pace, clock = Pace(take.made), Clock(self.settings, take.made)
-        total, done = self.first.sheet.total, self.first.writer.written
-        for video in progress(take, total, self.first.pipeline.fps, self.first.label, rank, done):
-            for recording, frames, latents in zip(self.recordings, video, take.latents, strict=True):
-                recording.see(frames, latents)
-            pace.block(video.shape[1])
-            stop.due = pace.average + self.saving
-            if take.left and (stop.asked or clock.due(take.made)):
-                self._save(take, self.spent + pace.seconds)
-                clock.reset(take.made)
-                stop.exit_if_requested()
-        return pace
-
-    def _save(self, take: VideoRollout, spent: float) -> None:
-        """A snapshot. One that the disk does not take is said, and the rollout continues."""
+    def _save(self, rollout: VideoRollout, spent: float) -> None:
+        """A snapshot. One that the disk does not rollout is said, and the rollout continues."""
         began = time.perf_counter()
         written = [recording.written() for recording in self.recordings]
         try:
             state = {
-                "take": take.state_dict(self.settings.kv == "save"),
+                "take": rollout.state_dict(self.settings.kv == "save"),
                 "videos": [
                     each | recording.state_dict() for each, recording in zip(written, self.recordings, strict=True)
                 ],
-                "texts": take.condition_ids,
+                "texts": rollout.condition_ids,
                 "spent": spent,
             }
-            self.store.save(take.made, state, self.identity())
+            self.store.save(rollout.made, state, self.identity())
         except UserError as error:
-            log.warning("%s No snapshot was made after block %d; those before stay.", error, take.made - 1)
+            log.warning("%s No snapshot was made after block %d; those before stay.", error, rollout.made - 1)
         self.saving = time.perf_counter() - began
 
     def _changed(self, found: list[str]) -> UserError:

@@ -25,10 +25,9 @@ from rollforge.snapshots.settings import Snapshots
 from rollforge.state import State
 from rollforge.video.reader import frames
 from rollforge.video.sheet import ContactSheet
-from rollforge.video.writer import VideoWriter
+from rollforge.video.writer import VideoWriter, enlargement
 
 SHEET = "sheet"
-SMALL = 384  # pixels: videos smaller than this are written with enlarged pixels
 
 
 @dataclass(eq=False)
@@ -70,7 +69,7 @@ class VideoRecorder:
     @property
     def scale(self) -> int:
         """Pixels of the file to a pixel of the video, each way."""
-        return max(1, SMALL // min(self.pipeline.size))
+        return enlargement(self.pipeline.size)
 
     @property
     def keeps_latents(self) -> bool:

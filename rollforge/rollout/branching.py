@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rollforge.errors import UserError
+from rollforge.memory import CachedMemory
+from rollforge.policies.base import CachePolicy
 from rollforge.renamed import class_path
+from rollforge.rollout.components import RolloutComponents
 from rollforge.spec import ModelSpec, Step
 from rollforge.state import State, Stateful, odd, same
-
-if TYPE_CHECKING:
-    from rollforge.memory import CachedMemory
-    from rollforge.policies.base import CachePolicy
-    from rollforge.rollout.rollout import Rollout
 
 SHAPES = ("channels", "height", "width", "patch", "layers", "heads", "head_dim", "block")
 SAID = {"backbone": "backbone", "positions": "positions", "kv_codec": "kv_codec", "samples": "number of samples"}
@@ -25,7 +23,7 @@ REPLAY = (
 )
 
 
-def parts_of(rollout: Rollout, samples: int) -> State:
+def parts_of(rollout: RolloutComponents, samples: int) -> State:
     """What a rollout of so many samples is made with, as far as its saved memories depend on it."""
     return {
         "policy": described(rollout.policy),

@@ -7,27 +7,24 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from rollforge.borders import check_tensor
 from rollforge.devices import sent
-from rollforge.errors import attribute_errors
+from rollforge.errors import UserError, attribute_errors
 from rollforge.rollout.block_check import OTHER_SEED
 from rollforge.rollout.borders import check_finished, check_request, ended_early
 from rollforge.rollout.branching import check_frames, check_parts, parts_of
+from rollforge.rollout.components import RolloutComponents
 from rollforge.rollout.parts import Parts
 from rollforge.rollout.passes import PassRunner
-from rollforge.rollout.replay import replay
 from rollforge.rollout.switches import Schedule
 from rollforge.samplers.base import Finished, Job, Pass
 from rollforge.spec import ModelSpec, Phase, PromptSwitch, Step
 from rollforge.state import State, copied, moved
-
-if TYPE_CHECKING:
-    from rollforge.rollout.rollout import Rollout
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,12 @@ class RolloutIterator(Iterator[Block]):
     """
 
     def __init__(
-        self, rollout: Rollout, schedules: dict[str, Schedule], frames: int, seed: int, samples: tuple[int, ...]
+        self,
+        rollout: RolloutComponents,
+        schedules: dict[str, Schedule],
+        frames: int,
+        seed: int,
+        samples: tuple[int, ...],
     ) -> None:
         self.noise, self.check, self.spec = rollout.noise, rollout.check, rollout.backbone.spec
         components = rollout.policy, rollout.sampler, rollout.positions, rollout.kv_codec, rollout.combine
@@ -104,9 +106,10 @@ class RolloutIterator(Iterator[Block]):
         self.attempts = dict(state["attempts"])
         if "memories" in state:
             other = self._load(state)
-            self._blocks = chain(self._fitting(other), self.prefill(given, self.start), self._sample())
+            self._check_frames(other)
+            self._blocks = chain(self.prefill(given, self.start), self._sample())
         else:
-            self._blocks = chain(replay(self, state, given, finished), self._sample())
+            self._blocks = chain(self._replay(state, given, finished), self._sample())
         return self
 
     def _load(self, state: State) -> str | None:
@@ -122,12 +125,39 @@ class RolloutIterator(Iterator[Block]):
         self.passes.carried = moved(state.get("backbone", {}), self.passes.device)
         return None if alike["policy"] else saved["policy"][0]
 
-    def _fitting(self, other: str | None) -> Iterator[Block]:
-        """No block; raises ``UserError`` where memories saved under the policy ``other`` lack what this one reads."""
+    def _check_frames(self, other: str | None) -> None:
+        """Raises ``UserError`` where memories saved under the policy ``other`` lack what this one reads."""
         step = self.pending[0] if self.pending else self._step()
         for memory in self.passes.memories.values() if other else ():
             check_frames(self.policy, other or "", memory, step)
-        yield from ()
+
+    def _replay(self, state: State, given: Tensor | None, finished: Iterable[Tensor]) -> Iterator[Block]:
+        """Commits the ``finished`` latents again, and yields only initial blocks that have not been yielded.
+
+        Afterwards the policy and the sampler hold what they held when ``state`` was saved: passes that are not run
+        again may have changed them. A policy of another class or other arguments keeps what it learned from the
+        commits.
+
+        Raises:
+            UserError: if the latents end before the state.
+        """
+        after, start, blocks = self.parts.copy(), state["start"], iter(finished)
+        built = state.get("parts", {})
+        alike = after.load_state_dict(state, built, self.passes.device) if built else {}
+        for block in self.prefill(given):
+            if block.start >= start:
+                yield block
+            elif next(blocks, None) is None:
+                break
+        for latents in blocks:
+            self.replay_block(latents)
+        if self.start < start:
+            raise UserError(
+                f"The saved latents end at frame {self.start}, the snapshot at frame {start}. Use an older snapshot."
+            )
+        if not alike.get("policy"):
+            after.policy = self.policy
+        self.passes.restore(after, moved(state.get("backbone", {}), self.passes.device))
 
     def _step(self) -> Step:
         """The block that is made next."""

@@ -8,53 +8,25 @@ for block in rollout(condition, frames=1203, seed=0):
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from rollforge.backbones.base import Backbone, Condition
+from rollforge.backbones.base import Condition
 from rollforge.errors import UserError
-from rollforge.memory import Combine, IdentityKVCodec, KVCodec, MakeMemory, Positions, RolloutMemory
-from rollforge.noise import IndependentNoise, NoisePrior
-from rollforge.policies.base import CachePolicy
-from rollforge.rollout.block_check import BlockCheck
 from rollforge.rollout.borders import check_branches, check_condition, check_extra
+from rollforge.rollout.components import RolloutComponents
 from rollforge.rollout.iterator import Block, RolloutIterator
 from rollforge.rollout.switches import Schedule
-from rollforge.samplers.base import Sampler
 from rollforge.state import State
 
 __all__ = ["Block", "Rollout", "RolloutIterator", "Schedule"]
 
 
-@dataclass
-class Rollout:
+class Rollout(RolloutComponents):
     """Rolls a backbone block by block. Calling it starts a rollout; rollouts share nothing but the weights.
 
-    Args:
-        backbone: the network.
-        policy: what each block sees.
-        sampler: how a block is denoised.
-        noise: where its noise comes from.
-        positions: what turns queries and keys by their time indices. Default: the backbone's.
-        kv_codec: how keys and values are kept.
-        check: what happens to a block that is not a video; unset, no block is looked at, and none waits for the device.
-        memory: what makes the memory of a rollout; called once for each guidance branch.
-        combine: what joins the branches of a plan that has several.
+    Its arguments are those of ``RolloutComponents``.
     """
-
-    backbone: Backbone
-    policy: CachePolicy
-    sampler: Sampler
-    noise: NoisePrior = field(default_factory=IndependentNoise)
-    positions: Positions = None  # type: ignore[assignment] # which is replaced by the backbone's
-    kv_codec: KVCodec = field(default_factory=IdentityKVCodec)
-    check: BlockCheck | None = None
-    memory: MakeMemory = RolloutMemory
-    combine: Combine | None = None
-
-    def __post_init__(self) -> None:
-        self.positions = self.positions or self.backbone.positions
 
     def __call__(
         self,

@@ -24,8 +24,15 @@ from rollforge.video.file import AppendOnly
 if TYPE_CHECKING:
     from rollforge.state import State
 
+SMALL = 384
+"""Pixels: videos smaller than this are written with enlarged pixels."""
 BROKEN = (OSError, av.FFmpegError)
 COARSEST = 51
+
+
+def enlargement(size: tuple[int, int]) -> int:
+    """Pixels of a file to a pixel of a video of that width and height, each way."""
+    return max(1, SMALL // min(size))
 
 
 class VideoWriter:

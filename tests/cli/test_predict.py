@@ -226,7 +226,9 @@ def test_a_finished_video_is_not_taken_for_one_with_other_times_or_another_openi
     refused(tiny.run("predict", *opened))
 
 
-@pytest.mark.parametrize("what", ["rollforge.report.video_recorder.write_sealed", "rollforge.report.predict.save"])
+@pytest.mark.parametrize(
+    "what", ["rollforge.report.video_recorder.write_sealed", "rollforge.lightning.video_output.save"]
+)
 def test_after_a_full_disk_the_contact_sheet_is_the_same(tiny: Any, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     def full(*arguments: Any) -> None:
         raise UserError("No space left on device")
@@ -236,7 +238,7 @@ def test_after_a_full_disk_the_contact_sheet_is_the_same(tiny: Any, monkeypatch:
     whole = pictures(tiny.out)
     shutil.rmtree(tiny.out)
     with monkeypatch.context() as patch:
-        patch.setattr(what, full)
+        patch.setattr(f"rollforge.{what}", full)
         assert tiny.run("predict") == 2
     assert not list(tiny.out.glob("*.png"))
     assert tiny.run("predict", "--resume") == 0

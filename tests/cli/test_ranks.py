@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from rollforge.data.distributed_samplers import RankSampler, ResumableSampler
+from rollforge.lightning.distributed_samplers import RankSampler, ResumableSampler
 from rollforge.video.reader import frames
 
 PROMPTS = [

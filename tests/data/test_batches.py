@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rollforge.data.distributed_samplers import batches
 from rollforge.data.requests import Request
+from rollforge.data.video_requests import batches
 
 
 def request(sample: int, at: int | None = None, opening: str | None = None, frames: int = 24) -> Request:

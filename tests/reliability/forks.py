@@ -21,7 +21,7 @@ from lightning.pytorch.cli import LightningCLI
 
 from rollforge.commands import lightning as command  # noqa: F401 # imported for every child
 from rollforge.registry import builtins, registry
-from rollforge.report import recording
+from rollforge.video import writer
 
 OWN = LightningCLI.subcommands()
 
@@ -36,7 +36,7 @@ def child(order: dict[str, Any]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ |= order.get("environment", {})
-        recording.SMALL = order["pixels"]
+        writer.SMALL = order["pixels"]
         if limit := order.get("file_size"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         if plugin := order.get("before"):

@@ -20,7 +20,7 @@ SLURM = {
 AGES = 120  # seconds, for which what should be interrupted would go on
 SLOW_SAVING = f"""
 import time
-from rollforge.snapshots import sealed, store
+from rollforge.snapshots import checksummed as sealed, store
 save, real, numbers = store.SnapshotStore.save, sealed.numbers_of, [0]
 def slow(self, number, *about):
     numbers.append(number)

@@ -16,7 +16,6 @@ from rollforge.memory import FullMemory, MaskedMemory
 from rollforge.policies import Window
 from rollforge.rollout import Rollout
 from rollforge.samplers import Euler
-from rollforge.testing import check_backbone
 
 BLOCK, BLOCKS, BATCH = 2, 4, 2
 SIZE = {"height": 4, "width": 6, "block": BLOCK, "window": 8, "horizon": 8, "dtype": "fp32"}
@@ -111,14 +110,3 @@ def test_text_features_of_another_encoder_are_refused(publish: Callable[..., Any
     condition = Condition("pocket", torch.randn(1, 3, 32))
     with pytest.raises(UserError, match="text features are 32 wide and the network takes 24"):
         backbone(latents, timesteps, condition, FullMemory(backbone.spec, range(BLOCK)))
-
-
-def test_the_backbone_passes_the_kit(publish: Callable[..., Any]) -> None:
-    published = publish()
-
-    @torch.no_grad()
-    def reference(latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        return own_forward(published.network, latents, timesteps, condition.embeds)
-
-    (condition,) = texts(5)
-    check_backbone(SkyReels(str(published.folder), **SIZE), condition, reference=reference)

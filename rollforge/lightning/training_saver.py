@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from rollforge import __version__
 from rollforge.files.writing import NotWritten, write_json
 from rollforge.lightning.resuming import between_steps, partial_of, replace_sharded
-from rollforge.report.training import TrainingReport
+from rollforge.lightning.training_report import TrainingReport
 from rollforge.signals import SignalHandler
 
 log = logging.getLogger(__name__)

@@ -7,15 +7,12 @@ every process as many, and shuffle a training order anew.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset, DistributedSampler
 
-from rollforge.data.pictures import is_picture
-from rollforge.data.requests import Request
 from rollforge.lightning.random_state import seeded
 from rollforge.signals import HEARD
 
@@ -35,23 +32,6 @@ class RankSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.mine)
-
-
-def batches(requests: Sequence[Request], size: int) -> list[list[Request]]:
-    """Requests to roll together, at most ``size`` at once, none of which changes the video of another.
-
-    They have the same length, seed and times of prompts, and openings of the same length: all none, all pictures, or
-    one and the same video.
-    """
-    alike: dict[object, list[Request]] = {}
-    for request in requests:
-        alike.setdefault((request.schedule, _opening(request.opening)), []).append(request)
-    return [group[n : n + size] for group in alike.values() for n in range(0, len(group), size)]
-
-
-def _opening(path: Path | None) -> str | None:
-    """Equal for openings that are certain to have the same length."""
-    return None if path is None else "picture" if is_picture(path) else str(path)
 
 
 class ResumableSampler(DistributedSampler[Place]):

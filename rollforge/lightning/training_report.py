@@ -91,8 +91,8 @@ class TrainingReport(Callback):
         pipeline, sheets = module.pipeline, []
         for request in module.requests(data):
             sheet = ContactSheet(request.prompt, pipeline.codec.pixel_frames(request.frames), pipeline.fps)
-            for video in pipeline.roll_requests([request]):
-                sheet.add(video[0].numpy())
+            for block in pipeline.roll_requests([request]):
+                sheet.add(block.frames[0].numpy())
             sheets.append(sheet)
         module.train(training)
         if not trainer.is_global_zero:

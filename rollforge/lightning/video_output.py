@@ -1,17 +1,20 @@
-"""What ``predict`` leaves behind: videos, contact sheets and a manifest, made while the rollout runs."""
+"""The callback that writes what ``predict`` and ``test`` leave in a run folder, block by block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning.pytorch import Callback, Trainer
+
 from rollforge.data.requests import Request
 from rollforge.errors import UserError
 from rollforge.metrics.base import Metric
 from rollforge.pipeline import Pipeline
+from rollforge.pipeline.video_rollout import VideoBlock, VideoRollout
 from rollforge.policies.base import CachePolicy
 from rollforge.report.run import Entry, RunFolder
 from rollforge.report.session import Session
@@ -31,9 +34,12 @@ class Results(NamedTuple):
     made: dict[int, list[Path]]
 
 
-@dataclass
-class VideoOutput:
-    """Rolls requests into a run folder.
+@dataclass(eq=False)
+class VideoOutput(Callback):
+    """Writes videos, contact sheets, snapshots and a manifest into a run folder.
+
+    It chooses what the module rolls, and from where: videos that are there already are left out, and those that an
+    earlier run has begun go on from its snapshots. Each finished block comes to ``on_block``.
 
     Args:
         folder: the run folder.
@@ -57,6 +63,7 @@ class VideoOutput:
     stop: SignalHandler = field(default_factory=SignalHandler)
     made: dict[int, list[Path]] = field(default_factory=dict)  # by sample
     weights: dict[str, str] = field(default_factory=dict)  # fingerprints, once they are asked for
+    session: Session | None = None  # of the videos that are being rolled
 
     @property
     def files(self) -> list[Path]:
@@ -95,16 +102,33 @@ class VideoOutput:
         for other in others:
             self.made |= other.made
 
-    def make(self, requests: Sequence[Request]) -> None:
-        """The videos of requests of one length, rolled together, and their contact sheets; with a second policy, its
-        videos and both side by side too.
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """The module rolls what this callback says."""
+        pl_module.rollouts = self.rollouts
 
-        Raises ``SystemExit`` after a signal, once what is made is saved.
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Listens to signals, here, since Lightning has now installed its own handlers."""
+        self.stop.install()
+
+    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """The same."""
+        self.stop.install()
+
+    def on_block(self, trainer: Trainer, pl_module: Any, block: VideoBlock) -> None:
+        """Records a finished block. Raises ``SystemExit`` after a signal, once what is made is saved."""
+        assert self.session is not None
+        self.session.add(block)
+
+    def rollouts(self, requests: Sequence[Request]) -> Generator[VideoRollout]:
+        """The rollouts of requests of one length, and after the last their contact sheets.
+
+        With a second policy there are two, and a video that shows both next to each other. Raises ``SystemExit``
+        after a signal.
         """
         by_request = [self._recordings(request) for request in requests]
         for together in zip(*by_request, strict=True):
             self.stop.exit_if_requested()
-            self._roll(together)
+            yield from self._roll(together)
         for request, recordings in zip(requests, by_request, strict=True):
             self._present(request, recordings)
 
@@ -143,8 +167,8 @@ class VideoOutput:
             for policy, label, file in zip(policies, labels, names, strict=True)
         ]
 
-    def _roll(self, recordings: Sequence[VideoRecorder]) -> None:
-        """The videos under one policy that are not there yet."""
+    def _roll(self, recordings: Sequence[VideoRecorder]) -> Generator[VideoRollout]:
+        """The rollout of the videos under one policy that are not there yet."""
         missing = [each for each in recordings if not self.folder.finished(each.file.name, each.request)]
         for recording in recordings:
             if recording not in missing:  # a run that was killed in its last moment may have left something
@@ -154,8 +178,8 @@ class VideoOutput:
             return
         entries = [_entry(recording) for recording in missing]
         self.folder.record(*entries)
-        session = Session(missing, cache(lambda: self._identity(missing)))
-        session.make(self.stop, self.folder.rank, self.resume, self.force)
+        self.session = session = Session(missing, cache(lambda: self._identity(missing)))
+        yield from session.run(self.stop, self.folder.rank, self.resume, self.force)
         done = [entry | each.figures | {"complete": True} for entry, each in zip(entries, missing, strict=True)]
         self.folder.record(*done)
         session.clear()

@@ -1,0 +1,90 @@
+"""Requests: one for each prompt, with its length, its seed and its opening."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rollforge.data.opening import read_openings
+from rollforge.data.pictures import is_picture
+from rollforge.data.requests import Prompt, Request, Shot, read_videos
+from rollforge.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def _warn(file: Path, why: str) -> None:
+    log.warning("%s Its prompts are left out.", why)
+
+
+def make_requests(
+    prompts: Sequence[Prompt] | str,
+    seconds: float,
+    fps: float,
+    pictures: int = 1,
+    *,
+    seed: int = 0,
+    opening: str | Path | None = None,
+    opening_seconds: float | None = None,
+    leave_out: Callable[[Path, str], None] = _warn,
+) -> list[Request]:
+    """One request for each prompt; none for a prompt file that cannot be read.
+
+    Args:
+        prompts: one prompt, several, a prompt file or a folder of them, as ``data.prompts``.
+        seconds: length of each video, its opening included.
+        fps: latent frames per second.
+        pictures: pixel frames that each latent frame decodes to, but for the first, which is one.
+        seed: of the noise.
+        opening: an image or a video that every video starts with, or a folder of them.
+        opening_seconds: how much of an opening video is taken, of its end.
+        leave_out: is called with each prompt file that cannot be read, and why.
+
+    Raises:
+        UserError: without prompts, and for prompts, times or openings that cannot be used.
+    """
+    if not prompts:
+        raise UserError("There is nothing to roll: give data.prompts one prompt or more.")
+    frames = max(1, round(seconds * fps + 1 - 1 / pictures))
+    videos = read_videos(prompts, leave_out)
+    texts = [" | ".join(shot.prompt for shot in video.shots) for video in videos]
+    names = [video.name for video in videos], [text or None for text in texts]
+    openings = read_openings(None if opening is None else str(opening), len(videos), names)
+    taken = max(1, round(opening_seconds * fps)) if opening_seconds else 0
+    return [
+        Request(text, n, seed, frames, _timed(video.shots, frames, fps), path, taken)
+        for n, (video, text, path) in enumerate(zip(videos, texts, openings, strict=True))
+        if video.shots
+    ]
+
+
+def _timed(shots: list[Shot], frames: int, fps: float) -> tuple[tuple[int, str], ...]:
+    """Shots by latent frame; those without a time share the video evenly. Empty for a single prompt."""
+    if len(shots) == 1:
+        return ()
+    share = frames / len(shots)
+    starts = [round(n * share if shot.at is None else shot.at * fps) for n, shot in enumerate(shots)]
+    if len(set(starts)) < len(starts) or starts[-1] >= frames:
+        raise UserError(
+            f"The prompts start at {[shot.at for shot in shots]} s, too close to each other or beyond the end of a "
+            f"video of {frames / fps:g} s."
+        )
+    return tuple((start, shot.prompt) for start, shot in zip(starts, shots, strict=True))
+
+
+def batches(requests: Sequence[Request], size: int) -> list[list[Request]]:
+    """Requests to roll together, at most ``size`` at once, none of which changes the video of another.
+
+    They have the same length, seed and times of prompts, and openings of the same length: all none, all pictures, or
+    one and the same video.
+    """
+    alike: dict[object, list[Request]] = {}
+    for request in requests:
+        alike.setdefault((request.schedule, _opening(request.opening)), []).append(request)
+    return [group[n : n + size] for group in alike.values() for n in range(0, len(group), size)]
+
+
+def _opening(path: Path | None) -> str | None:
+    """Equal for openings that are certain to have the same length."""
+    return None if path is None else "picture" if is_picture(path) else str(path)

@@ -1,0 +1,56 @@
+"""Measures one clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rollforge.metrics.base import Metric
+from rollforge.metrics.suite import DriftSuite
+from rollforge.pipeline import Clip
+from rollforge.report.metric_runner import MetricRunner
+
+TOGETHER = 12  # frames that are measured at once
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What metrics say of a clip.
+
+    Args:
+        curves: by name, one value for each pixel frame, or for each latent frame.
+        values: of the whole clip, by name.
+        failed: metrics that raised, and what.
+    """
+
+    curves: dict[str, Tensor]
+    values: dict[str, float]
+    failed: dict[str, str]
+
+    def means(self) -> dict[str, float]:
+        """The mean of each curve, frames without a value left out."""
+        return {name: curve.double().nanmean().item() for name, curve in self.curves.items()}
+
+
+def measure(clip: Clip, metrics: Sequence[Metric] = ()) -> Measured:
+    """Measures a clip from its frames and latents as they are, without an encoder in between.
+
+    Args:
+        clip: what to measure.
+        metrics: left as they are. Default: ``DriftSuite``.
+
+    Raises:
+        UserError: for a clip that a metric cannot measure at all.
+    """
+    runner = MetricRunner(metrics or [DriftSuite()])
+    runner.start(clip.prompt, clip.fps)
+    parts: dict[str, list[Tensor]] = {}
+    for start in range(0, len(clip.frames), TOGETHER):
+        for name, curve in runner.update(clip.frames[start : start + TOGETHER], start).items():
+            parts.setdefault(name, []).append(curve)
+    curves = {name: torch.cat(curve) for name, curve in parts.items()}
+    curves |= runner.update_latents(clip.latents, 0)
+    return Measured(curves, runner.finish(), dict(runner.out))

@@ -1,0 +1,115 @@
+"""``trainer.predict``, ``test`` and ``fit`` from plain Python, and what a user's own callback receives."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from small import one_thread  # noqa: F401 - a fixture is used by being here
+
+from rollforge.backbones.pocket.codec import PocketCodec
+from rollforge.backbones.pocket.network import Pocket
+from rollforge.backbones.pocket.text import PocketText
+from rollforge.lightning.callbacks import isolate
+from rollforge.lightning.data import RolloutData
+from rollforge.lightning.module import RolloutModule
+from rollforge.metrics.flicker import Flicker
+from rollforge.objectives.flow import DiffusionForcing
+from rollforge.pipeline import VideoBlock
+from rollforge.policies import Window
+from rollforge.samplers import Euler
+
+PROMPTS: Any = ["a red ball over snow at day", "a blue box over sand at night"]
+CLIPS: Any = [{"video": torch.zeros(12, 64, 64, 3, dtype=torch.uint8), "caption": PROMPTS[0]}] * 4
+
+
+class Watcher(Callback):
+    """Keeps what it receives."""
+
+    def __init__(self) -> None:
+        self.blocks: list[VideoBlock] = []
+
+    def on_block(self, trainer: Trainer, module: RolloutModule, block: VideoBlock) -> None:
+        assert isinstance(module, RolloutModule)
+        self.blocks.append(block)
+
+
+class Failing(Callback):
+    def on_block(self, trainer: Trainer, module: RolloutModule, block: VideoBlock) -> None:
+        raise ZeroDivisionError
+
+
+def module(**more: Any) -> RolloutModule:
+    torch.manual_seed(0)
+    network = Pocket(dim=32, layers=1, heads=2, ffn_dim=64, weights="random")
+    return RolloutModule(
+        network, PocketText(), PocketCodec(width=16, weights="random"), Window(), Euler(steps=1), **more
+    )
+
+
+def trainer(*callbacks: Callback, **more: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=list(callbacks), **more,
+    )  # fmt: skip
+
+
+def data() -> RolloutData:
+    return RolloutData(prompts=PROMPTS, seconds=1, rollout_batch_size=2)
+
+
+def test_predict_returns_the_frames_and_hands_every_block_to_a_callback() -> None:
+    watcher, own = Watcher(), module()
+    (frames,) = trainer(watcher).predict(own, data())
+    assert torch.equal(frames, torch.cat([block.frames for block in watcher.blocks], dim=1))
+    assert [each.prompt for each in watcher.blocks[0].requests] == PROMPTS
+    clips = own.pipeline.generate(PROMPTS, seconds=1, batch_size=2)
+    assert torch.equal(frames, torch.stack([clip.frames for clip in clips]))
+
+
+def test_test_logs_the_mean_of_each_curve_and_hands_blocks_to_a_callback() -> None:
+    watcher = Watcher()
+    (logged,) = trainer(watcher).test(module(metrics=[Flicker()]), data(), verbose=False)
+    measured = Flicker()
+    measured.start(PROMPTS[0], 8.0)
+    assert logged.keys() == {f"test/{name}" for name in measured.update(watcher.blocks[0].frames[0], 0)}
+    assert watcher.blocks
+
+
+def test_fit_trains_the_network_that_the_pipeline_rolls() -> None:
+    own = module(objective=DiffusionForcing(), ema=0.5)
+    names, before = list(own.state_dict()), own.pipeline.backbone.state_dict()
+    before = {name: value.clone() for name, value in before.items()}
+    trainer(max_steps=2).fit(own, RolloutData(train_dataset=CLIPS, batch_size=2))
+    assert own.pipeline.backbone is own.backbone
+    assert any(not torch.equal(value, before[name]) for name, value in own.pipeline.backbone.state_dict().items())
+    assert list(own.state_dict()) == names
+    assert {name.split(".")[0] for name in names} == {"backbone", "codec", "average"}
+
+
+def test_a_failing_callback_does_not_stop_a_rollout(caplog: pytest.LogCaptureFixture) -> None:
+    failing, watcher = Failing(), Watcher()
+    isolate(failing)
+    with caplog.at_level(logging.WARNING):
+        trainer(failing, watcher).predict(module(), data())
+    assert "ZeroDivisionError in on_block" in caplog.text
+    assert len(watcher.blocks) > 1
+
+
+def test_a_compiled_network_is_what_the_pipeline_rolls() -> None:
+    own = module()
+    (frames,) = trainer().predict(own, data())
+    passes: list[int] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        passes.append(1)
+        return graph.forward
+
+    own.backbone = torch.compile(own.backbone, backend=backend)  # type: ignore[assignment]
+    assert own.pipeline.backbone is own.backbone
+    (compiled,) = trainer().predict(own, data())
+    assert passes
+    assert torch.equal(compiled, frames)
