@@ -220,7 +220,9 @@ def test_moving_average_of_a_sink_equals_brute_force_over_a_resume(weights: Any)
         start = index * BLOCK
         leaving = [start - 6 + n for n in range(BLOCK)]
         if leaving[0] >= 0:
-            made = [Virtual(-1 - n, (-1 - n if leaving[0] else n + 4, frame), weights) for n, frame in enumerate(leaving)]
+            made = [
+                Virtual(-1 - n, (-1 - n if leaving[0] else n + 4, frame), weights) for n, frame in enumerate(leaving)
+            ]
             both.memory.make(index, made)
             before = dict(both.frames)
             for each in made:
@@ -249,7 +251,9 @@ def test_pooled_and_computed_virtual_frames() -> None:
     both.memory.make(2, [Virtual(-1, (0, 1, 2), pool="tokens"), Virtual(-2, (2, 0), make=swapped)])
     for layer in range(LAYERS):
         pairs = [both.frames[layer, frame] for frame in (0, 1, 2)]
-        k, v = (torch.stack(x).mean((0, 2)).expand(TOKENS, -1, -1, -1).transpose(0, 1) for x in zip(*pairs, strict=True))
+        k, v = (
+            torch.stack(x).mean((0, 2)).expand(TOKENS, -1, -1, -1).transpose(0, 1) for x in zip(*pairs, strict=True)
+        )
         both.frames[layer, -1] = k, v
         both.frames[layer, -2] = both.frames[layer, 2][1] * layer, both.frames[layer, 0][0]
     both.run(Step.of(2, BLOCK), ReadPlan.of([(-1, 0), (3, 3), (-2, 1)], 4))
