@@ -26,7 +26,7 @@ from rollforge.memory.recurrent import RecurrentStates
 from rollforge.memory.slots import Entry, Piece, View, arrange
 from rollforge.memory.virtual import blended
 from rollforge.positions import Positions, Rope
-from rollforge.positions.base import Placement, placed, refusal
+from rollforge.positions.base import Placement, misplaced, placed
 from rollforge.spec import ModelSpec, ReadPlan, Segment, Step, Virtual
 from rollforge.state import State, moved, odd, tensors_of
 
@@ -43,6 +43,8 @@ class RolloutMemory(CachedMemory):
         kv_codec: how raw keys and values are kept. Default: as they are.
         combine: what joins the branches of a plan.
     """
+
+    observable = True
 
     def __init__(
         self,
@@ -130,8 +132,12 @@ class RolloutMemory(CachedMemory):
     def _check(self, step: Step, plan: ReadPlan) -> None:
         """Raises ``ValueError`` for a plan that this memory cannot follow, whatever it holds."""
         check_segments(plan, self.spec)
-        if why := refusal(self.positions, plan, step):
-            raise ValueError(why)
+        if not self.positions.movable and (pair := misplaced(plan, step)):
+            raise ValueError(
+                f"The plan of block {step.index} reads frame {pair[0]} at time index {pair[1]}, but the positions "
+                f"{type(self.positions).__name__} cannot move a frame; take a policy that reads every frame at its own "
+                "index, or other positions."
+            )
         if self.combine is None and (branch := max((run.branch for run in plan.segments), default=0)):
             raise ValueError(
                 f"The plan of block {step.index} has a segment in branch {branch}, and no part of kind combine is "
@@ -251,17 +257,19 @@ class RolloutMemory(CachedMemory):
         if step.phase.writes:
             self._staged[layer] = (k, v)
         times = self._now.times
-        q, k = self._turned(layer, q, times), self._turned(layer, k, times)
+        if self.watch is not None:
+            self.watch.attended(layer, q, k, lambda: self._turned(layer, k, times))
+        q, turned = self._turned(layer, q, times), self._turned(layer, k, times)
         slots = len(self._layouts[layer])
         if self._differentiable:  # never write into what the backward pass needs
             pieces = self._pieces(layer, self._layouts[layer])
-            seen = [(k, v), *(pieces[entry] for entry in self._layouts[layer])]
+            seen = [(turned, v), *(pieces[entry] for entry in self._layouts[layer])]
             keys, values = (torch.cat([x.to(parts[0]) for x in parts], 1) for parts in zip(*seen, strict=True))
         else:
             if layer not in self._views:  # the first pass of all, which reads nothing
-                self._views[layer] = self._blank(k, v, len(step.frames))
+                self._views[layer] = self._blank(turned, v, len(step.frames))
             view = self._views[layer]
-            view.write(k, v)
+            view.write(turned, v)
             keys, values = view.read(k.shape[1], slots)
         own = self._own_bias(bias, len(step.frames), q.device)
         context = self._biases[layer] if self._biases else [None]
@@ -285,6 +293,11 @@ class RolloutMemory(CachedMemory):
     def cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled():
             return project()
+        if self.watch is not None:
+            self.watch.text(layer, self._cross(layer, key, project)[0])
+        return self._cross(layer, key, project)
+
+    def _cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
         if (layer, key) not in self._texts:
             self._texts = {place: kept for place, kept in self._texts.items() if place[1] == key}
             self._texts[layer, key] = project()

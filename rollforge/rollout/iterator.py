@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +15,7 @@ from torch import Tensor
 from rollforge.borders import check_tensor
 from rollforge.devices import sent
 from rollforge.errors import UserError, attribute_errors
+from rollforge.rollout.abilities import check_recomputes
 from rollforge.rollout.block_check import OTHER_SEED
 from rollforge.rollout.borders import check_finished, check_request, ended_early
 from rollforge.rollout.branching import check_frames, check_parts, parts_of
@@ -23,7 +24,7 @@ from rollforge.rollout.parts import Parts
 from rollforge.rollout.passes import PassRunner
 from rollforge.rollout.switches import Schedule
 from rollforge.samplers.base import Finished, Job, Pass
-from rollforge.spec import ModelSpec, Phase, PromptSwitch, Step
+from rollforge.spec import Event, ModelSpec, Phase, PromptSwitch, Start, Step
 from rollforge.state import State, copied, moved
 
 
@@ -52,7 +53,7 @@ class RolloutIterator(Iterator[Block]):
     ) -> None:
         self.noise, self.check, self.spec = rollout.noise, rollout.check, rollout.backbone.spec
         components = rollout.policy, rollout.sampler, rollout.positions, rollout.kv_codec, rollout.combine
-        self.passes = PassRunner(rollout.backbone, Parts(*components).copy(), schedules, rollout.memory)
+        self.passes = PassRunner(rollout.backbone, Parts(*components).copy(), schedules, rollout.memory, rollout.encode)
         self.built = partial(parts_of, rollout, len(samples))
         self.frames, self.seed, self.samples = frames, seed, samples
         self.index, self.start = 0, 0  # of the next block
@@ -60,6 +61,7 @@ class RolloutIterator(Iterator[Block]):
         self.entered = -1  # the last block whose first pass was prepared
         self.pending: tuple[Step, Tensor] | None = None  # a block that is yielded and not yet committed
         self.attempts: dict[int, list[int]] = {}  # blocks that were made again, and how often for each sample
+        self.announced: list[Callable[[Step, tuple[int, ...]], Event]] = []  # of the next block
         self._sampler = self.sampler  # as it was when the last block was finished
         self._before = self.parts, State()  # the components and the network's state before the next block
         self._blocks: Iterator[Block] = iter(())
@@ -88,11 +90,17 @@ class RolloutIterator(Iterator[Block]):
         Without ``kv`` it leaves out what committing the finished latents once more brings back. Tensors are shared with
         the rollout, which writes into none of them.
         """
+        if not kv:
+            check_recomputes(self.policy)
         state: State = {"index": self.index, "start": self.start, "attempts": self.attempts, "parts": self.built()}
         state |= self.parts.state_dict() | {"backbone": self.passes.carried}
         if kv:
             state |= {"pending": self.pending and _saved(*self.pending), **self.passes.state_dict()}
         return copied(state)
+
+    def announce(self, event: Callable[[Step, tuple[int, ...]], Event]) -> None:
+        """Tells the policy of an event before the next block: ``Cut``, ``Reset``, or ``partial(Seek, frame=12)``."""
+        self.announced.append(event)
 
     def begin(self, given: Tensor | None) -> Self:
         """From the first block on."""
@@ -244,8 +252,11 @@ class RolloutIterator(Iterator[Block]):
         if self.entered == self.index:
             return
         self.entered, step = self.index, self._step()
-        if self.passes.prompts.reach(step.start) and step.start:
-            self.passes.tell(PromptSwitch(step))
+        switched, coming = self.passes.prompts.reach(step.start), self.passes.prompts.coming
+        events: list[Callable[[Step, tuple[int, ...]], Event]] = [Start] if self.index == self.first else []
+        for event in [*events, *self.announced, *([PromptSwitch] if switched and step.start else [])]:
+            self.passes.tell(event(step, coming))
+        self.announced = []
         self.passes.make_virtual(step)
         if self._retries:
             self._before = replace(self.parts, sampler=self._sampler).copy(), self.passes.carried

@@ -8,26 +8,19 @@ for block in rollout(condition, frames=1203, seed=0):
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from copy import deepcopy
-from itertools import islice
 
 from torch import Tensor
 
 from rollforge.backbones.base import Condition
 from rollforge.errors import UserError
-from rollforge.positions.base import refusal
+from rollforge.rollout.abilities import check_abilities, not_batching
 from rollforge.rollout.borders import check_branches, check_condition, check_extra
 from rollforge.rollout.components import RolloutComponents
 from rollforge.rollout.iterator import Block, RolloutIterator
 from rollforge.rollout.switches import Schedule
-from rollforge.spec import Step
 from rollforge.state import State
 
 __all__ = ["Block", "Rollout", "RolloutIterator", "Schedule"]
-
-
-PLANNED = 300  # blocks that are looked ahead
 
 
 class Rollout(RolloutComponents):
@@ -65,6 +58,7 @@ class Rollout(RolloutComponents):
             finished: latents of all earlier blocks, in order. Required if the state was saved with ``kv=False``.
         """
         check_branches(self.sampler)
+        check_abilities(self)
         for each in condition.values() if isinstance(condition, Mapping) else [condition]:
             check_condition("caller of", self, each)
         prompts = _schedule(condition)
@@ -76,6 +70,8 @@ class Rollout(RolloutComponents):
         numbers = tuple(range(rows) if samples is None else samples)
         if len(numbers) != rows:
             raise UserError(f"{rows} prompts came with {len(numbers)} sample numbers; give one for each.")
+        if len(numbers) > 1 and (alone := not_batching(self)):
+            raise UserError(f"{alone}, so videos are rolled one by one: give one prompt (data.rollout_batch_size: 1).")
         if frames < 1:
             raise UserError(f"A rollout needs 1 frame or more, not {frames}.")
         if given is not None:
@@ -83,27 +79,12 @@ class Rollout(RolloutComponents):
         whole = [*self.backbone.spec.blocks(frames)][-1].stop if any(each.extra for each in prompts.values()) else 0
         for each in [*prompts.values(), *([negative] if negative else [])]:
             check_extra(each, whole)
-        self._check_positions(frames)
         guidance_branches = {
             branch: {0: negative} if branch == "negative" and negative else prompts
             for branch in self.sampler.guidance_branches
         }
         run = RolloutIterator(self, guidance_branches, frames, seed, numbers)
         return run.begin(given) if state is None else run.resume(state, given, finished)
-
-    def _check_positions(self, frames: int) -> None:
-        """Raises ``UserError`` for a policy that will move frames where they cannot be, as far as its plans say."""
-        if self.positions.movable:
-            return
-        policy, spec = deepcopy(self.policy), self.backbone.spec
-        for index, run in enumerate(islice(spec.blocks(frames), PLANNED)):
-            step = Step(index, run.start, spec.block, count=len(run))
-            with suppress(Exception):  # a policy that learns from commits may not know yet; it is asked again later
-                if why := refusal(self.positions, policy.plan(step), step):
-                    break
-        else:
-            return
-        raise UserError(f"The cache policy {type(policy).__name__} does not suit this network. {why}")
 
     def _check(self, given: Tensor, samples: int, frames: int) -> None:
         spec = self.backbone.spec
