@@ -1,32 +1,66 @@
-"""``rollforge plugins [list | show NAME]``: every part that a config can name."""
+"""``rollforge plugins [list | show NAME | new NAME | check NAME]``: the parts that a config can name."""
 
 from __future__ import annotations
 
 import inspect
+import shlex
+from pathlib import Path
 from typing import Any
 
-from rollforge.commands.arguments import Arguments
+from rollforge.commands.arguments import Arguments, number, path
+from rollforge.commands.new_plugin import create, kinds, part_name
 from rollforge.commands.output import say
 from rollforge.isolation import import_matplotlib
-from rollforge.ranges import described
+from rollforge.ranges import NonNegative, described
 from rollforge.registry import KINDS, Part, registry
 
 
 def run(arguments: list[str]) -> None:
-    """Lists the parts, or shows one."""
+    """Lists the parts, shows or checks one, or writes a package with a new one."""
     parser = Arguments(prog="rollforge plugins", description="List every part that a config can name.")
     actions = parser.add_subparsers(dest="action")
     actions.add_parser("list", help="every part: kind, distribution and what it does (the default)")
     actions.add_parser("show", help="parameters of one part, with types and defaults").add_argument("name")
-    chosen = parser.parse_args(arguments)
+    new = actions.add_parser("new", help="write a package with one part that works, to be changed")
+    new.add_argument("name", help="lower-case words with hyphens: soft-sink makes rollforge-soft-sink with SoftSink")
+    new.add_argument("--kind", choices=kinds(), required=True)
+    new.add_argument("--folder", type=path, default=".", help="where the package's folder goes (default: here)")
+    check = actions.add_parser("check", help="run the check of rollforge.testing on an installed part")
+    check.add_argument("name")
+    check.add_argument("-c", "--config", type=path, action="append", default=[], help="take the arguments from there")
+    check.add_argument(
+        "--tolerance", type=number(NonNegative), help="how far values may differ, for kinds that compare"
+    )
+    chosen, rest = parser.parse_known_args(arguments)
+    if rest and not (chosen.action == "check" and chosen.config):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     import_matplotlib()
-    if chosen.action == "show":
+    if chosen.action == "new":
+        text = told(create(chosen.name, chosen.kind, Path(chosen.folder)), chosen.name)
+    elif chosen.action == "check":
+        text = _checked(chosen, rest)
+    elif chosen.action == "show":
         registry().require(chosen.name)
         text = show(registry().find(chosen.name))
     else:
         registry().load()
         text = listing()
     say(text + "\n")
+
+
+def told(folder: Path, name: str) -> str:
+    """What to do with a new package."""
+    part = part_name(name)
+    return (
+        f"{folder} holds the part {part}, its test and a config. Next:\n"
+        f"  pip install -e {shlex.quote(str(folder))}\n  rollforge plugins check {part}"
+    )
+
+
+def _checked(chosen: Any, rest: list[str]) -> str:
+    from rollforge.commands.check_part import check  # brings torch, which a list of names does without
+
+    return check(chosen.name, chosen.config, rest, chosen.tolerance)
 
 
 def listing() -> str:

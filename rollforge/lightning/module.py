@@ -80,7 +80,7 @@ class RolloutModule(TrainedModule):
         kv_codec: KVCodec | None = None,
         block_check: BlockCheck | None = None,
         negative_prompt: str = "",
-        memory: MakeMemory = RolloutMemory,
+        memory: MakeMemory | None = None,
         combine: Combine | None = None,
         compare_policy: CachePolicy | None = None,
         metrics: list[Metric] | None = None,
@@ -92,7 +92,7 @@ class RolloutModule(TrainedModule):
         super().__init__()
         optional: dict[str, Any] = {
             "noise": noise, "positions": positions, "kv_codec": kv_codec, "block_check": block_check,
-            "memory": memory, "combine": combine,
+            "memory": memory or RolloutMemory, "combine": combine,
         }  # fmt: skip
         self.backbone, self.conditioner, self.codec = backbone, conditioner, codec
         self.pipeline = Pipeline(

@@ -7,9 +7,9 @@ from rollforge.memory.full import FullMemory
 from rollforge.memory.kv_codec import IdentityKVCodec, KVCodec
 from rollforge.memory.masked import MaskedMemory
 from rollforge.memory.rollout import RolloutMemory
-from rollforge.positions import NoPositions, Positions, Rope
+from rollforge.positions import FixedPositions, NoPositions, Positions, Rope
 
 __all__ = [
-    "BlendBranches", "CachedMemory", "Combine", "FullMemory", "IdentityKVCodec", "KVCodec", "MakeMemory",
-    "MaskedMemory", "Memory", "NoPositions", "Now", "Positions", "RolloutMemory", "Rope",
+    "BlendBranches", "CachedMemory", "Combine", "FixedPositions", "FullMemory", "IdentityKVCodec", "KVCodec",
+    "MakeMemory", "MaskedMemory", "Memory", "NoPositions", "Now", "Positions", "RolloutMemory", "Rope",
 ]  # fmt: skip

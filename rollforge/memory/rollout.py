@@ -26,7 +26,7 @@ from rollforge.memory.recurrent import RecurrentStates
 from rollforge.memory.slots import Entry, Piece, View, arrange
 from rollforge.memory.virtual import blended
 from rollforge.positions import Positions, Rope
-from rollforge.positions.base import Placement, misplaced, placed
+from rollforge.positions.base import Placement, placed, refusal
 from rollforge.spec import ModelSpec, ReadPlan, Segment, Step, Virtual
 from rollforge.state import State, moved, odd, tensors_of
 
@@ -132,12 +132,8 @@ class RolloutMemory(CachedMemory):
     def _check(self, step: Step, plan: ReadPlan) -> None:
         """Raises ``ValueError`` for a plan that this memory cannot follow, whatever it holds."""
         check_segments(plan, self.spec)
-        if not self.positions.movable and (pair := misplaced(plan, step)):
-            raise ValueError(
-                f"The plan of block {step.index} reads frame {pair[0]} at time index {pair[1]}, but the positions "
-                f"{type(self.positions).__name__} cannot move a frame; take a policy that reads every frame at its own "
-                "index, or other positions."
-            )
+        if why := refusal(self.positions, plan, step):
+            raise ValueError(why)
         if self.combine is None and (branch := max((run.branch for run in plan.segments), default=0)):
             raise ValueError(
                 f"The plan of block {step.index} has a segment in branch {branch}, and no part of kind combine is "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -40,6 +40,10 @@ class Metric(Checked, Stateful, ABC):
 
     better: Mapping[str, Better] = {}
     """Which way each of its curves is better, where that is clear: ``higher`` or ``lower``. ``compare`` ranks by it."""
+
+    reference_frames: ClassVar[int] = 0
+    """Frames at the start of a video from which it takes what it compares with; until then its curves may depend on
+    how the frames are split into updates."""
 
     @abstractmethod
     def start(self, prompt: str, fps: float, blocks: Blocks | None = None) -> None:

@@ -54,6 +54,8 @@ class WorldTruth(Metric):
         tolerance: largest root mean square difference, in 0..1, at which a thing counts as found.
     """
 
+    reference_frames = OPENING
+
     def __init__(self, tolerance: Share = 0.12) -> None:
         self.tolerance = tolerance
 

@@ -85,11 +85,16 @@ def placed(
     return [_sent(found, device)] * spec.layers
 
 
-def misplaced(plan: ReadPlan, step: Step) -> tuple[int, int] | None:
-    """The first ``(frame, time index)`` of a plan, the pass's own frames included, that differ from each other."""
+def refusal(positions: Positions, plan: ReadPlan, step: Step) -> str | None:
+    """Why a plan cannot be followed with these positions, if they cannot move frames and it does."""
     own = ((frame, plan.query + n) for n, frame in enumerate(step.frames))
-    pairs = (*plan.entries(), *own)
-    return next(((frame, time) for frame, time in pairs if frame != time and frame >= 0), None)
+    pairs = () if positions.movable else (*plan.entries(), *own)
+    moved = next(((frame, time) for frame, time in pairs if frame != time and frame >= 0), None)
+    return moved and (
+        f"The plan of block {step.index} reads frame {moved[0]} at time index {moved[1]}, but the positions "
+        f"{type(positions).__name__} cannot move a frame; take a policy that reads every frame at its own index, or "
+        "other positions."
+    )
 
 
 def _sent(placement: Placement, device: torch.device) -> Placement:

@@ -83,7 +83,7 @@ class PassRunner:
             last = request.guidance_branch == self.parts.sampler.guidance_branches[-1]
             if step.phase.final and last:  # every branch has seen the same plan
                 again = wishes(self.parts.policy, self.parts.policy.on_commit(step), "on_commit")
-            self._end(memory, step, frontier)
+            self._end(memory, step, frontier, last)
         if again:
             self._recache(again, Step(step.index + 1, step.frames.stop, self.spec.block))
         return flow.to(request.latents.dtype)
@@ -110,7 +110,10 @@ class PassRunner:
                 memory.make(step.index, virtual)
 
     def keep(self, step: Step, latents: Tensor) -> None:
-        """Keeps the latents of a finished block as long as its frames are live. Estimates are dropped."""
+        """Keeps the latents of a finished block as long as its frames are live. Estimates are dropped.
+
+        What its own passes read is kept until it is committed.
+        """
         self.drop_estimates()
         policy = self.parts.policy
         if "latents" in policy.sees:
@@ -120,7 +123,7 @@ class PassRunner:
         self.finished |= dict(zip(step.frames, latents.split(1, dim=1), strict=True))
         with self.asking("which frames live", step):
             live = self._live("live", step.frames.stop)
-        self.finished = {frame: kept for frame, kept in self.finished.items() if frame in live}
+            self._keep_latents(live if step.phase.final else live | self._live("live", step.start))
 
     def drop_estimates(self) -> None:
         """Drops keys and values of frames that are not final."""
@@ -218,13 +221,21 @@ class PassRunner:
                 f"({step.phase.value}, level {step.level}): {error}"
             ) from error
 
-    def _end(self, memory: CachedMemory, step: Step, frontier: int) -> None:
-        """Closes the pass. Frames that the policy does not keep are dropped; estimates stay until a block is done."""
+    def _end(self, memory: CachedMemory, step: Step, frontier: int, last: bool) -> None:
+        """Closes the pass. Frames that the policy does not keep are dropped; estimates stay until a block is done.
+
+        ``last`` says whether every guidance branch has seen it.
+        """
         if step.phase is Phase.ESTIMATE:
             self.estimated |= {*step.frames}
         reached = step.frames.stop if step.phase.final else frontier
         live, moves = self._live("live", reached), self._live("moves", reached)
         memory.end(live | self.estimated, moves | self.estimated)
+        if last and step.phase.final:
+            self._keep_latents(live)
+
+    def _keep_latents(self, frames: frozenset[int]) -> None:
+        self.finished = {frame: kept for frame, kept in self.finished.items() if frame in frames}
 
     def _live(self, name: str, start: int) -> frozenset[int]:
         """The frames that the policy's ``live`` or ``moves`` names."""

@@ -8,19 +8,27 @@ for block in rollout(condition, frames=1203, seed=0):
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from itertools import islice
 
 from torch import Tensor
 
 from rollforge.backbones.base import Condition
 from rollforge.errors import UserError
+from rollforge.positions.base import refusal
 from rollforge.rollout.abilities import check_abilities, not_batching
 from rollforge.rollout.borders import check_branches, check_condition, check_extra
 from rollforge.rollout.components import RolloutComponents
 from rollforge.rollout.iterator import Block, RolloutIterator
 from rollforge.rollout.switches import Schedule
+from rollforge.spec import Step
 from rollforge.state import State
 
 __all__ = ["Block", "Rollout", "RolloutIterator", "Schedule"]
+
+
+PLANNED = 300  # blocks that are looked ahead
 
 
 class Rollout(RolloutComponents):
@@ -79,12 +87,27 @@ class Rollout(RolloutComponents):
         whole = [*self.backbone.spec.blocks(frames)][-1].stop if any(each.extra for each in prompts.values()) else 0
         for each in [*prompts.values(), *([negative] if negative else [])]:
             check_extra(each, whole)
+        self._check_positions(frames)
         guidance_branches = {
             branch: {0: negative} if branch == "negative" and negative else prompts
             for branch in self.sampler.guidance_branches
         }
         run = RolloutIterator(self, guidance_branches, frames, seed, numbers)
         return run.begin(given) if state is None else run.resume(state, given, finished)
+
+    def _check_positions(self, frames: int) -> None:
+        """Raises ``UserError`` for a policy that will move frames where they cannot be, as far as its plans say."""
+        if self.positions.movable:
+            return
+        policy, spec = deepcopy(self.policy), self.backbone.spec
+        for index, run in enumerate(islice(spec.blocks(frames), PLANNED)):
+            step = Step(index, run.start, spec.block, count=len(run))
+            with suppress(Exception):  # a policy that learns from commits may not know yet; it is asked again later
+                if why := refusal(self.positions, policy.plan(step), step):
+                    break
+        else:
+            return
+        raise UserError(f"The cache policy {type(policy).__name__} does not suit this network. {why}")
 
     def _check(self, given: Tensor, samples: int, frames: int) -> None:
         spec = self.backbone.spec

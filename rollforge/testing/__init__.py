@@ -16,8 +16,20 @@ from rollforge.testing.noise import check_noise
 from rollforge.testing.policy import check_policy
 from rollforge.testing.rules import RULES, CheckFailed
 from rollforge.testing.sampler import check_sampler
+from rollforge.testing.training import check_dataset, check_objective
 
 __all__ = [
-    "RULES", "CheckFailed", "check_backbone", "check_codec", "check_conditioner", "check_kv_codec", "check_memory",
-    "check_metric", "check_noise", "check_policy", "check_sampler",
-]  # fmt: skip
+    "RULES",
+    "CheckFailed",
+    "check_backbone",
+    "check_codec",
+    "check_conditioner",
+    "check_dataset",
+    "check_kv_codec",
+    "check_memory",
+    "check_metric",
+    "check_noise",
+    "check_objective",
+    "check_policy",
+    "check_sampler",
+]

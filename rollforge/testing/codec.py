@@ -18,13 +18,13 @@ PIECES = ((1,) * 5, (1, 2, 2), (3, 2))
 
 
 def check_codec(
-    codec: VideoCodec, channels: int, *, grid: tuple[int, int] = (4, 6), tolerance: float = TOLERANCE
+    codec: VideoCodec, channels: int | None = None, *, grid: tuple[int, int] = (4, 6), tolerance: float = TOLERANCE
 ) -> None:
     """Checks a codec in float32 on the CPU: build it small.
 
     Args:
         codec: it is copied, not changed. One that only decodes raises ``UserError`` in ``encode``.
-        channels: of its latents.
+        channels: of its latents; default: those that it encodes to.
         grid: height and width of the latents that it is tried with.
         tolerance: how far two ways of decoding may differ; pixels are from 0 to 1.
 
@@ -32,6 +32,7 @@ def check_codec(
         CheckFailed: with the rule and the values.
     """
     part = deepcopy(codec).float().eval()
+    channels = _channels(part, grid) if channels is None else channels
     latents = torch.randn(2, FRAMES, channels, *grid, generator=torch.Generator().manual_seed(5))
     whole = _decoded(part, latents)
     _encoded(part, channels, grid)
@@ -46,6 +47,13 @@ def check_codec(
         same("codec-batch", part, f"In row {row}", whole[row : row + 1], alone, tolerance)
     _turns(part, latents, tolerance)
     _cuts(part, latents)
+
+
+def _channels(part: VideoCodec, grid: tuple[int, int]) -> int:
+    with keeping("codec-size", part, "Encoding one latent frame"):
+        width, height = part.pixel_size(grid[1], grid[0])
+        channels: int = part.encode(torch.rand(1, part.pixel_frames(1), 3, height, width)).shape[2]
+    return channels
 
 
 def _decoded(part: VideoCodec, latents: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ FPS, BLOCK = 8.0, 3
 
 def check_metric(
     metric: Metric, *, prompt: str = "a red ball over snow at day", frames: int = 36, side: int = 64,
-    opening: int = 0, tolerance: float = 1e-4,
+    tolerance: float = 1e-4,
 ) -> None:  # fmt: skip
     """Checks a metric with a video of moving noise.
 
@@ -27,8 +27,6 @@ def check_metric(
         prompt: one that it understands.
         frames: of the video; a multiple of 6.
         side: height and width of the video.
-        opening: frames at the start from which it takes what it compares with; there the curves may depend on how the
-            frames are split.
         tolerance: how far curves may differ when the video comes in other pieces, relative to the largest value.
 
     Raises:
@@ -39,11 +37,13 @@ def check_metric(
     pieces = [BLOCK] * (frames // BLOCK)
     measured = _Measured(metric, prompt, tolerance)
     whole = measured.curves(deepcopy(metric), video, pieces)
-    settled = {name: curve[opening:] for name, curve in whole.items()}
+    settled = {name: curve[metric.reference_frames :] for name, curve in whole.items()}
     for size in (1, 2 * BLOCK):
         split = measured.curves(deepcopy(metric), video, [size] * (frames // size))
-        later = {name: curve[opening:] for name, curve in split.items()}
-        measured.compare("metric-split", f"In updates of {size}, from frame {opening} on", later, settled)
+        later = {name: curve[metric.reference_frames :] for name, curve in split.items()}
+        measured.compare(
+            "metric-split", f"In updates of {size}, from frame {metric.reference_frames} on", later, settled
+        )
     used = deepcopy(metric)
     measured.curves(used, other, pieces)
     measured.compare("metric-again", "After another video", measured.curves(used, video, pieces), whole, exact=True)

@@ -64,15 +64,28 @@ RULES: dict[str, str] = {
     "conditioner-id": "equal prompts have equal ids and features, and other prompts another id",
     "conditioner-batch": "the features of a prompt do not depend on the prompts beside it",
     "conditioner-check": "check accepts the prompts that forward expresses",
+    "objective-loss": "the losses are finite scalars by name, and loss is one of them",
+    "objective-gradient": "loss has a gradient for the component that it trains",
+    "dataset-clip": "a clip has a video, uint8 [T, H, W, 3], and a caption",
+    "dataset-repeat": "a clip is the same whenever it is asked for",
     "memory-attend": "attention sees exactly the frames of the plan, at their time indices, and the pass itself",
     "memory-state": "a new memory with the state of another goes on like it",
     "memory-missing": "a plan that reads a frame that is not kept, or too many, is refused with a ValueError",
 }  # fmt: skip
 """What a part promises, by the name of the rule."""
 PAGES = {
-    "policy": "cache", "sampler": "sampler", "backbone": "backbone", "codec": "codec", "noise": "noise",
-    "kv": "kv_codec", "metric": "metric", "conditioner": "conditioner", "memory": "memory",
-}  # fmt: skip
+    "policy": "cache",
+    "sampler": "sampler",
+    "backbone": "backbone",
+    "codec": "codec",
+    "noise": "noise",
+    "kv": "kv_codec",
+    "metric": "metric",
+    "conditioner": "conditioner",
+    "objective": "objective",
+    "dataset": "dataset",
+    "memory": "memory",
+}
 """The kind of part that a rule is for, by the first word of its name."""
 
 

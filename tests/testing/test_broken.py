@@ -17,6 +17,7 @@ from rollforge.memory import IdentityKVCodec, RolloutMemory
 from rollforge.memory.base import Memory
 from rollforge.metrics import Metric
 from rollforge.noise import IndependentNoise
+from rollforge.objectives import Objective
 from rollforge.policies import AttentionSink, CachePolicy, Window
 from rollforge.samplers import Finished, Pass
 from rollforge.samplers.few_step import FewStep
@@ -521,6 +522,24 @@ class Picky(Text):
         raise ValueError("no")
 
 
+class Unnamed(Objective):
+    def __call__(self, pipeline: Any, clips: Any) -> dict[str, Tensor]:
+        return {"mse": pipeline.encode(clips["video"]).square().mean()}
+
+
+class Detached(Objective):
+    def __call__(self, pipeline: Any, clips: Any) -> dict[str, Tensor]:
+        return {"loss": pipeline.encode(clips["video"]).square().mean().requires_grad_(True)}
+
+
+class Random:
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"video": torch.randint(0, 256, (3, 8, 8, 3), dtype=torch.uint8), "caption": ""}
+
+
 class Blind(RolloutMemory):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *more: Any, **named: Any) -> Tensor:
         return super().attend(layer, q, k, v, *more, **named) + 0.01
@@ -610,6 +629,10 @@ BROKEN: dict[str, tuple[Check, Callable[[], Any]]] = {
     "conditioner-id": (testing.check_conditioner, Nameless),
     "conditioner-batch": (testing.check_conditioner, Relative),
     "conditioner-check": (testing.check_conditioner, Picky),
+    "objective-loss": (testing.check_objective, Unnamed),
+    "objective-gradient": (testing.check_objective, Detached),
+    "dataset-clip": (testing.check_dataset, lambda: [{"video": torch.zeros(9, 3, 8, 8), "caption": ""}]),
+    "dataset-repeat": (testing.check_dataset, Random),
     "memory-attend": (testing.check_memory, lambda: Blind),
     "memory-state": (testing.check_memory, lambda: Empty),
     "memory-missing": (testing.check_memory, lambda: Obliging),

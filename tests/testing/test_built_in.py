@@ -104,7 +104,7 @@ def test_kv_codecs_and_memories() -> None:
     "metric", [part for part in registry().of("metric") if part.origin == "rollforge"], ids=lambda part: part.name
 )
 def test_metrics(metric: Any) -> None:
-    check_metric(metric.load()(), opening=24 if metric.name == "WorldTruth" else 0)
+    check_metric(metric.load()())
 
 
 def test_conditioners() -> None:

@@ -1,0 +1,136 @@
+"""``rollforge plugins new``: for every kind a package that installs, is listed, and passes the kit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rollforge.cli import main
+from rollforge.commands.new_plugin import create, kinds, part_name, rendered
+
+DOCS = Path(__file__).parents[2] / "docs" / "plugins.md"
+
+
+def run(*arguments: object, cwd: Path, site: Path | None = None) -> subprocess.CompletedProcess[str]:
+    search = os.pathsep.join(filter(None, [str(site or ""), os.environ.get("PYTHONPATH", "")]))
+    every = {**os.environ, "OMP_NUM_THREADS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONPATH": search}
+    line = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, env=every, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.mark.install
+def test_a_new_package_of_every_kind_installs_is_listed_and_passes_its_test(tmp_path: Path) -> None:
+    names = {kind: f"my-{kind.replace('_', '-')}" for kind in kinds()}
+    for kind, name in names.items():
+        assert main(["plugins", "new", name, "--kind", kind, "--folder", str(tmp_path)]) == 0
+    packages = sorted(tmp_path.glob("rollforge-*"))
+    assert len(packages) == len(kinds())
+    site = tmp_path / "site"
+    offline = ("--no-deps", "--no-index", "--no-build-isolation", "--quiet")
+    installed = run("pip", "install", *offline, "--target", site, *packages, cwd=tmp_path)
+    assert installed.returncode == 0, installed.stderr
+
+    listed = run("rollforge", "plugins", cwd=tmp_path, site=site)
+    rows = [line.split()[:2] for line in listed.stdout.splitlines() if line.startswith("  ")]
+    assert "Plugin problem" not in listed.stderr
+    for name in names.values():
+        assert [part_name(name), f"rollforge-{name}"] in rows
+
+    tested = run(
+        "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *packages, cwd=tmp_path, site=site
+    )
+    assert tested.returncode == 0, tested.stdout
+    checked = run("rollforge", "plugins", "check", "MyNoise", cwd=tmp_path, site=site)
+    assert checked.stdout == "MyNoise (noise, from rollforge-my-noise 0.1.0) passes the check of its kind.\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Soft Sink", "lower-case letters"),
+        ("1st", "lower-case letters"),
+        ("class", "lower-case"),
+        ("here", "is there already"),
+    ],
+)
+def test_a_name_that_cannot_be_is_one_sentence(
+    tmp_path: Path, name: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create("here", "noise", tmp_path)
+    assert main(["plugins", "new", name, "--kind", "noise", "--folder", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert told in printed.err
+    assert printed.err.count("\n") == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["rollforge-here"]
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_the_docs_show_what_is_written(kind: str) -> None:
+    content = dict(rendered("example", kind))
+    section = DOCS.read_text().partition(f"### Example: {kind}\n")[2].partition("\n### ")[0]
+    for path in (f"rollforge_example/{kind}.py", "tests/test_rollforge_example.py", "config.yaml"):
+        assert content[path].strip() in section, path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["IdentityKVCodec"], "IdentityKVCodec (kv_codec, from rollforge) passes"),
+        (["PocketText"], "PocketText (conditioner, from rollforge) passes"),
+    ],
+)
+def test_check_says_what_passes(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "check", *arguments]) == 0
+    assert capsys.readouterr().out.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["Wan"], "Wan has 1,4"),
+        (["FixedNoise"], "FixedNoise needs arguments"),
+        (["IndependentNoise", "--tolerance", "1"], "The check of a noise takes no --tolerance"),
+        (["IndependentNoise", "--folder", "x"], "unrecognized arguments"),
+        (["Nothing"], "There is no part called 'Nothing'"),
+    ],
+)
+def test_check_says_what_it_cannot_do(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "check", *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def small(**model: Any) -> dict[str, Any]:
+    """The config of a small model."""
+    sizes = {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 64, "window": 6, "horizon": 6, "weights": "random"}
+    parts: dict[str, Any] = {
+        "backbone": {"class_path": "Pocket", "init_args": sizes},
+        "conditioner": {"class_path": "PocketText"},
+        "codec": {"class_path": "PocketCodec", "init_args": {"width": 16, "weights": "random"}},
+        "policy": {"class_path": "Window", "init_args": {"context_blocks": 1}},
+        "sampler": {"class_path": "Euler", "init_args": {"steps": 1, "guidance": 2.0}},
+    }
+    return {"model": parts | model, "data": {"prompts": ["a red ball over snow at day"], "seconds": 3}}
+
+
+def test_check_takes_a_part_from_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small()))
+    assert main(["plugins", "check", "Pocket", "--config", str(tmp_path / "small.yaml")]) == 0
+    assert capsys.readouterr().out.startswith("Pocket (backbone, from rollforge) passes")
+    assert main(["plugins", "check", "RollingSink", "--config", str(tmp_path / "small.yaml")]) == 2
+    assert "The config names no RollingSink" in capsys.readouterr().err
+
+
+def test_bench_times_the_model_of_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small()))
+    config = ["--config", str(tmp_path / "small.yaml")]
+    assert main(["bench", *config, "--blocks", "3", "--model.sampler.init_args.steps", "2"]) == 0
+    rows = [line.split(" | ")[:3] for line in capsys.readouterr().out.splitlines() if line.startswith("| small")]
+    assert rows == [["| small", "Window", "2 of 3"]]
+    assert main(["bench", *config, "--model", "pocket"]) == 2
+    assert main(["bench", "--steps", "3"]) == 2
