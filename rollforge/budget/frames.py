@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from rollforge.policies.base import CachePolicy
-from rollforge.spec import Phase, PromptSwitch, Reencode, Start, Step
+from rollforge.spec import Capacity, Phase, PromptSwitch, Reencode, Start, Step
 
 BLOCKS = 300  # of a video, after which no policy is expected to keep more
 LONGEST = 10**5  # frames of a block; no memory holds more, and they are counted one by one
@@ -56,7 +56,7 @@ def held(
     switches: Sequence[int] | None,
     joint: int | None = None,
 ) -> Held:
-    """Carries out a rollout of ``frames`` latent frames.
+    """Carries out a rollout of ``frames`` latent frames, unless the policy says what it keeps at most.
 
     Args:
         policy: left as it is.
@@ -67,6 +67,8 @@ def held(
         switches: frames from which on other prompts are in force; unset, one may come at the last block.
         joint: frames of the sampler's largest pass. Default: ``block``.
     """
+    if (most := policy.capacity(block)) is not None:
+        return _at_most(most, policy.visible(block), max(block, joint or 0), frames, branches, all_raw)
     walk = _Walk(
         deepcopy(policy), block, frames, branches, all_raw, joint or block, {Moment(0, 0, block, 0)}, joint or block
     )
@@ -83,6 +85,15 @@ def held(
     return Held(policy.visible(block) + walk.longest, walk.resting, frozenset(walk.moments), walk.saved)
 
 
+def _at_most(most: Capacity, visible: int, block: int, frames: int, branches: int, all_raw: bool) -> Held:
+    """What is held by a policy that says what it keeps at most."""
+    raw = min(most.frames if all_raw else most.moves, frames)
+    passes = (Moment(branches * raw, staged, block, visible) for staged in (0, block))
+    stored = Moment(branches * raw + block, block, 0, 0)
+    saved = raw, max(0, min(most.frames, frames) - raw)
+    return Held(visible + block, raw, frozenset([*passes, stored]), saved)
+
+
 @dataclass
 class _Walk:
     """The bookkeeping of ``RolloutIterator`` and ``RolloutMemory``, of one memory of ``branches`` equal ones."""
@@ -96,6 +107,7 @@ class _Walk:
     moments: set[Moment]
     longest: int
     raw: set[int] = field(default_factory=set)
+    kept: set[int] = field(default_factory=set)
     shown: set[tuple[int, int]] = field(default_factory=set)
     resting: int = 0
     saved: tuple[int, int] = (0, 0)
@@ -108,10 +120,11 @@ class _Walk:
                 self._recache(self.policy.on_event(PromptSwitch(step)), step)
             elif not index:
                 self._recache(self.policy.on_event(Start(step)), step)
+            self.raw |= {each.frame for each in self.policy.virtual(step)}
             count = min(self.joint, -(-(self.frames - start) // self.block) * self.block)
             self._pass(replace(step, count=count if count != self.block else None), start)
             self.resting = max(self.resting, len(self.raw))
-            bare = sum(content not in self.raw for content, _ in self.shown)
+            bare = sum(content not in self.raw for content, _ in self.shown) + self._parked
             self.saved = max(self.saved, (len(self.raw), bare), key=sum)
             if step.frames.stop < self.frames:  # nothing reads the last block
                 self._pass(replace(step, phase=Phase.COMMIT), start)
@@ -132,12 +145,15 @@ class _Walk:
         self.longest = max(self.longest, count)
         self.shown = {entry for entry in entries if entry[0] not in written}
         self.raw |= written
+        self.kept |= written
         stored = len(self.raw)
         again = self.policy.on_commit(step) if step.phase is Phase.COMMIT else None
         reached = max(now, step.frames.stop if written else step.start)
         live, moves = self.policy.live(reached, self.block), self.policy.moves(reached, self.block)
         self.raw &= live if self.all_raw else live & (moves | written)
-        others = (self.branches - 1) * max(before, len(self.raw))  # some have been through the pass
+        self.kept &= live
+        # some of the others have been through the pass; parked frames are as large as raw ones
+        others = (self.branches - 1) * max(before, len(self.raw)) + self.branches * self._parked
         self.moments.add(Moment(others + before, len(written), count, turned))
         if written:
             self.moments.add(Moment(others + stored, len(written), 0, 0))

@@ -64,6 +64,7 @@ class PassRunner:
         self.estimated: set[int] = set()  # frames in the memories that are not final
         self.carried: State = {}  # what the network keeps of this rollout outside of the memories
 
+    @torch.no_grad()
     def run(self, request: Pass, frontier: int) -> Tensor:
         """The predicted flow of one pass, like its latents.
 
@@ -101,6 +102,7 @@ class PassRunner:
             again = wishes(self.parts.policy, self.parts.policy.on_event(event), "on_event")
         self._recache(again, event.step)
 
+    @torch.no_grad()
     def make_virtual(self, step: Step) -> None:
         """Makes the virtual frames that the policy names for the block at ``step``."""
         with self.asking("for virtual frames", step):
@@ -179,7 +181,6 @@ class PassRunner:
             for branch in self.parts.sampler.guidance_branches:
                 self.run(Pass(past, latents, 0.0, branch), step.start)
 
-    @torch.no_grad()
     def _flow(self, request: Pass, now: int, memory: CachedMemory) -> Tensor:
         """The flow that the network predicts under the prompt in force at frame ``now``."""
         step, timesteps = request.step, self._timesteps(request)
