@@ -164,3 +164,8 @@ class _Walk:
         for again in wishes:
             if isinstance(again, range):
                 self._pass(Step(step.index, again.start, self.block, Phase.RECACHE, count=len(again)), step.start)
+
+    @property
+    def _parked(self) -> int:
+        """Frames that are wanted, in no slot and not raw: those of a plan that comes back to them."""
+        return len(self.kept - self.raw - {content for content, _ in self.shown})
