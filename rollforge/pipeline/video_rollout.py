@@ -199,6 +199,7 @@ class VideoRollout(Iterator[VideoBlock]):
         changed = copy(self)
         vars(changed).update(changes)
         changed.blocks = changed._rollout(self.blocks.state_dict())
+        changed.blocks.check_frames()
         vars(self).update(vars(changed))
 
     def _rollout(self, state: State | None, finished: Iterable[Tensor] = ()) -> RolloutIterator:

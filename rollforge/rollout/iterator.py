@@ -62,6 +62,7 @@ class RolloutIterator(Iterator[Block]):
         self.pending: tuple[Step, Tensor] | None = None  # a block that is yielded and not yet committed
         self.attempts: dict[int, list[int]] = {}  # blocks that were made again, and how often for each sample
         self.announced: list[Callable[[Step, tuple[int, ...]], Event]] = []  # of the next block
+        self.saved_under: str | None = None  # the policy that a restored state had, where it is another one
         self._sampler = self.sampler  # as it was when the last block was finished
         self._before = self.parts, State()  # the components and the network's state before the next block
         self._blocks: Iterator[Block] = iter(())
@@ -113,9 +114,8 @@ class RolloutIterator(Iterator[Block]):
         self.begin(given)
         self.attempts = dict(state["attempts"])
         if "memories" in state:
-            other = self._load(state)
-            self._check_frames(other)
-            self._blocks = chain(self.prefill(given, self.start), self._sample())
+            self.saved_under = self._load(state)
+            self._blocks = chain(self._checked(), self.prefill(given, self.start), self._sample())
         else:
             self._blocks = chain(self._replay(state, given, finished), self._sample())
         return self
@@ -133,11 +133,16 @@ class RolloutIterator(Iterator[Block]):
         self.passes.carried = moved(state.get("backbone", {}), self.passes.device)
         return None if alike["policy"] else saved["policy"][0]
 
-    def _check_frames(self, other: str | None) -> None:
-        """Raises ``UserError`` where memories saved under the policy ``other`` lack what this one reads."""
+    def _checked(self) -> Iterator[Block]:
+        """No block; the check of a restored rollout, when its first block is asked for."""
+        self.check_frames()
+        yield from ()
+
+    def check_frames(self) -> None:
+        """Raises ``UserError`` where memories that were saved under another policy lack what this one reads."""
         step = self.pending[0] if self.pending else self._step()
-        for memory in self.passes.memories.values() if other else ():
-            check_frames(self.policy, other or "", memory, step)
+        for memory in self.passes.memories.values() if self.saved_under else ():
+            check_frames(self.policy, self.saved_under or "", memory, step)
 
     def _replay(self, state: State, given: Tensor | None, finished: Iterable[Tensor]) -> Iterator[Block]:
         """Commits the ``finished`` latents again, and yields only initial blocks that have not been yielded.
