@@ -218,6 +218,10 @@ class Reset(Event):
     """What was made before does not matter any more."""
 
 
+EVENTS: dict[str, type[Event]] = {event.__name__: event for event in (Cut, Seek, Reset)}
+"""Events that a caller may announce, by name. The rollout itself tells of the others."""
+
+
 @dataclass(frozen=True)
 class Reencode:
     """A policy's wish: the latent of a finished ``frame`` is replaced by its pixel frame, encoded as a first frame."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from inspect import signature
 from typing import TYPE_CHECKING
 
 from rollforge.errors import UserError
 from rollforge.policies.base import CachePolicy
+from rollforge.prediction import takes_extra
 from rollforge.spec import Seen
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def check_abilities(rollout: RolloutComponents) -> None:
             f"The cache policy {name} needs pixel frames, and this rollout has none; roll it through a Pipeline, or "
             "give Rollout an encode."
         )
-    if sampler.needs_extra and "extra" not in signature(backbone.forward).parameters:
+    if sampler.needs_extra and not takes_extra(backbone):
         raise UserError(
             f"The sampler {type(sampler).__name__} gives the network something extra, which the backbone {network} "
             "does not take; choose another sampler or a backbone whose forward has the argument extra."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from inspect import signature
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from rollforge.errors import UserError, attribute_errors
 from rollforge.memory import CachedMemory, MakeMemory
 from rollforge.memory.observing import Watch
 from rollforge.policies.base import CachePolicy
-from rollforge.prediction import predict, to_flow
+from rollforge.prediction import predict, takes_extra, to_flow
 from rollforge.rollout.borders import frame_count, frame_numbers, wishes
 from rollforge.rollout.branching import REPLAY
 from rollforge.rollout.parts import Parts
@@ -54,7 +53,7 @@ class PassRunner:
         self.prompts = Prompts(schedules, self.device, self.dtype)
         with attribute_errors("cache policy", parts.policy, "telling how many frames it shows"):
             visible = frame_count(parts.policy, parts.policy.visible(self.spec.block), "visible")
-        self.takes_extra = "extra" in signature(backbone.forward).parameters
+        self.takes_extra = takes_extra(backbone)
         arguments = self.spec, visible, parts.positions, parts.kv_codec, parts.combine
         with attribute_errors("memory", memory, "starting a rollout"):
             self.memories = {branch: memory(*arguments) for branch in schedules}

@@ -20,7 +20,8 @@ from rollforge.positions.base import refusal
 from rollforge.rollout.abilities import check_abilities, not_batching
 from rollforge.rollout.borders import check_branches, check_condition, check_extra
 from rollforge.rollout.components import RolloutComponents
-from rollforge.rollout.iterator import Block, RolloutIterator
+from rollforge.rollout.iterator import RolloutIterator
+from rollforge.rollout.steps import Block
 from rollforge.rollout.switches import Schedule
 from rollforge.spec import Step
 from rollforge.state import State

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import pytest
@@ -221,8 +220,12 @@ def test_events_come_before_their_block_and_name_the_switches_to_come(model: Wan
     while run.index < 3:
         next(run)
     run.announce(Cut)
-    run.announce(partial(Seek, frame=1))
+    run.announce(Seek, frame=1)
     run.announce(Reset)
+    with pytest.raises(UserError, match="PromptSwitch cannot be announced; expected one of Cut, Seek, Reset"):
+        run.announce(PromptSwitch)
+    if cut:  # what is announced is part of the state
+        run = rollout(prompts, 12, state=unpack(*pack(run.state_dict())))
     list(run)
     assert run.policy.told == [
         ("Start", 0, (4, 9), None), ("PromptSwitch", 2, (9,), None), ("Cut", 3, (9,), None), ("Seek", 3, (9,), 1),
