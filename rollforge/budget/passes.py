@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rollforge.backbones.base import Backbone, Condition
 from rollforge.budget.live import Live, without_numbers
-from rollforge.memory.base import Memory, Projection
+from rollforge.memory.base import Memory, Now, Projection
 from rollforge.positions.rope import Rotation, rotate
 from rollforge.spec import ModelSpec
 
@@ -75,8 +75,12 @@ class _OwnBlock(Memory):
     """Lets the first layers run as a rollout's memory does, with no keys and values but the block's own."""
 
     def __init__(self, live: Live, spec: ModelSpec, text_len: int, dtype: torch.dtype) -> None:
-        self.live, self.most = live, 0
+        self.live, self.most, self.frames = live, 0, range(spec.block)
         self.text = torch.empty(1, text_len, spec.heads, spec.head_dim, device="meta", dtype=dtype)
+
+    @property
+    def now(self) -> Now:
+        return Now(self.frames, self.frames)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         if layer >= LAYERS:

@@ -16,7 +16,6 @@ from rollforge.pipeline.clip import Clip, Clips
 from rollforge.pipeline.components import Components
 from rollforge.pipeline.video_rollout import VideoRollout
 from rollforge.policies.base import CachePolicy
-from rollforge.rollout.abilities import not_batching
 from rollforge.state import State
 
 
@@ -73,8 +72,7 @@ class Pipeline(Components):
         """
         requests = self.requests(prompts, seconds, seed=seed, opening=opening)
         clips: dict[int, Clip] = {}
-        alone = not_batching(self.rollout(policy)) is not None
-        for together in batches(requests, 1 if alone else batch_size):
+        for together in batches(requests, batch_size):
             clips |= {clip.request.sample: clip for clip in self._clips(self._start(together, policy))}
         return Clips(clips[request.sample] for request in requests)
 

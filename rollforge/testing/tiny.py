@@ -46,8 +46,9 @@ def condition(rows: int = 1, name: str = "kit") -> Condition:
 
 
 def row_of(text: Condition, row: int) -> Condition:
-    """One row of text features."""
-    return Condition(f"{text.id}-{row}", text.embeds[row : row + 1])
+    """One row of a condition."""
+    extra = {name: value[row : row + 1] for name, value in text.extra.items()}
+    return Condition(f"{text.id}-{row}", text.embeds[row : row + 1], extra)
 
 
 class Rolls:

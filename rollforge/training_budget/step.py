@@ -86,7 +86,8 @@ class _Pipeline(SimpleNamespace):
     def condition(self, prompts: list[str]) -> Condition:
         """Text features of the width that the backbone or the conditioner says."""
         if (width := getattr(self.backbone, "text_dim", None)) is None:
-            return Condition("", self.conditioner([""] * len(prompts)).embeds.to("meta"))
+            made: Condition = self.conditioner([""] * len(prompts))
+            return made.to("meta")
         return Condition("", torch.empty(len(prompts), self.backbone.text_len, width, device="meta"))
 
 
