@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from rollforge.backbones.base import DecodeStream, VideoCodec
-from rollforge.ranges import Count
+from rollforge.ranges import Range
 from rollforge.state import State
 
 
@@ -20,7 +22,7 @@ class SmallPictures(VideoCodec):
         scale: height and width of a square in pixels.
     """
 
-    def __init__(self, scale: Count = 4) -> None:
+    def __init__(self, scale: Annotated[int, Range(1, 64)] = 4) -> None:
         super().__init__()
         self.scale = scale
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,10 +13,15 @@ from rollforge.backbones.weights import load_weights, named
 from rollforge.errors import UserError
 from rollforge.memory.base import Memory
 from rollforge.positions import FixedPositions
-from rollforge.ranges import Count, UserPath
+from rollforge.ranges import Count, Range, UserPath
 from rollforge.samplers.base import TIMESTEPS
 from rollforge.spec import ModelSpec
 from rollforge_frames.conditioner import CLASSES
+
+Size = Annotated[int, Range(1, 512)]  # pixels of a latent; the weights grow with its square
+Width = Annotated[int, Range(2, 16_384)]
+Layers = Annotated[int, Range(1, 1_000)]
+Frames = Annotated[int, Range(1, 100_000)]
 
 WAVES = 16  # sines and as many cosines of a noise level
 
@@ -39,12 +46,12 @@ class FrameTransformer(Backbone):
 
     def __init__(
         self,
-        size: Count = 16,
-        dim: Count = 256,
-        layers: Count = 4,
+        size: Size = 16,
+        dim: Width = 256,
+        layers: Layers = 4,
         heads: Count = 4,
-        window: Count = 4,
-        horizon: Count = 8,
+        window: Frames = 4,
+        horizon: Frames = 8,
         fps: Count = 8,
         weights: UserPath | None = None,
     ) -> None:

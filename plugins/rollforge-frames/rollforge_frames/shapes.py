@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from rollforge.ranges import Checked, Count, CountFromZero
+from rollforge.ranges import Checked, Count, CountFromZero, Range
 
 SIZE, RADIUS, SPEED = 64, 18.0, 3.2  # pixels, and pixels per frame
 SHAPES = ("circle", "square", "triangle")
@@ -25,7 +25,9 @@ class MovingShapes(Checked, Dataset[dict[str, Any]]):
         seed: of all clips.
     """
 
-    def __init__(self, frames: Count = 8, clips: Count = 1_000_000, seed: CountFromZero = 0) -> None:
+    def __init__(
+        self, frames: Annotated[int, Range(1, 100_000)] = 8, clips: Count = 1_000_000, seed: CountFromZero = 0
+    ) -> None:
         self.frames, self.clips, self.seed = frames, clips, seed
 
     def __len__(self) -> int:
