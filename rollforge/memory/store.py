@@ -1,0 +1,221 @@
+"""What a rollout's memory keeps: raw keys and values of frames, and turned ones in slots and beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rollforge.errors import UserError, attribute_errors
+from rollforge.memory.base import Now
+from rollforge.memory.cached import CachedMemory
+from rollforge.memory.combine import Combine
+from rollforge.memory.kv_codec import IdentityKVCodec, KVCodec
+from rollforge.memory.recurrent import RecurrentStates
+from rollforge.memory.slots import Entry, Piece, View
+from rollforge.memory.virtual import blended
+from rollforge.positions import Positions, Rope
+from rollforge.positions.base import Placement, placed
+from rollforge.spec import ModelSpec, ReadPlan, Step, Virtual
+from rollforge.state import State, moved, odd
+
+
+class FrameStore(CachedMemory):
+    """The frames of a memory, without passes. Arguments as in ``RolloutMemory``."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        visible: int,
+        positions: Positions | None = None,
+        kv_codec: KVCodec | None = None,
+        combine: Combine | None = None,
+    ) -> None:
+        self.spec, self.visible, self.combine = spec, visible, combine
+        self.positions, self.kv_codec = positions or Rope(), kv_codec or IdentityKVCodec()
+        self.raw: dict[int, list[Any]] = {}  # frame -> what the KV codec keeps, layer by layer
+        self.rotated: set[int] = set()  # virtual frames whose keys keep the rotation of their birth
+        self.born: dict[int, int] = {}  # frame -> the time index at which it was written
+        self._layouts: list[list[Entry]] = [[] for _ in range(spec.layers)]  # what the slots hold during a pass
+        self._views: dict[int, View] = {}
+        self._parked: dict[int, dict[Entry, Piece]] = {}  # turned, and for now in no slot; there is no raw master
+        self._attending = set(range(spec.layers))  # layers that have keys; the others only carry states
+        self._states = RecurrentStates()
+        self._placements: dict[tuple[float, ...], list[Placement]] = {}
+        self._step: Step | None = None
+        self._now = Now()
+        self._live: frozenset[int] = frozenset()
+
+    def make(self, block: int, virtual: Sequence[Virtual]) -> None:
+        fresh: dict[int, list[Any]] = {}
+        for each in virtual:
+            if missing := [frame for frame in each.of if frame not in self.raw]:
+                raise ValueError(
+                    f"Virtual frame {each.frame} of block {block} is made from frame {missing[0]}, which is not kept "
+                    "raw; the policy's live() and moves() must name it."
+                )
+            if not each.rotated and (turned := self.rotated.intersection(each.of)):
+                raise ValueError(
+                    f"Virtual frame {each.frame} of block {block} is made from frame {min(turned)}, whose keys are "
+                    "rotated; it must be rotated too."
+                )
+            fresh[each.frame] = [self._blend(each, layer) for layer in range(self.spec.layers)]
+        self.rotated = (self.rotated - fresh.keys()) | {each.frame for each in virtual if each.rotated}
+        self.raw |= fresh
+        self._invalidate(set(fresh))
+
+    def forget(self, frames: set[int]) -> None:
+        self._invalidate(frames)
+        for frame in frames:
+            self.raw.pop(frame, None)
+
+    def state_dict(self) -> State:
+        """All that later passes depend on, between two passes.
+
+        Each live frame is there once: as its raw keys and values, from which its slot is filled again, or else as it
+        was turned.
+        """
+        if where := odd(self.raw):
+            raise UserError(
+                f"{type(self.kv_codec).__name__} keeps keys and values that are neither tensors nor plain data "
+                f"({where}); let its encode answer those, or roll without snapshots."
+            )
+        return {
+            "raw": self.raw, "rotated": sorted(self.rotated), "born": self.born,
+            "attending": sorted(self._attending), "slots": self._layouts,
+            "held": {layer: self._bare(layer) for layer in sorted(self._attending)}, "states": self._states.kept,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: State, device: torch.device) -> None:
+        state = moved(_upgraded(state, self.spec.layers), device)
+        self.raw, self.rotated, self.born = state["raw"], set(state["rotated"]), state["born"]
+        self._attending = set(state["attending"])
+        self._layouts = [[(content, time) for content, time in layout] for layout in state["slots"]]
+        self._parked = {
+            layer: {(content, time): (k, v) for content, time, k, v in pieces}
+            for layer, pieces in state["held"].items()
+        }
+        self._live = frozenset([*self.raw, *(frame for parked in self._parked.values() for frame, _ in parked)])
+        self._states.kept = state["states"]
+
+    def lacks(self, plan: ReadPlan, moves: frozenset[int]) -> set[int]:
+        unread = {pair[0] for pair in plan.entries() if not self._holds(pair, sorted(self._attending))}
+        return unread | {*moves} - self.raw.keys()
+
+    def _blend(self, virtual: Virtual, layer: int) -> Any:
+        """A virtual frame in one layer, as the KV codec keeps it; None where the layer has no keys."""
+        if layer not in self._attending:
+            return None
+        sources = [self._decoded(frame, layer) for frame in virtual.of]
+        if virtual.rotated:
+            turned = (
+                k if frame in self.rotated else self._turned(layer, k, [self.born[frame]])
+                for frame, (k, _) in zip(virtual.of, sources, strict=True)
+            )
+            sources = [(k, v) for k, (_, v) in zip(turned, sources, strict=True)]
+        keys, values = blended(virtual, layer, sources)
+        with attribute_errors("KV codec", self.kv_codec, f"encoding frame {virtual.frame}"):
+            return self.kv_codec.encode(keys, values)
+
+    def _fill(self, layer: int, own: int) -> None:
+        """Puts the plan into a layer's slots: only those whose entry has changed are turned and copied."""
+        layout, view = self._layouts[layer], self._views.get(layer)
+        if view is not None:
+            view = self._views[layer] = view.widened(own)
+        held: Sequence[Entry | None] = view.slots if view else [None] * len(layout)
+        changed = [slot for slot, entry in enumerate(layout) if entry != held[slot]]
+        if not changed:
+            return
+        pieces = self._pieces(layer, [layout[slot] for slot in changed])
+        if view is None:
+            view = self._views[layer] = self._blank(*pieces[layout[changed[0]]], own)
+        leaving = {entry for slot in changed if (entry := view.slots[slot]) and self._is_bare(entry)}
+        parked = self._parked.setdefault(layer, {})
+        parked |= {entry: view.copy_of(entry) for entry in leaving - set(layout)}
+        for slot in changed:
+            view.fill(slot, layout[slot], pieces[layout[slot]])
+            parked.pop(layout[slot], None)
+
+    def _is_bare(self, entry: Entry) -> bool:
+        """Whether a frame is still wanted, and has no raw master."""
+        return entry[0] in self._live and entry[0] not in self.raw
+
+    def _pieces(self, layer: int, entries: Sequence[Entry]) -> dict[Entry, Piece]:
+        """Turned keys, and values, of each of these entries."""
+        fresh = [entry for entry in dict.fromkeys(entries) if entry[0] in self.raw]
+        pieces = {entry: self._parked_or_copy(layer, entry) for entry in entries if entry[0] not in self.raw}
+        if not fresh:
+            return pieces
+        decoded = [self._decoded(frame, layer) for frame, _ in fresh]
+        keys = {entry: k for entry, (k, _) in zip(fresh, decoded, strict=True)}
+        turning = [entry for entry in fresh if entry[0] not in self.rotated]
+        if turning:
+            together = torch.cat([keys[entry] for entry in turning], dim=1)
+            turned = self._turned(layer, together, [time for _, time in turning])
+            keys |= zip(turning, turned.split(self.spec.tokens, dim=1), strict=True)
+        return pieces | {entry: (keys[entry], v) for entry, (_, v) in zip(fresh, decoded, strict=True)}
+
+    def _parked_or_copy(self, layer: int, entry: Entry) -> Piece:
+        parked = self._parked.get(layer, {})
+        return parked[entry] if entry in parked else self._views[layer].copy_of(entry)
+
+    def _decoded(self, frame: int, layer: int) -> Piece:
+        with attribute_errors("KV codec", self.kv_codec, f"decoding frame {frame} for layer {layer}"):
+            return self.kv_codec.decode(self.raw[frame][layer])
+
+    def _turned(self, layer: int, x: Tensor, times: Sequence[float]) -> Tensor:
+        """Queries or keys of a layer at the time indices of their frames."""
+        which = tuple(times)
+        with attribute_errors("positions", self.positions, f"at time indices {min(which)} to {max(which)}"):
+            if which not in self._placements:
+                now = self._now
+                self._placements[which] = placed(self.positions, self.spec, which, x.device, self._step, now.plan)
+            return self.positions.turn(x, self._placements[which][layer])
+
+    def _holds(self, entry: Entry, layers: Sequence[int]) -> bool:
+        """Whether a frame can be read at a time index in these layers."""
+        return entry[0] in self.raw or all(entry in self._turned_in(layer) for layer in layers)
+
+    def _turned_everywhere(self, frame: int) -> bool:
+        """Whether every layer holds the frame turned."""
+        return all(any(entry[0] == frame for entry in self._turned_in(layer)) for layer in self._attending)
+
+    def _turned_in(self, layer: int) -> list[Entry]:
+        """What a layer holds turned: in its slots, and parked."""
+        slots = self._views[layer].slots if layer in self._views else []
+        return [*(entry for entry in dict.fromkeys(slots) if entry), *self._parked.get(layer, {})]
+
+    def _invalidate(self, frames: set[int]) -> None:
+        """The turned keys of these frames are no longer good."""
+        if frames:
+            for view in self._views.values():
+                view.forget(frames)
+            for parked in self._parked.values():
+                for entry in [entry for entry in parked if entry[0] in frames]:
+                    del parked[entry]
+
+    def _blank(self, k: Tensor, v: Tensor, own: int) -> View:
+        return View.blank(k, v, max(own, self.spec.block), self.visible, self.spec.tokens)
+
+    def _bare(self, layer: int) -> list[list[Any]]:
+        """Frames of a layer without a raw master: frame, time index, turned keys, values."""
+        return [
+            [*entry, *self._parked_or_copy(layer, entry)] for entry in self._turned_in(layer) if self._is_bare(entry)
+        ]
+
+
+def _upgraded(state: State, layers: int) -> State:
+    """A state as version 0.1 saved it, in today's form."""
+    if "bare" not in state:
+        return state
+    slots = state["slots"]
+    held = {
+        layer: [[*slots[slot], *piece] for slot, piece in zip(state["bare"], pieces, strict=True)]
+        for layer, pieces in state["held"].items()
+    }
+    return {
+        "raw": state["raw"], "rotated": [], "born": {}, "attending": list(range(layers)),
+        "slots": [slots] * layers, "held": held, "states": {},
+    }  # fmt: skip
