@@ -95,7 +95,7 @@ class _Backbone:
             )
 
     def _flow_and_layers(self) -> Tensor:
-        counting = _Counting(self._memory())
+        counting = _Counting(self._memory(), self.part)
         with keeping("backbone-flow", self.part, f"With latents {list(self.latents.shape)}"):
             flow = self._dense(self.latents, self.timesteps, self.condition, counting)
         expect(
@@ -189,12 +189,14 @@ class _Backbone:
 class _Counting(Memory):
     """Notes which layers attend, and with what."""
 
-    def __init__(self, inner: Memory) -> None:
-        self.inner = inner
+    def __init__(self, inner: Memory, part: Backbone) -> None:
+        self.inner, self.part = inner, part
         self.layers: list[int] = []
         self.shapes: list[tuple[int, str, tuple[int, ...]]] = []
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *more: Any, **named: Any) -> Tensor:
+        if layer not in range(self.part.spec.layers):
+            fail("backbone-attend", self.part, f"Layer {layer} attends; its spec has {self.part.spec.layers} layers.")
         self.layers.append(layer)
         self.shapes += [(layer, name, tuple(each.shape)) for name, each in (("q", q), ("k", k), ("v", v))]
         return self.inner.attend(layer, q, k, v, *more, **named)
