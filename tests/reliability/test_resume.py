@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from rollforge.registry import builtins
 from rollforge.snapshots import LatentStore
 
-WEIGHTS = Path(builtins.__file__).parent / "backbones" / "pocket" / "weights"
+WEIGHTS = Path(builtins.__file__).parents[1] / "backbones" / "pocket" / "weights"
 TWO = "a green cone and a blue box over sand at night"
 DRIFT = "DriftSuite" if "DriftSuite" in Path(builtins.__file__).read_text() else "WorldTruth"
 OLDER_TORCH = """
