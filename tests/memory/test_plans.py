@@ -312,3 +312,19 @@ def test_fixed_positions_refuse_plans_that_move_a_frame() -> None:
         with pytest.raises(ValueError, match="FixedPositions cannot move a frame"):
             memory.begin(Step.of(2, BLOCK), plan)
     assert RolloutMemory(SPEC, 4, NoPositions()).begin(Step.of(2, BLOCK), ReadPlan((), 5)) is None
+
+
+@torch.no_grad()
+def test_state_of_version_0_1_is_restored() -> None:
+    both, plan = Watched().commit(3), ReadPlan.of([(0, 0), (4, 4), (1, 1)], 6)
+    both.run(Step.of(3, BLOCK), plan, live=range(6), moves=frozenset([0]))
+    state = both.memory.state_dict()
+    held = {layer: {(frame, time): (k, v) for frame, time, k, v in pieces} for layer, pieces in state["held"].items()}
+    slots = state["slots"][0]
+    bare = [n for n, entry in enumerate(slots) if entry in held[0]]
+    assert [slots[n] for n in bare] == [(4, 4), (1, 1)]
+    old = {"raw": state["raw"], "slots": slots, "bare": bare, "frequencies": None}
+    old["held"] = {layer: [pieces[slots[n]] for n in bare] for layer, pieces in held.items()}
+    both.memory = RolloutMemory(SPEC, 8)
+    both.memory.load_state_dict(old, CPU)
+    both.run(Step.of(3, BLOCK), plan)
