@@ -8,6 +8,7 @@ arXiv 2202.00512, with the coefficients of this path). Timesteps are ``1000 sigm
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -30,6 +31,11 @@ def predict(
     told = known if spec.levels == TIMESTEPS else known * (spec.levels / TIMESTEPS)
     prediction: Tensor = backbone(latents, told, condition, memory, **extra)
     return prediction
+
+
+def takes_extra(backbone: Backbone) -> bool:
+    """Whether a network, compiled or not, takes what a sampler gives to its passes."""
+    return "extra" in signature(getattr(backbone, "_orig_mod", backbone).forward).parameters
 
 
 def to_flow(spec: ModelSpec, prediction: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:

@@ -181,10 +181,73 @@ class Step:
 
 
 @dataclass(frozen=True)
-class PromptSwitch:
-    """An event: from ``step`` on another prompt is in force."""
+class Event:
+    """Something that happens before the block at ``step`` is made.
+
+    ``coming`` are the first frames of the prompts that are still to come, so that a policy can prepare for them.
+    """
 
     step: Step
+    coming: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Start(Event):
+    """The first block is made next, after those that are given."""
+
+
+@dataclass(frozen=True)
+class PromptSwitch(Event):
+    """From ``step`` on another prompt is in force."""
+
+
+@dataclass(frozen=True)
+class Cut(Event):
+    """A new shot begins: the picture need not follow from the one before."""
+
+
+@dataclass(frozen=True)
+class Seek(Event):
+    """The video continues from what it showed at ``frame``."""
+
+    frame: int = 0
+
+
+@dataclass(frozen=True)
+class Reset(Event):
+    """What was made before does not matter any more."""
+
+
+EVENTS: dict[str, type[Event]] = {event.__name__: event for event in (Cut, Seek, Reset)}
+"""Events that a caller may announce, by name. The rollout itself tells of the others."""
+
+
+@dataclass(frozen=True)
+class Reencode:
+    """A policy's wish: the latent of a finished ``frame`` is replaced by its pixel frame, encoded as a first frame."""
+
+    frame: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a policy that ``observes`` is shown; None where it did not ask.
+
+    Args:
+        q: queries, ``[B, F, heads, head_dim]``, means over the tokens of a frame; whole, ``[B, F, tokens, ...]``.
+        k: keys before rotation, in the same form.
+        k_rotated: keys after it.
+        text_k: keys of the text, ``[B, heads, head_dim]``; whole, ``[B, L, heads, head_dim]``.
+        latents: a finished block, ``[B, F, C]``, means over its tokens; whole, ``[B, F, C, H, W]``.
+        pixels: its pixel frames in 0..1, ``[B, T, 3]``; whole, ``[B, T, H, W, 3]``.
+    """
+
+    q: Tensor | None = None
+    k: Tensor | None = None
+    k_rotated: Tensor | None = None
+    text_k: Tensor | None = None
+    latents: Tensor | None = None
+    pixels: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def test_once_the_window_is_full_nothing_is_allocated_and_nothing_piles_up(
     start = RolloutIterator.__init__
     monkeypatch.setattr(RolloutIterator, "__init__", lambda self, *a, **k: (runs.append(self), start(self, *a, **k))[1])
     blocks = Rollout(model, policy, FEW)(TEXT, 400)
-    seen = [held(runs[0].memories["prompt"]) for block in blocks if block.index >= 8]
+    seen = [held(runs[0].passes.memories["prompt"]) for block in blocks if block.index >= 8]
     assert len(runs) == 1
     assert len(seen) == 192
     assert all(each == seen[0] for each in seen)

@@ -60,6 +60,9 @@ class Backbone(Checked, nn.Module, ABC):
     """Predicts the flow ``noise - clean`` of noisy latents, or what its ``spec.predicts`` says."""
 
     spec: ModelSpec
+    weights: str | None
+    """Where the weights are from: a file or a name; ``random`` for random ones on purpose; ``None`` for random ones
+    that nobody asked for, which are not rolled. A network with parameters sets it, whatever its argument is called."""
     positions: Positions = NoPositions()
     """What the network was trained to have its queries and keys turned by in ``memory.attend``; a config may name
     others. Default: nothing. Networks that add positions of their own say ``FixedPositions()``."""
@@ -131,7 +134,16 @@ class DecodeStream(ABC):
 
 
 class VideoCodec(Checked, nn.Module, ABC):
-    """Pixels to latents and back."""
+    """Pixels to latents and back.
+
+    What else the core reads of a codec, where it has it: ``tile`` and ``overlap``, latent cells of a tile and of its
+    seam when it decodes in tiles; ``fixed``, the device that it stays on; ``number_format``, its dtype by name;
+    ``loss(video)``, which ``Reconstruction`` trains.
+    """
+
+    weights: str | None
+    """Where the weights are from: a file or a name; ``random`` for random ones on purpose; ``None`` for random ones
+    that nobody asked for, which are not rolled. A codec with parameters sets it, whatever its argument is called."""
 
     @abstractmethod
     def encode(self, video: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ def _reading(work: MemoryInput) -> Iterable[Line]:
 def held_by(work: MemoryInput, policy: CachePolicy) -> Held:
     """The latent frames that one video keeps under a policy."""
     with attribute_errors("cache policy", policy, "telling how many frames it keeps"):
-        return _held(policy, work.spec.block, work.frames, work.branches, work.all_raw, work.switches)
+        return _held(policy, work.spec.block, work.frames, work.branches, work.all_raw, work.switches, work.joint)
 
 
 _held = lru_cache(maxsize=256)(held)

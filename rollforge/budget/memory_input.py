@@ -54,6 +54,7 @@ class MemoryInput:
         conditioner: what encodes the prompts; None where nothing is known of it.
         prompts: the prompts.
         opening: latent frames of the opening, if there is one.
+        joint: frames of the sampler's largest pass; None for a block.
     """
 
     spec: ModelSpec
@@ -72,6 +73,7 @@ class MemoryInput:
     conditioner: Conditioner | None = None
     prompts: tuple[str, ...] = ()
     opening: int = 0
+    joint: int | None = None
 
     @property
     def rows(self) -> int:
@@ -111,6 +113,7 @@ def work_of(
         len(sampler.guidance_branches), batch,
         dict(policies), frames, _moves_all(positions, backbone.spec), kv_codec,
         None if switches is None else tuple(switches), conditioner, tuple(prompts), opening,
+        sampler.passes(backbone.spec.block),
     )  # fmt: skip
 
 

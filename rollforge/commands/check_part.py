@@ -25,6 +25,8 @@ CHECKS: dict[str, Callable[..., None]] = {
     "noise": testing.check_noise,
     "kv_codec": testing.check_kv_codec,
     "metric": testing.check_metric,
+    "positions": testing.check_positions,
+    "combine": testing.check_combine,
     "conditioner": testing.check_conditioner,
     "objective": testing.check_objective,
     "dataset": testing.check_dataset,

@@ -94,7 +94,7 @@ class RollforgeCLI(LightningCLI):
         try:
             root = {"default_root_dir": self.chosen.trainer.default_root_dir or str(self.path)}
             trainer: Any = super().instantiate_trainer(**root | kwargs)
-        except (ValueError, MisconfigurationException) as error:  # no such device, no such strategy
+        except (ValueError, ImportError, MisconfigurationException) as error:  # no such device, strategy or package
             raise UserError(f"The section trainer does not work here: {' '.join(str(error).split())}") from error
         if self.subcommand != "fit":
             for callback in trainer.callbacks:

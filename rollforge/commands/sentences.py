@@ -79,6 +79,8 @@ def _wrong_value(message: str, where: str) -> str | None:
     choices = [choice.strip() for _, listed in EXPECTED.findall(message) for choice in listed.split(",") if choice]
     if (found := PART.search(message)) and (not expected or CLASS.fullmatch(value[1].strip() if value else "")):
         return _unknown_part(found[1], where)
+    if found := re.search(r"Multiple subclasses with name (\w+)\. [^:]*: ([\w., ]+)\.", message):
+        return f"{subject}: there are several classes called {found[1]}; write one of {found[2]}."
     if found := re.search(r"Expected a tuple with (\d+) elements", message):
         return f"{subject} must be a list of {found[1]}{instead}."
     if choices:

@@ -83,9 +83,14 @@ class SeededClips(Dataset[Any]):
     def __init__(self, clips: Dataset[Any], seed: int) -> None:
         self.clips, self.seed = clips, seed
 
-    def __getitem__(self, place: Place) -> Any:
-        with seeded(self.seed, *place):
-            return self.clips[place[1]]
+    def __len__(self) -> int:
+        return len(self.clips)  # type: ignore[arg-type]
+
+    def __getitem__(self, place: Place | int) -> Any:
+        """The clip of an epoch and a number. A sampler of Lightning (``overfit_batches``) gives the number alone."""
+        epoch, number = (0, place) if isinstance(place, int) else place
+        with seeded(self.seed, epoch, number):
+            return self.clips[number]
 
 
 def ignore_signals(worker: int) -> None:

@@ -19,6 +19,7 @@ from rollforge.policies.base import CachePolicy
 from rollforge.report.run import Entry, RunFolder
 from rollforge.report.session import Session
 from rollforge.report.video_recorder import VideoRecorder
+from rollforge.rollout.abilities import check_recomputes, not_batching
 from rollforge.signals import SignalHandler
 from rollforge.snapshots.identity import devices_of, fingerprint, versions
 from rollforge.snapshots.settings import Snapshots
@@ -83,6 +84,9 @@ class VideoOutput(Callback):
             for recording in self._recordings(request)
             if not self.folder.finished(recording.file.name, request)
         ]
+        if self.settings.kv == "recompute":
+            for recording in missing:
+                check_recomputes(recording.policy)
         begun = next((recording for recording in missing if recording.begun), None)
         if begun and not self.resume and not self.folder.overwrite:
             raise UserError(
@@ -127,8 +131,10 @@ class VideoOutput(Callback):
         """
         by_request = [self._recordings(request) for request in requests]
         for together in zip(*by_request, strict=True):
-            self.stop.exit_if_requested()
-            yield from self._roll(together)
+            alone = not_batching(self.pipeline.rollout(together[0].policy)) is not None
+            for group in [[each] for each in together] if alone else [together]:
+                self.stop.exit_if_requested()
+                yield from self._roll(group)
         for request, recordings in zip(requests, by_request, strict=True):
             self._present(request, recordings)
 

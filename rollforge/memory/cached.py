@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from rollforge.errors import UserError
 from rollforge.memory.base import Memory
 from rollforge.memory.combine import Combine
 from rollforge.memory.kv_codec import KVCodec
+from rollforge.memory.observing import Watch
 from rollforge.positions import Positions
 from rollforge.spec import ModelSpec, ReadPlan, Step, Virtual
 from rollforge.state import State
@@ -28,6 +30,9 @@ class CachedMemory(Memory):
     positions: Positions
     kv_codec: KVCodec
     combine: Combine | None
+    observable: ClassVar[bool] = False
+    """Whether it fills the ``watch`` that a rollout sets, for policies that observe queries and keys."""
+    watch: Watch | None = None
     latents: Mapping[int, Tensor] = {}
     """Latents ``[B, 1, C, H, W]`` of committed frames, which the rollout keeps."""
 

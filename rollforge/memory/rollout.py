@@ -41,6 +41,8 @@ class RolloutMemory(FrameStore):
         combine: what joins the branches of a plan.
     """
 
+    observable = True
+
     def __init__(
         self,
         spec: ModelSpec,
@@ -175,17 +177,19 @@ class RolloutMemory(FrameStore):
         if step.phase.writes:
             self._staged[layer] = (k, v)
         times = self._now.times
-        q, k = self._turned(layer, q, times), self._turned(layer, k, times)
+        if self.watch is not None:
+            self.watch.attended(layer, q, k, lambda: self._turned(layer, k, times))
+        q, turned = self._turned(layer, q, times), self._turned(layer, k, times)
         slots = len(self._layouts[layer])
         if self._differentiable:  # never write into what the backward pass needs
             pieces = self._pieces(layer, self._layouts[layer])
-            seen = [(k, v), *(pieces[entry] for entry in self._layouts[layer])]
+            seen = [(turned, v), *(pieces[entry] for entry in self._layouts[layer])]
             keys, values = (torch.cat([x.to(parts[0]) for x in parts], 1) for parts in zip(*seen, strict=True))
         else:
             if layer not in self._views:  # the first pass of all, which reads nothing
-                self._views[layer] = self._blank(k, v, len(step.frames))
+                self._views[layer] = self._blank(turned, v, len(step.frames))
             view = self._views[layer]
-            view.write(k, v)
+            view.write(turned, v)
             keys, values = view.read(k.shape[1], slots)
         own = self._own_bias(bias, len(step.frames), q.device)
         context = self._biases[layer] if self._biases else [None]
@@ -209,6 +213,11 @@ class RolloutMemory(FrameStore):
     def cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled():
             return project()
+        if self.watch is not None:
+            self.watch.text(layer, self._cross(layer, key, project)[0])
+        return self._cross(layer, key, project)
+
+    def _cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
         if (layer, key) not in self._texts:
             self._texts = {place: kept for place, kept in self._texts.items() if place[1] == key}
             self._texts[layer, key] = project()

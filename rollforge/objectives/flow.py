@@ -72,6 +72,12 @@ class FlowMatching(Objective):
 
     def _prepare(self, pipeline: Pipeline, clips: Clips) -> tuple[Tensor, Condition]:
         """Latents ``[B, F, C, H, W]`` cut as the curriculum says, and the text features of each row."""
+        (width, height), (rows, columns) = pipeline.size, clips["video"].shape[2:4]
+        if (rows, columns) != (height, width):
+            raise UserError(
+                f"{type(self).__name__}: the clips are {columns}x{rows} pixels, the model makes {width}x{height}; let "
+                "data.train_dataset give clips of that size."
+            )
         latents = pipeline.encode(clips["video"])
         frames = self._frames(pipeline, latents.shape[1])
         pieces = latents.shape[1] // frames

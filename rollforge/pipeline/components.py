@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +29,8 @@ from rollforge.rollout.block_check import BlockCheck
 from rollforge.rollout.borders import check_condition
 from rollforge.samplers.base import Sampler
 from rollforge.video import PICTURES
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -150,11 +154,16 @@ class Components:
     def check_weights(self) -> None:
         """Raises ``UserError`` where a part would roll with random weights that nobody asked for."""
         for name, part in (("backbone", self.backbone), ("codec", self.codec)):
+            kind = type(part).__name__
             if getattr(part, "weights", RANDOM) is None:
+                own = "weights" in signature(type(part)).parameters
+                place = f"model.{name}.init_args{'.weights' if own else ''}"
                 raise UserError(
-                    f"The {name} {type(part).__name__} has random weights; name its checkpoint in "
-                    f"model.{name}.init_args.weights, or write `{RANDOM}` there to roll noise on purpose."
+                    f"The {name} {kind} has random weights; name its checkpoint in {place}, or write `{RANDOM}` there "
+                    "to roll noise on purpose."
                 )
+            if not hasattr(part, "weights") and any(True for _ in part.parameters()):
+                log.warning("The %s %s does not say where its weights are from; they may be random.", name, kind)
 
     def check_prompts(self, requests: Sequence[Request]) -> None:
         """Raises ``UserError`` for a prompt that the conditioner cannot express."""

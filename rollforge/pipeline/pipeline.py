@@ -16,6 +16,7 @@ from rollforge.pipeline.clip import Clip, Clips
 from rollforge.pipeline.components import Components
 from rollforge.pipeline.video_rollout import VideoRollout
 from rollforge.policies.base import CachePolicy
+from rollforge.rollout.abilities import not_batching
 from rollforge.state import State
 
 
@@ -72,7 +73,8 @@ class Pipeline(Components):
         """
         requests = self.requests(prompts, seconds, seed=seed, opening=opening)
         clips: dict[int, Clip] = {}
-        for together in batches(requests, batch_size):
+        alone = not_batching(self.rollout(policy)) is not None
+        for together in batches(requests, 1 if alone else batch_size):
             clips |= {clip.request.sample: clip for clip in self._clips(self._start(together, policy))}
         return Clips(clips[request.sample] for request in requests)
 

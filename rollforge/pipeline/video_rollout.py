@@ -16,6 +16,7 @@ from rollforge.borders import WrongAnswer, check_tensor
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, attribute_errors
 from rollforge.pipeline.components import Components
+from rollforge.pipeline.pixels import RecentPixels
 from rollforge.policies.base import CachePolicy
 from rollforge.rollout import Block, RolloutIterator
 from rollforge.spec import ModelSpec
@@ -71,6 +72,9 @@ class VideoRollout(Iterator[VideoBlock]):
         self.components, self.codec, self.requests = components, components.codec, tuple(requests)
         self.policy = policy or components.policy
         first = requests[0]
+        self.pixels = RecentPixels(components)
+        if state and "pixels" in state:
+            self.pixels.load_state_dict(state["pixels"])
         with components.computing():
             self.conditions = {
                 start: components.condition([each.prompt_at(start) for each in requests])
@@ -110,7 +114,9 @@ class VideoRollout(Iterator[VideoBlock]):
             block = next(self.blocks)
             with attribute_errors("codec", self.codec, f"decoding block {block.index}"):
                 frames = self.decoder(block.latents)
-            return self._cut(block.index, block.start, block.latents, to_bytes(self._checked(frames, block)))
+            video = to_bytes(self._checked(frames, block))
+            self.pixels.add(self.blocks, block, video)
+            return self._cut(block.index, block.start, block.latents, video)
 
     def _cut(self, index: int, start: int, latents: Tensor, decoded: Tensor) -> VideoBlock:
         """A block without the frames beyond the end of the video, which a longer one would show."""
@@ -137,12 +143,16 @@ class VideoRollout(Iterator[VideoBlock]):
         with attribute_errors("codec", self.codec, "telling its state"):
             decoder, total = self.decoder.state_dict(), self.codec.pixel_frames(self.requests[0].frames)
         state = {"blocks": self.blocks.state_dict(kv), "decoder": copied(decoder), "left": self.left, "total": total}
+        if self.pixels.frames:
+            state["pixels"] = copied(self.pixels.state_dict())
         return state if self.rest is None else state | {"rest": self.rest}
 
     def fork(self) -> Self:
         """A copy that continues by itself. It shares nothing with this rollout but the weights."""
         other = copy(self)
         other.conditions = dict(self.conditions)
+        other.pixels = RecentPixels(self.components)
+        other.pixels.load_state_dict(self.pixels.state_dict())
         other.blocks = other._rollout(self.blocks.state_dict())
         with attribute_errors("codec", self.codec, "copying its state"):
             other.decoder = self.codec.stream()
@@ -189,12 +199,14 @@ class VideoRollout(Iterator[VideoBlock]):
         changed = copy(self)
         vars(changed).update(changes)
         changed.blocks = changed._rollout(self.blocks.state_dict())
+        changed.blocks.check_frames()
         vars(self).update(vars(changed))
 
     def _rollout(self, state: State | None, finished: Iterable[Tensor] = ()) -> RolloutIterator:
         """The rollout loop, from the beginning or from a state of it."""
-        first = self.requests[0]
-        return self.components.rollout(self.policy)(
+        first, rollout = self.requests[0], self.components.rollout(self.policy)
+        rollout.encode = self.pixels.encode
+        return rollout(
             self.conditions,
             first.frames,
             first.seed,

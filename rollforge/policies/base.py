@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rollforge.ranges import Checked
-from rollforge.spec import Capacity, PromptSwitch, ReadPlan, Step, Virtual
+from rollforge.spec import Capacity, Event, ReadPlan, Reencode, Seen, Step, Virtual
 from rollforge.state import Stateful
 
 log = logging.getLogger(__name__)
@@ -68,13 +68,54 @@ class CachePolicy(Checked, Stateful, ABC):
         """
         return ()
 
-    def on_commit(self, step: Step) -> None:
-        """Called when the frames of ``step`` are final, before ``live`` decides what the memory forgets."""
+    observes: tuple[int, ...] = ()
+    """Layers of which the policy wants to see queries and keys."""
 
-    def on_event(self, event: PromptSwitch) -> Sequence[range]:
-        """Called before the first block under a new prompt.
+    sees: tuple[str, ...] = ()
+    """The fields of ``Seen`` that it wants."""
 
-        Answers the committed frames to read again under it (phase RECACHE), one range for each pass, oldest first; all
-        must be live. A pass sees ``plan(step)`` of its own step and itself.
+    whole: tuple[str, ...] = ()
+    """Those of them that it wants for each token. Of the others it gets means over the tokens of a frame."""
+
+    reencodes = False
+    """Whether it may ask for a ``Reencode``."""
+
+    @property
+    def batches(self) -> bool:
+        """Whether a video does not depend on those that are rolled with it.
+
+        Default: not if the policy sees what the network computes; a policy that chooses for each sample by itself may
+        override it.
+        """
+        return not self.sees
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether committing all latents again brings back what it has learned, so that snapshots may do without keys.
+
+        Default: not if it sees what the network computes, since denoising passes are not run again, or reencodes.
+        """
+        return not self.sees and not self.reencodes
+
+    def observe(self, step: Step, layer: int | None, seen: Seen) -> None:
+        """Called after each pass with what was seen in each layer that it ``observes``, of the first guidance branch.
+
+        Latents and pixels come once for each block, with ``layer`` None. Tensors that it keeps belong into plain
+        attributes, as all state does.
+        """
+        return
+
+    def on_commit(self, step: Step) -> Sequence[range | Reencode] | None:
+        """Called when the frames of ``step`` are final, before ``live`` decides what the memory forgets.
+
+        May return frames to read again, as ``on_event`` does, and frames to encode again before that.
+        """
+        return ()
+
+    def on_event(self, event: Event) -> Sequence[range | Reencode]:
+        """Called before the block at which something happens, such as a ``PromptSwitch``.
+
+        Returns the committed frames to read again (phase RECACHE), one range for each pass, oldest first; all must be
+        live. A pass sees ``plan(step)`` of its own step and itself, under the prompt that is now in force.
         """
         return ()

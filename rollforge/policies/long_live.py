@@ -8,7 +8,7 @@ from typing import Literal
 from rollforge.errors import UserError
 from rollforge.policies.attention_sink import AttentionSink
 from rollforge.ranges import Count, CountFromZero
-from rollforge.spec import Phase, PromptSwitch, ReadPlan, Segment, Step
+from rollforge.spec import Event, Phase, PromptSwitch, ReadPlan, Segment, Step
 
 
 class LongLive(AttentionSink):
@@ -62,7 +62,9 @@ class LongLive(AttentionSink):
             runs = [(kept.start, len(kept)), (start - recent, recent)]
         return ReadPlan(tuple(Segment(first, first, length) for first, length in runs if length > 0), start)
 
-    def on_event(self, event: PromptSwitch) -> Sequence[range]:
+    def on_event(self, event: Event) -> Sequence[range]:
+        if not isinstance(event, PromptSwitch):
+            return ()
         start, block = event.step.start, event.step.block
         first = self.recache_start = self._reread_from(start, block)
         if not self.global_sink:

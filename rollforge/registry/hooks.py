@@ -39,19 +39,19 @@ KINDS = {
     "metric": "a streaming measure of decoded video",
     "dataset": "clips to train on",
 }
+HOOKS = {f"rollforge_register_{kind}": kind for kind in KINDS} | {"rollforge_register_rope": "positions"}
+"""The kind that each hook registers; that of version 0.1 for positions works until 0.3."""
 Register = Callable[[type | str], None]
 
 hookimpl = pluggy.HookimplMarker(GROUP)
 _hookspec = pluggy.HookspecMarker(GROUP)
 
 
-def _specification(kind: str, purpose: str) -> Callable[[Register], None]:
+def _specification(name: str, purpose: str) -> Callable[[Register], None]:
     def hook(register: Register) -> None: ...
 
-    hook.__name__, hook.__doc__ = f"rollforge_register_{kind}", f"Register {purpose}: call register(Class)."
+    hook.__name__, hook.__doc__ = name, f"Register {purpose}: call register(Class)."
     return hook
 
 
-hookspecs = SimpleNamespace(
-    **{f"rollforge_register_{kind}": _hookspec(_specification(kind, purpose)) for kind, purpose in KINDS.items()}
-)
+hookspecs = SimpleNamespace(**{name: _hookspec(_specification(name, KINDS[kind])) for name, kind in HOOKS.items()})

@@ -26,7 +26,7 @@ from rollforge import API, OLDEST_API, __version__
 from rollforge.errors import UserError, nearest
 from rollforge.registry import builtins
 from rollforge.registry.guard import PluginError, guarded
-from rollforge.registry.hooks import BASES, GROUP, KINDS, hookspecs
+from rollforge.registry.hooks import BASES, GROUP, HOOKS, hookspecs
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def _collect(plugin: Any, origin: str) -> list[Part]:
     manager.register(plugin, name=origin)
     manager.check_pending()
     parts: list[Part] = []
-    for kind in KINDS:
+    for hook, kind in HOOKS.items():
 
         def register(target: type | str, kind: str = kind) -> None:
             if not isinstance(target, type | str) or (isinstance(target, str) and not TARGET.fullmatch(target)):
@@ -201,7 +201,7 @@ def _collect(plugin: Any, origin: str) -> list[Part]:
             name = target.__name__ if isinstance(target, type) else target.rpartition(":")[2]
             parts.append(Part(kind, name, origin, target))
 
-        getattr(manager.hook, f"rollforge_register_{kind}")(register=register)
+        getattr(manager.hook, hook)(register=register)
     return parts
 
 

@@ -15,7 +15,7 @@ from rollforge.borders import WrongAnswer, check_tensor, shown
 from rollforge.errors import UserError
 from rollforge.policies.base import CachePolicy
 from rollforge.samplers.base import TIMESTEPS, Finished, Pass, Sampler
-from rollforge.spec import ModelSpec, Phase, ReadPlan, Step
+from rollforge.spec import ModelSpec, Phase, ReadPlan, Reencode, Step
 
 
 def check_request(sampler: Sampler, request: Any, due: Step, rows: int, spec: ModelSpec) -> None:
@@ -85,16 +85,19 @@ def frame_count(policy: CachePolicy, answer: Any, name: str) -> int:
     return int(answer)
 
 
-def ranges(policy: CachePolicy, answer: Any, name: str) -> list[range]:
-    """What a policy wants to read again, if it is a sequence of ranges."""
+def wishes(policy: CachePolicy, answer: Any, name: str) -> list[range | Reencode]:
+    """What a policy wants to read or encode again, if it is a sequence of ranges and of ``Reencode``."""
     expected = "a sequence of ranges of frames, with a step of 1"
+    if policy.reencodes:
+        expected += ", and of Reencode"
     if answer is None:
         return []
     if not isinstance(answer, Sequence) or isinstance(answer, (range, str)):
         raise WrongAnswer("cache policy", policy, answer, f"from {name}", expected)
-    if wrong := [each for each in answer if not isinstance(each, range) or each.step != 1]:
-        raise WrongAnswer("cache policy", policy, wrong[0], f"from {name}", expected)
-    return [each for each in answer if each]
+    for each in answer:
+        if not (isinstance(each, range) and each.step == 1) and not (policy.reencodes and isinstance(each, Reencode)):
+            raise WrongAnswer("cache policy", policy, each, f"from {name}", expected)
+    return [each for each in answer if isinstance(each, Reencode) or each]
 
 
 def check_condition(kind: str, part: object, condition: Any, rows: int | None = None) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from rollforge.backbones.base import Backbone
 from rollforge.memory import Combine, IdentityKVCodec, KVCodec, MakeMemory, Positions, RolloutMemory
@@ -26,6 +29,8 @@ class RolloutComponents:
         check: what happens to a block that is not a video; unset, no block is looked at, and none waits for the device.
         memory: what makes the memory of a rollout; called once for each guidance branch.
         combine: what joins the branches of a plan that has several.
+        encode: for policies that ask for a ``Reencode``: the latent ``[B, 1, C, H, W]`` of a finished frame's pixels,
+            encoded as the first of a video, as a pipeline gives it.
     """
 
     backbone: Backbone
@@ -37,6 +42,7 @@ class RolloutComponents:
     check: BlockCheck | None = None
     memory: MakeMemory = RolloutMemory
     combine: Combine | None = None
+    encode: Callable[[int], Tensor] | None = None
 
     def __post_init__(self) -> None:
         self.positions = self.positions or self.backbone.positions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any, Self
@@ -15,25 +15,19 @@ from torch import Tensor
 from rollforge.borders import check_tensor
 from rollforge.devices import sent
 from rollforge.errors import UserError, attribute_errors
+from rollforge.rollout.abilities import check_recomputes
 from rollforge.rollout.block_check import OTHER_SEED
 from rollforge.rollout.borders import check_finished, check_request, ended_early
 from rollforge.rollout.branching import check_frames, check_parts, parts_of
 from rollforge.rollout.components import RolloutComponents
 from rollforge.rollout.parts import Parts
 from rollforge.rollout.passes import PassRunner
+from rollforge.rollout.replay import replay
+from rollforge.rollout.steps import Block, given_steps, step_of
 from rollforge.rollout.switches import Schedule
 from rollforge.samplers.base import Finished, Job, Pass
-from rollforge.spec import ModelSpec, Phase, PromptSwitch, Step
+from rollforge.spec import EVENTS, Event, Phase, PromptSwitch, Start, Step
 from rollforge.state import State, copied, moved
-
-
-@dataclass(frozen=True)
-class Block:
-    """A finished block: its number, its first frame and its latents ``[B, F, C, H, W]``."""
-
-    index: int
-    start: int
-    latents: Tensor
 
 
 class RolloutIterator(Iterator[Block]):
@@ -52,7 +46,7 @@ class RolloutIterator(Iterator[Block]):
     ) -> None:
         self.noise, self.check, self.spec = rollout.noise, rollout.check, rollout.backbone.spec
         components = rollout.policy, rollout.sampler, rollout.positions, rollout.kv_codec, rollout.combine
-        self.passes = PassRunner(rollout.backbone, Parts(*components).copy(), schedules, rollout.memory)
+        self.passes = PassRunner(rollout.backbone, Parts(*components).copy(), schedules, rollout.memory, rollout.encode)
         self.built = partial(parts_of, rollout, len(samples))
         self.frames, self.seed, self.samples = frames, seed, samples
         self.index, self.start = 0, 0  # of the next block
@@ -60,6 +54,8 @@ class RolloutIterator(Iterator[Block]):
         self.entered = -1  # the last block whose first pass was prepared
         self.pending: tuple[Step, Tensor] | None = None  # a block that is yielded and not yet committed
         self.attempts: dict[int, list[int]] = {}  # blocks that were made again, and how often for each sample
+        self.announced: list[tuple[str, dict[str, Any]]] = []  # events of the next block, and their fields
+        self.saved_under: str | None = None  # the policy that a restored state had, where it is another one
         self._sampler = self.sampler  # as it was when the last block was finished
         self._before = self.parts, State()  # the components and the network's state before the next block
         self._blocks: Iterator[Block] = iter(())
@@ -88,16 +84,24 @@ class RolloutIterator(Iterator[Block]):
         Without ``kv`` it leaves out what committing the finished latents once more brings back. Tensors are shared with
         the rollout, which writes into none of them.
         """
+        if not kv:
+            check_recomputes(self.policy)
         state: State = {"index": self.index, "start": self.start, "attempts": self.attempts, "parts": self.built()}
-        state |= self.parts.state_dict() | {"backbone": self.passes.carried}
+        state |= self.parts.state_dict() | {"backbone": self.passes.carried, "announced": self.announced}
         if kv:
             state |= {"pending": self.pending and _saved(*self.pending), **self.passes.state_dict()}
         return copied(state)
 
+    def announce(self, event: type[Event], **fields: Any) -> None:
+        """Tells the policy of an event before the next block: ``Cut``, ``Reset``, or ``Seek`` with its ``frame``."""
+        if EVENTS.get(event.__name__) is not event:
+            raise UserError(f"{event.__name__} cannot be announced; expected one of {', '.join(EVENTS)}.")
+        self.announced.append((event.__name__, fields))
+
     def begin(self, given: Tensor | None) -> Self:
         """From the first block on."""
         self._blocks = chain(self.prefill(given), self._sample())
-        self.first = len(list(_given_steps(given, self.spec)))
+        self.first = len(list(given_steps(given, self.spec)))
         return self
 
     def resume(self, state: State, given: Tensor | None, finished: Iterable[Tensor]) -> Self:
@@ -105,12 +109,17 @@ class RolloutIterator(Iterator[Block]):
         self.begin(given)
         self.attempts = dict(state["attempts"])
         if "memories" in state:
-            other = self._load(state)
-            self._check_frames(other)
-            self._blocks = chain(self.prefill(given, self.start), self._sample())
+            self.saved_under = self._load(state)
+            self.announced = _announced(state)
+            self._blocks = chain(self._checked(), self.prefill(given, self.start), self._sample())
         else:
-            self._blocks = chain(self._replay(state, given, finished), self._sample())
+            self._blocks = chain(replay(self, state, given, finished), self._after_replay(state), self._sample())
         return self
+
+    def _after_replay(self, state: State) -> Iterator[Block]:
+        """No block; restores the events that were announced."""
+        self.announced = _announced(state)
+        yield from ()
 
     def _load(self, state: State) -> str | None:
         """Restores a state with its memories. Returns the policy that it was saved under, if it was another one."""
@@ -119,60 +128,37 @@ class RolloutIterator(Iterator[Block]):
         self.index, self.start = state["index"], state["start"]
         if pending := state["pending"]:
             latents = pending["latents"].to(self.passes.device)
-            self._pend(_step(self.spec, pending["index"], pending["start"]), latents)
+            self._pend(step_of(self.spec, pending["index"], pending["start"]), latents)
         alike = self.parts.load_state_dict(state, saved, self.passes.device)
         self.passes.load_state_dict(state)
         self.passes.carried = moved(state.get("backbone", {}), self.passes.device)
         return None if alike["policy"] else saved["policy"][0]
 
-    def _check_frames(self, other: str | None) -> None:
-        """Raises ``UserError`` where memories saved under the policy ``other`` lack what this one reads."""
+    def _checked(self) -> Iterator[Block]:
+        """No block; the check of a restored rollout, when its first block is asked for."""
+        self.check_frames()
+        yield from ()
+
+    def check_frames(self) -> None:
+        """Raises ``UserError`` where memories that were saved under another policy lack what this one reads."""
         step = self.pending[0] if self.pending else self._step()
-        for memory in self.passes.memories.values() if other else ():
-            check_frames(self.policy, other or "", memory, step)
-
-    def _replay(self, state: State, given: Tensor | None, finished: Iterable[Tensor]) -> Iterator[Block]:
-        """Commits the ``finished`` latents again, and yields only initial blocks that have not been yielded.
-
-        Afterwards the policy and the sampler hold what they held when ``state`` was saved: passes that are not run
-        again may have changed them. A policy of another class or other arguments keeps what it learned from the
-        commits.
-
-        Raises:
-            UserError: if the latents end before the state.
-        """
-        after, start, blocks = self.parts.copy(), state["start"], iter(finished)
-        built = state.get("parts", {})
-        alike = after.load_state_dict(state, built, self.passes.device) if built else {}
-        for block in self.prefill(given):
-            if block.start >= start:
-                yield block
-            elif next(blocks, None) is None:
-                break
-        for latents in blocks:
-            self.replay_block(latents)
-        if self.start < start:
-            raise UserError(
-                f"The saved latents end at frame {self.start}, the snapshot at frame {start}. Use an older snapshot."
-            )
-        if not alike.get("policy"):
-            after.policy = self.policy
-        self.passes.restore(after, moved(state.get("backbone", {}), self.passes.device))
+        for memory in self.passes.memories.values() if self.saved_under else ():
+            check_frames(self.policy, self.saved_under or "", memory, step)
 
     def _step(self) -> Step:
         """The block that is made next."""
-        return _step(self.spec, self.index, self.start)
+        return step_of(self.spec, self.index, self.start)
 
     def _steps(self) -> Iterator[Step]:
         """The blocks to make, as far ahead as the sampler asks."""
         step = self._step()
         while step.start < self.frames:
             yield step
-            step = _step(self.spec, step.index + 1, step.frames.stop)
+            step = step_of(self.spec, step.index + 1, step.frames.stop)
 
     def prefill(self, given: Tensor | None, shown: int = 0) -> Iterator[Block]:
         """Lets given frames enter the memories, but those before ``shown``, which have."""
-        for step in _given_steps(given, self.spec):
+        for step in given_steps(given, self.spec):
             if step.start >= shown and given is not None:
                 latents = given[:, step.frames.start : step.frames.stop].to(self.passes.device).float()
                 self.passes.make_virtual(step)
@@ -244,8 +230,13 @@ class RolloutIterator(Iterator[Block]):
         if self.entered == self.index:
             return
         self.entered, step = self.index, self._step()
-        if self.passes.prompts.reach(step.start) and step.start:
-            self.passes.tell(PromptSwitch(step))
+        switched = self.passes.prompts.reach(step.start) and step.start > 0
+        events: list[tuple[type[Event], dict[str, Any]]] = [(Start, {})] if self.index == self.first else []
+        events += [(EVENTS[name], fields) for name, fields in self.announced]
+        events += [(PromptSwitch, {})] if switched else []
+        for event, fields in events:
+            self.passes.tell(event(step, self.passes.prompts.coming, **fields))
+        self.announced = []
         self.passes.make_virtual(step)
         if self._retries:
             self._before = replace(self.parts, sampler=self._sampler).copy(), self.passes.carried
@@ -311,18 +302,5 @@ def _saved(step: Step, latents: Tensor) -> State:
     return {"index": step.index, "start": step.start, "latents": latents}
 
 
-def _step(spec: ModelSpec, index: int, start: int) -> Step:
-    """Block number ``index``, which is the video's first where it starts at frame 0."""
-    count = spec.block if start else spec.first
-    return Step(index, start, spec.block, count=None if count == spec.block else count)
-
-
-def _given_steps(given: Tensor | None, spec: ModelSpec) -> Iterator[Step]:
-    """Initial frames as passes: what fills no whole block first, then whole blocks."""
-    frames, block = 0 if given is None else given.shape[1], spec.block
-    first, start = frames % block, 0
-    if frames >= spec.first and (frames - spec.first) % block == 0:
-        first = spec.first
-    for index, count in enumerate([*([first] if first else []), *[block] * ((frames - first) // block)]):
-        yield Step(index, start, block, Phase.PREFILL, count=None if count == block else count)
-        start += count
+def _announced(state: State) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, dict(fields)) for name, fields in state.get("announced", [])]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from inspect import signature
 
 import torch
 from torch import Tensor
@@ -15,14 +14,18 @@ from rollforge.borders import check_tensor
 from rollforge.devices import sent
 from rollforge.errors import UserError, attribute_errors
 from rollforge.memory import CachedMemory, MakeMemory
-from rollforge.prediction import predict, to_flow
-from rollforge.rollout.borders import frame_count, frame_numbers, ranges
+from rollforge.memory.observing import Watch
+from rollforge.policies.base import CachePolicy
+from rollforge.prediction import predict, takes_extra, to_flow
+from rollforge.rollout.borders import frame_count, frame_numbers, wishes
 from rollforge.rollout.branching import REPLAY
 from rollforge.rollout.parts import Parts
 from rollforge.rollout.switches import Prompts, Schedule
 from rollforge.samplers.base import Pass
-from rollforge.spec import Phase, PromptSwitch, ReadPlan, Step
+from rollforge.spec import Event, ModelSpec, Phase, ReadPlan, Reencode, Seen, Step
 from rollforge.state import State, moved
+
+Encode = Callable[[int], Tensor]
 
 
 class PassRunner:
@@ -33,23 +36,34 @@ class PassRunner:
         parts: the rollout's own components.
         schedules: the conditions of each guidance branch.
         memory: makes the memory of a branch.
+        encode: the latent ``[B, 1, C, H, W]`` of a finished frame's pixels, encoded as the first of a video.
     """
 
-    def __init__(self, backbone: Backbone, parts: Parts, schedules: Mapping[str, Schedule], memory: MakeMemory) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        parts: Parts,
+        schedules: Mapping[str, Schedule],
+        memory: MakeMemory,
+        encode: Encode | None = None,
+    ) -> None:
         weight = next(backbone.parameters(), torch.zeros(0))
         self.device, self.dtype = weight.device, weight.dtype
         self.backbone, self.spec, self.parts = backbone, backbone.spec, parts
         self.prompts = Prompts(schedules, self.device, self.dtype)
         with attribute_errors("cache policy", parts.policy, "telling how many frames it shows"):
             visible = frame_count(parts.policy, parts.policy.visible(self.spec.block), "visible")
-        self.takes_extra = "extra" in signature(backbone.forward).parameters
+        self.takes_extra = takes_extra(backbone)
         arguments = self.spec, visible, parts.positions, parts.kv_codec, parts.combine
         with attribute_errors("memory", memory, "starting a rollout"):
             self.memories = {branch: memory(*arguments) for branch in schedules}
+        self.encode, self.watch = encode, _watch(parts.policy, self.spec)
+        next(iter(self.memories.values())).watch = self.watch  # all branches run the same passes
         self.finished: dict[int, Tensor] = {}  # latents of live frames, which a later pass may read again
         self.estimated: set[int] = set()  # frames in the memories that are not final
         self.carried: State = {}  # what the network keeps of this rollout outside of the memories
 
+    @torch.no_grad()
     def run(self, request: Pass, frontier: int) -> Tensor:
         """The predicted flow of one pass, like its latents.
 
@@ -63,11 +77,15 @@ class PassRunner:
         with self._following(step):
             memory.begin(step, plan)
         flow = self._flow(request, now, memory)
+        self._show(step)
+        again: list[range | Reencode] = []
         with self.asking("which frames live", step):
             last = request.guidance_branch == self.parts.sampler.guidance_branches[-1]
             if step.phase.final and last:  # every branch has seen the same plan
-                self.parts.policy.on_commit(step)
+                again = wishes(self.parts.policy, self.parts.policy.on_commit(step), "on_commit")
             self._end(memory, step, frontier, last)
+        if again:
+            self._recache(again, Step(step.index + 1, step.frames.stop, self.spec.block))
         return flow.to(request.latents.dtype)
 
     def restore(self, parts: Parts, carried: State) -> None:
@@ -77,12 +95,13 @@ class PassRunner:
             memory.positions, memory.kv_codec = self.parts.positions, self.parts.kv_codec
             memory.combine = self.parts.combine
 
-    def tell(self, event: PromptSwitch) -> None:
+    def tell(self, event: Event) -> None:
         """Tells the policy of an event, and reads the frames that it names again, oldest first."""
-        with self.asking("about a new prompt", event.step):
-            again = ranges(self.parts.policy, self.parts.policy.on_event(event), "on_event")
+        with self.asking(f"about a {type(event).__name__}", event.step):
+            again = wishes(self.parts.policy, self.parts.policy.on_event(event), "on_event")
         self._recache(again, event.step)
 
+    @torch.no_grad()
     def make_virtual(self, step: Step) -> None:
         """Makes the virtual frames that the policy names for the block at ``step``."""
         with self.asking("for virtual frames", step):
@@ -97,6 +116,11 @@ class PassRunner:
         What its own passes read is kept until it is committed.
         """
         self.drop_estimates()
+        policy = self.parts.policy
+        if "latents" in policy.sees:
+            with self.asking("to observe a block", step):
+                shown = latents if "latents" in policy.whole else latents.mean((3, 4))
+                policy.observe(step, None, Seen(latents=shown))
         self.finished |= dict(zip(step.frames, latents.split(1, dim=1), strict=True))
         with self.asking("which frames live", step):
             live = self._live("live", step.frames.stop)
@@ -130,20 +154,32 @@ class PassRunner:
         when = f"asked {what} at block {step.index} ({step.phase.value}, level {step.level})"
         return attribute_errors("cache policy", self.parts.policy, when)
 
-    def _recache(self, again: Iterable[range], step: Step) -> None:
-        """Reads finished frames again, under the prompt of the block at ``step``."""
-        for frames in again:
+    def _show(self, step: Step) -> None:
+        """Shows the policy what it has asked to see of a pass."""
+        if self.watch is not None:
+            with self.asking("to observe a pass", step):
+                for layer, seen in self.watch.take().items():
+                    self.parts.policy.observe(step, layer, seen)
+
+    def _recache(self, again: Iterable[range | Reencode], step: Step) -> None:
+        """Reads finished frames again, under the prompt of the block at ``step``, or encodes them again."""
+        for wish in again:
+            frames = range(wish.frame, wish.frame + 1) if isinstance(wish, Reencode) else wish
             if missing := [frame for frame in frames if frame not in self.finished]:
                 raise UserError(
                     f"The cache policy {type(self.parts.policy).__name__} wants to read frame {missing[0]} again at "
                     f"block {step.index}, which is not live; its live() must name it."
                 )
+            if isinstance(wish, Reencode):
+                assert self.encode is not None  # checked when the rollout began
+                first = self.finished[wish.frame]
+                self.finished[wish.frame] = self.encode(wish.frame).to(first).view_as(first)
+                continue
             latents = torch.cat([self.finished[frame] for frame in frames], dim=1)
             past = Step(step.index, frames.start, self.spec.block, Phase.RECACHE, count=len(frames))
             for branch in self.parts.sampler.guidance_branches:
                 self.run(Pass(past, latents, 0.0, branch), step.start)
 
-    @torch.no_grad()
     def _flow(self, request: Pass, now: int, memory: CachedMemory) -> Tensor:
         """The flow that the network predicts under the prompt in force at frame ``now``."""
         step, timesteps = request.step, self._timesteps(request)
@@ -205,3 +241,8 @@ class PassRunner:
         """The frames that the policy's ``live`` or ``moves`` names."""
         policy = self.parts.policy
         return frame_numbers(policy, getattr(policy, name)(start, self.spec.block), name, start)
+
+
+def _watch(policy: CachePolicy, spec: ModelSpec) -> Watch | None:
+    """What gathers the queries and keys that a policy wants to see, if it wants any."""
+    return Watch(policy.observes, policy.sees, policy.whole, spec.tokens) if policy.observes else None

@@ -17,9 +17,11 @@ from torch import Tensor
 from rollforge.backbones.base import Condition
 from rollforge.errors import UserError
 from rollforge.positions.base import refusal
+from rollforge.rollout.abilities import check_abilities, not_batching
 from rollforge.rollout.borders import check_branches, check_condition, check_extra
 from rollforge.rollout.components import RolloutComponents
-from rollforge.rollout.iterator import Block, RolloutIterator
+from rollforge.rollout.iterator import RolloutIterator
+from rollforge.rollout.steps import Block
 from rollforge.rollout.switches import Schedule
 from rollforge.spec import Step
 from rollforge.state import State
@@ -65,6 +67,7 @@ class Rollout(RolloutComponents):
             finished: latents of all earlier blocks, in order. Required if the state was saved with ``kv=False``.
         """
         check_branches(self.sampler)
+        check_abilities(self)
         for each in condition.values() if isinstance(condition, Mapping) else [condition]:
             check_condition("caller of", self, each)
         prompts = _schedule(condition)
@@ -76,6 +79,8 @@ class Rollout(RolloutComponents):
         numbers = tuple(range(rows) if samples is None else samples)
         if len(numbers) != rows:
             raise UserError(f"{rows} prompts came with {len(numbers)} sample numbers; give one for each.")
+        if len(numbers) > 1 and (alone := not_batching(self)):
+            raise UserError(f"{alone}, so videos are rolled one by one: give one prompt (data.rollout_batch_size: 1).")
         if frames < 1:
             raise UserError(f"A rollout needs 1 frame or more, not {frames}.")
         if given is not None:

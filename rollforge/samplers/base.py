@@ -70,6 +70,8 @@ class Sampler(Checked, Stateful, ABC):
     guidance_branches: tuple[str, ...] = ("prompt",)
     in_flight: int = 1
     """Blocks that are in progress at once. With more than one, a pass may hold frames of all of them."""
+    needs_extra: bool = False
+    """Whether the network must take the ``extra`` of its passes. Otherwise it goes to those that do."""
     timesteps: Sequence[float] = ()
     context_noise: float = 0.0
 

@@ -14,6 +14,7 @@ from rollforge.testing.memory import check_memory
 from rollforge.testing.metric import check_metric
 from rollforge.testing.noise import check_noise
 from rollforge.testing.policy import check_policy
+from rollforge.testing.positions import check_combine, check_positions
 from rollforge.testing.rules import RULES, CheckFailed
 from rollforge.testing.sampler import check_sampler
 from rollforge.testing.training import check_dataset, check_objective
@@ -23,6 +24,7 @@ __all__ = [
     "CheckFailed",
     "check_backbone",
     "check_codec",
+    "check_combine",
     "check_conditioner",
     "check_dataset",
     "check_kv_codec",
@@ -31,5 +33,6 @@ __all__ = [
     "check_noise",
     "check_objective",
     "check_policy",
+    "check_positions",
     "check_sampler",
 ]

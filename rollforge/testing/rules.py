@@ -68,6 +68,13 @@ RULES: dict[str, str] = {
     "objective-gradient": "loss has a gradient for the component that it trains",
     "dataset-clip": "a clip has a video, uint8 [T, H, W, 3], and a caption",
     "dataset-repeat": "a clip is the same whenever it is asked for",
+    "positions-repeat": "the same times get the same placement, and turn does not change what it is given",
+    "positions-shape": "turn keeps shape and dtype, and stays finite far beyond any table",
+    "positions-frame": "the placement of a frame does not depend on the frames beside it",
+    "positions-key": "where the key is equal, so are the placements",
+    "combine-shape": "the result has the shape of one branch, and is finite",
+    "combine-repeat": "the same outputs give the same result, and are not changed",
+    "combine-batch": "a batch of two equals two of one",
     "memory-attend": "attention sees exactly the frames of the plan, at their time indices, and the pass itself",
     "memory-state": "a new memory with the state of another goes on like it",
     "memory-missing": "a plan that reads a frame that is not kept, or too many, is refused with a ValueError",
@@ -84,6 +91,8 @@ PAGES = {
     "conditioner": "conditioner",
     "objective": "objective",
     "dataset": "dataset",
+    "positions": "positions",
+    "combine": "combine",
     "memory": "memory",
 }
 """The kind of part that a rule is for, by the first word of its name."""

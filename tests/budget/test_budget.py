@@ -33,6 +33,7 @@ from rollforge.memory import RolloutMemory
 from rollforge.policies import AttentionSink, CachePolicy, LongLive, RollingSink, SlidingIndices, Window
 from rollforge.rollout import Rollout
 from rollforge.samplers import Euler, FewStep
+from rollforge.spec import Capacity, ReadPlan, Step, Virtual
 
 GB = 10**9
 SMALL: dict[str, Any] = {"dim": 32, "layers": 2, "heads": 2, "ffn_dim": 64, "window": 9, "horizon": 9}
@@ -287,3 +288,42 @@ def test_free_memory_of_the_cpu_is_known_here() -> None:
     assert free is not None
     assert free > 10**7
     assert free_memory("meta") is None
+
+
+def test_policy_that_says_what_it_keeps_at_most_is_not_followed_through_its_plans() -> None:
+    class Stated(RollingSink):
+        def plan(self, step: Step) -> ReadPlan:
+            raise AssertionError("it was followed")
+
+        def capacity(self, block: int) -> Capacity:
+            return Capacity(frames=99, moves=44)
+
+    def told(frames: int) -> dict[str, int]:
+        work = work_of(Pocket(**SMALL), PocketCodec(width=16), FewStep(), {"p": Stated(2, 1)}, device="cpu",
+                       frames=frames)  # fmt: skip
+        return sizes(work)
+
+    frame = 2 * 2 * 16 * 32 * 4
+    assert told(600)["keys and values in view"] == frame * (2 + 1) * 3
+    assert told(600)["raw keys and values"] == frame * 44
+    assert told(6)["raw keys and values"] == frame * 6
+
+
+def test_virtual_frames_are_counted() -> None:
+    class Averaging(Window):
+        def virtual(self, step: Step) -> list[Virtual]:
+            return [Virtual(-1, (0,)), Virtual(-2, (0,))] if step.start == 3 else []
+
+        def live(self, start: int, block: int) -> frozenset[int]:
+            return super().live(start, block) | {-1, -2}
+
+    def raw(policy: Window) -> int:
+        work = work_of(Pocket(**SMALL), PocketCodec(width=16), FewStep(), {"p": policy}, device="cpu", frames=60)
+        return sizes(work)["raw keys and values"]
+
+    class Moving(Averaging):
+        def moves(self, start: int, block: int) -> frozenset[int]:
+            return frozenset([-1, -2])
+
+    assert raw(Window(2)) == 0
+    assert raw(Moving(2)) == 2 * 2 * 2 * 16 * 32 * 4

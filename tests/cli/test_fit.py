@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.plugins.precision import transformer_engine
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -240,3 +242,17 @@ def test_fit_trains_on_a_folder_of_videos(training: Any, videos: Path, captions:
     training.config["data"]["train_dataset"] = {"class_path": "VideoClips", "init_args": arguments}
     assert training.run("fit", "--trainer.max_steps", "3") == 0
     assert [row["step"] for row in losses(training.out)] == [1, 2, 3]
+
+
+def test_batches_can_be_overfitted(training: Any) -> None:
+    training.config["data"]["prompts"] = []
+    assert training.run("fit", "--trainer.overfit_batches", "1", "--trainer.max_steps", "3") == 0
+    assert [row["step"] for row in losses(training.out)] == [1, 2, 3]
+
+
+def test_a_precision_that_needs_a_package_prints_a_one_line_error(
+    training: Any, mistake: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformer_engine, "_TRANSFORMER_ENGINE_AVAILABLE", False)
+    said = mistake(training.run("fit", "--trainer.precision", "transformer-engine"))
+    assert said.startswith("rollforge: The section trainer does not work here: ")

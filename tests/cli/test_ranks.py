@@ -154,7 +154,7 @@ def curve(folder: Path) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(lines)]
 
 
-def test_a_sharded_backbone_trains_as_a_whole_one_does(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_sharded_backbone_trains_as_a_whole_one_does(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROLLFORGE_TRUST", "deterministic")
     pair.config["model"] |= {
         "objective": {"class_path": "deterministic.Calm"},
@@ -166,8 +166,9 @@ def test_a_sharded_backbone_trains_as_a_whole_one_does(pair: Any, monkeypatch: p
     sizes = {"data_parallel_size": 2, "tensor_parallel_size": 1}
     strategy = {"class_path": "lightning.pytorch.strategies.ModelParallelStrategy", "init_args": sizes}
     pair.config["trainer"] |= {"strategy": strategy, "max_steps": 5}
-    code, _, stderr = finish(pair, "fit")
-    assert code == 0, stderr
+    for more in (["--trainer.max_steps", "2"], ["--resume"]):
+        code, _, stderr = finish(pair, "fit", *more)
+        assert code == 0, stderr
 
     pair.config["data"]["batch_size"] = 4
     single = alone(pair, "fit", "single")

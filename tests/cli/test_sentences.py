@@ -95,6 +95,7 @@ def part(name: str, **arguments: Any) -> dict[str, Any]:
         ("trainer.logger", "CSVLogger", "CSVLogger needs save_dir; give it in the config."),
         ("trainer.callbacks", [part("ModelCheckpoint", dirpth="x")], "trainer.callbacks: There is no key 'dirpth'."),
         ("trainer.logger", "NeptuneLogger", "There is no public class 'NeptuneLogger' of Lightning at trainer.logger."),
+        ("model.scheduler", "ReduceLROnPlateau", "model.scheduler: there are several classes called "),
         ("trainer.callbacks", "Nope", "There is no public class 'Nope' of Lightning at trainer.callbacks."),
         ("trainer.precision", "foo", "trainer.precision must be one of "),
         ("trainer.devices", {}, "trainer.devices must be a list or text or a whole number, not {}."),

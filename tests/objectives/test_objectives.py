@@ -104,6 +104,12 @@ def two() -> tuple[Tensor, Tensor]:
     return latents, noise
 
 
+def test_clips_of_another_size_are_refused_before_they_are_encoded() -> None:
+    larger = Clips(video=torch.zeros(2, FRAMES, 8, 6, 3, dtype=torch.uint8), caption=CAPTIONS)
+    with pytest.raises(UserError, match=r"^DiffusionForcing: the clips are 6x8 pixels, the model makes 4x4; let data"):
+        DiffusionForcing()(pipeline(Linear()), larger)
+
+
 @pytest.mark.parametrize("kind", [DiffusionForcing, TeacherForcing, ResamplingForcing])
 def test_each_block_has_a_level_of_its_own_and_its_frames_share_it(kind: type[FlowMatching]) -> None:
     objective = kind()

@@ -89,6 +89,12 @@ def test_a_plugin_adds_its_parts_beside_the_built_ins(install: Install) -> None:
     assert found.failures == []
 
 
+def test_a_plugin_of_version_0_1_registers_its_rotary_embedding_as_positions(install: Install) -> None:
+    code = GOOD.format(name="Slow").replace("policies import Window", "memory import Rope as Window")
+    install("old", code.replace("register_cache", "register_rope"))
+    assert [part.name for part in registry().of("positions") if part.origin != BUILT_IN] == ["Slow"]
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [

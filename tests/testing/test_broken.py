@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from rollforge import testing
 from rollforge.backbones.base import Backbone, Condition, Conditioner, DecodeStream, VideoCodec
-from rollforge.memory import IdentityKVCodec, RolloutMemory
+from rollforge.memory import Combine, IdentityKVCodec, RolloutMemory
 from rollforge.memory.base import Memory
 from rollforge.metrics import Metric
 from rollforge.noise import IndependentNoise
 from rollforge.objectives import Objective
 from rollforge.policies import AttentionSink, CachePolicy, Window
+from rollforge.positions import Rope
 from rollforge.samplers import Finished, Pass
 from rollforge.samplers.few_step import FewStep
 from rollforge.spec import ModelSpec, Phase, ReadPlan, Step
@@ -540,6 +541,33 @@ class Random:
         return {"video": torch.randint(0, 256, (3, 8, 8, 3), dtype=torch.uint8), "caption": ""}
 
 
+class Together(Rope):
+    """Counts times from the mean of those that are asked for."""
+
+    def place(self, spec: Any, times: Any, step: Any = None, plan: Any = None) -> Any:
+        return super().place(spec, [time - sum(times) / len(times) for time in times], step, plan)
+
+
+class Keyless(Rope):
+    """Depends on the block and says that it does not."""
+
+    def temporal(self, spec: Any, step: Any = None) -> Tensor:
+        return super().temporal(spec, step) * (1 + (step.index if step else 0))
+
+    def key(self, spec: Any, step: Any, plan: Any) -> Any:
+        return None
+
+
+def turning(turn: Callable[[Tensor, Any], Tensor]) -> Rope:
+    """Positions that turn otherwise."""
+    return type("Broken", (Rope,), {"turn": lambda self, x, placed: turn(x, placed)})()
+
+
+def joining(join: Callable[[Sequence[Tensor]], Tensor]) -> Combine:
+    """What joins branches otherwise."""
+    return type("Broken", (Combine,), {"__call__": lambda self, outputs, *more: join(outputs)})()
+
+
 class Blind(RolloutMemory):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *more: Any, **named: Any) -> Tensor:
         return super().attend(layer, q, k, v, *more, **named) + 0.01
@@ -633,6 +661,13 @@ BROKEN: dict[str, tuple[Check, Callable[[], Any]]] = {
     "objective-gradient": (testing.check_objective, Detached),
     "dataset-clip": (testing.check_dataset, lambda: [{"video": torch.zeros(9, 3, 8, 8), "caption": ""}]),
     "dataset-repeat": (testing.check_dataset, Random),
+    "positions-repeat": (testing.check_positions, lambda: turning(lambda x, placed: x.neg_())),
+    "positions-shape": (testing.check_positions, lambda: turning(lambda x, placed: x.double())),
+    "positions-frame": (testing.check_positions, Together),
+    "positions-key": (testing.check_positions, Keyless),
+    "combine-shape": (testing.check_combine, lambda: joining(lambda outputs: outputs[0][:, :1])),
+    "combine-repeat": (testing.check_combine, lambda: joining(lambda outputs: outputs[0].add_(1))),
+    "combine-batch": (testing.check_combine, lambda: joining(lambda outputs: outputs[0] + outputs[0].mean())),
     "memory-attend": (testing.check_memory, lambda: Blind),
     "memory-state": (testing.check_memory, lambda: Empty),
     "memory-missing": (testing.check_memory, lambda: Obliging),

@@ -17,19 +17,23 @@ from rollforge.backbones.wan.codec import WanVAE
 from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.wan.tiny import TinyWanDecoder
 from rollforge.memory import IdentityKVCodec, RolloutMemory
+from rollforge.memory.combine import BlendBranches
 from rollforge.noise import FixedNoise, IndependentNoise, RepeatedNoise
 from rollforge.policies import AttentionSink, LongLive, RollingSink, SlidingIndices, Window
+from rollforge.positions import NoPositions, Rope
 from rollforge.registry import registry
 from rollforge.samplers import Euler, FewStep
 from rollforge.testing import (
     check_backbone,
     check_codec,
+    check_combine,
     check_conditioner,
     check_kv_codec,
     check_memory,
     check_metric,
     check_noise,
     check_policy,
+    check_positions,
     check_sampler,
 )
 
@@ -98,6 +102,12 @@ def test_noise_priors(tmp_path: Path) -> None:
 def test_kv_codecs_and_memories() -> None:
     check_kv_codec(IdentityKVCodec())
     check_memory(RolloutMemory)
+
+
+def test_positions_and_what_joins_branches() -> None:
+    check_positions(Rope())
+    check_positions(NoPositions())
+    check_combine(BlendBranches(0.3))
 
 
 @pytest.mark.parametrize(

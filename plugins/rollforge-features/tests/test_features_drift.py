@@ -16,6 +16,7 @@ from rollforge_features.extractors import Dino
 from torch import Tensor
 
 from rollforge.errors import UserError
+from rollforge.testing import check_metric
 
 HERE = Path(__file__).parent
 
@@ -31,6 +32,10 @@ class Corner(Features):
     def embed(self, frames: Tensor) -> Tensor:
         self.seen += len(frames)
         return frames[:, 0, 0].float() - 128
+
+
+def test_it_keeps_the_rules_of_a_metric() -> None:
+    check_metric(FeatureDrift(Corner()), frames=12, side=16)
 
 
 def video(*corners: tuple[int, int, int]) -> Tensor:

@@ -1,0 +1,45 @@
+"""What a cache policy has asked to see of a forward pass, gathered while the network runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from torch import Tensor
+
+from rollforge.spec import Seen
+
+
+class Watch:
+    """Gathers queries, keys and text keys of some layers.
+
+    Args:
+        layers: the layers that are watched.
+        names: the fields of ``Seen`` that are wanted.
+        whole: those of them that are wanted for each token; of the others the mean over tokens is taken at once.
+        tokens: tokens of a frame.
+    """
+
+    def __init__(self, layers: Collection[int], names: Collection[str], whole: Collection[str], tokens: int) -> None:
+        self.layers, self.names, self.whole, self.tokens = frozenset(layers), {*names}, {*whole}, tokens
+        self._seen: dict[int, dict[str, Tensor]] = {}
+
+    def attended(self, layer: int, q: Tensor, k: Tensor, rotated: Callable[[], Tensor]) -> None:
+        """Queries and keys ``[B, F * tokens, heads, head_dim]`` before rotation, and the keys after it."""
+        if layer in self.layers:
+            found = {"q": lambda: q, "k": lambda: k, "k_rotated": rotated}
+            for name in self.names & found.keys():
+                frames = found[name]().unflatten(1, (-1, self.tokens))
+                self._note(layer, name, frames.clone() if name in self.whole else frames.mean(2))
+
+    def text(self, layer: int, k: Tensor) -> None:
+        """Keys ``[B, L, heads, head_dim]`` of the text."""
+        if layer in self.layers and "text_k" in self.names:
+            self._note(layer, "text_k", k if "text_k" in self.whole else k.mean(1))
+
+    def take(self) -> Mapping[int, Seen]:
+        """What was seen in each layer since the last call."""
+        seen, self._seen = self._seen, {}
+        return {layer: Seen(**fields) for layer, fields in sorted(seen.items())}
+
+    def _note(self, layer: int, name: str, value: Tensor) -> None:
+        self._seen.setdefault(layer, {})[name] = value

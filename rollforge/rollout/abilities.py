@@ -1,0 +1,68 @@
+"""What the components of a rollout need of each other, checked before anything is allocated."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from rollforge.errors import UserError
+from rollforge.policies.base import CachePolicy
+from rollforge.prediction import takes_extra
+from rollforge.spec import Seen
+
+if TYPE_CHECKING:
+    from rollforge.rollout.components import RolloutComponents
+
+BATCHING = ("policy", "sampler", "backbone", "noise", "positions", "kv_codec")
+
+
+def check_abilities(rollout: RolloutComponents) -> None:
+    """Raises ``UserError`` where one component needs what another cannot do; it names both."""
+    policy, sampler, backbone = rollout.policy, rollout.sampler, rollout.backbone
+    name, network = type(policy).__name__, type(backbone).__name__
+    known = {field.name for field in fields(Seen)}
+    if unknown := [*({*policy.sees, *policy.whole} - known)]:
+        raise UserError(f"The cache policy {name} wants to see {unknown[0]!r}; expected some of {sorted(known)}.")
+    if wrong := [layer for layer in policy.observes if not 0 <= layer < backbone.spec.layers]:
+        raise UserError(
+            f"The cache policy {name} observes layer {wrong[0]}, but the backbone {network} has layers 0 to "
+            f"{backbone.spec.layers - 1}."
+        )
+    if policy.observes and not getattr(getattr(rollout.memory, "func", rollout.memory), "observable", False):
+        memory = getattr(rollout.memory, "__name__", type(rollout.memory).__name__)
+        raise UserError(
+            f"The cache policy {name} observes queries and keys, and the memory {memory} does not show them; choose "
+            "another policy, or the memory RolloutMemory."
+        )
+    if {*policy.sees} - {"latents", "pixels"} and not policy.observes:
+        raise UserError(f"The cache policy {name} sees {', '.join(policy.sees)} of no layer; name some in observes.")
+    if (policy.reencodes or "pixels" in policy.sees) and rollout.encode is None:
+        raise UserError(
+            f"The cache policy {name} needs pixel frames, and this rollout has none; roll it through a Pipeline, or "
+            "give Rollout an encode."
+        )
+    if sampler.needs_extra and not takes_extra(backbone):
+        raise UserError(
+            f"The sampler {type(sampler).__name__} gives the network something extra, which the backbone {network} "
+            "does not take; choose another sampler or a backbone whose forward has the argument extra."
+        )
+
+
+def not_batching(rollout: RolloutComponents) -> str | None:
+    """Why videos that are rolled together would not be what they are alone; None where they are."""
+    for name in BATCHING:
+        part = getattr(rollout, name)
+        if not getattr(part, "batches", True):
+            return f"With {type(part).__name__} a video may depend on those that are rolled with it"
+    if rollout.sampler.in_flight > 1 and rollout.check is not None and rollout.check.action == "retry":
+        return f"{type(rollout.sampler).__name__} starts all videos again where a block of one is made again"
+    return None
+
+
+def check_recomputes(policy: CachePolicy) -> None:
+    """Raises ``UserError`` for a policy whose state does not come back when latents are committed again."""
+    if not policy.recomputes:
+        raise UserError(
+            f"The cache policy {type(policy).__name__} learns from passes that snapshots with kv: recompute do not run "
+            "again; set snapshots.kv to 'save'."
+        )
