@@ -14,6 +14,8 @@ from typing import Any
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import distributed
 
+from rollforge.errors import UserError
+
 HOST = "127.0.0.1"
 BACKLOG = 1024
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
@@ -25,8 +27,15 @@ def on_loopback(trainer: Any) -> Iterator[Any]:
 
     Yields the store, which must live as long as the processes do; None where there is one process, where others have
     started the processes, and where ``MASTER_ADDR`` names another machine.
+
+    Raises ``UserError`` for several machines of which none is named.
     """
     place = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.num_nodes > 1 and type(place) is LightningEnvironment and "MASTER_ADDR" not in os.environ:
+        raise UserError(
+            f"trainer.num_nodes is {trainer.num_nodes}, but nothing says where the first machine is, for which this "
+            "one would wait; set MASTER_ADDR, MASTER_PORT and NODE_RANK on each, or use torchrun or SLURM."
+        )
     alone = trainer.num_devices * trainer.num_nodes == 1 or trainer.num_nodes > 1
     if alone or type(place) is not LightningEnvironment or place.creates_processes_externally:
         yield None

@@ -304,3 +304,9 @@ def test_random_weights_larger_than_memory_are_refused_before_they_are_made(
     said = mistake(tiny.run("predict"))
     assert "would take" in said
     assert f"give model.{part} smaller sizes" in said
+
+
+def test_several_machines_of_which_none_is_named(tiny: Any, mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    options = ["--trainer.num_nodes", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
+    assert "set MASTER_ADDR, MASTER_PORT and NODE_RANK" in mistake(tiny.run("predict", *options))
