@@ -78,6 +78,13 @@ class _Pipeline(SimpleNamespace):
 
     device = torch.device("meta")
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the video in pixels."""
+        spec = self.backbone.spec
+        size: tuple[int, int] = self.codec.pixel_size(spec.width, spec.height)
+        return size
+
     def encode(self, video: Tensor) -> Tensor:
         """Latents of the clips. What the codec itself needs is counted elsewhere."""
         count = latent_frames(self.codec, video.shape[1])
