@@ -24,6 +24,7 @@ from rollforge.memory.slots import Piece, arrange
 from rollforge.memory.store import FrameStore
 from rollforge.positions import Positions
 from rollforge.positions.base import refusal
+from rollforge.ranges import CountFromZero
 from rollforge.spec import ModelSpec, ReadPlan, Segment, Step
 from rollforge.state import tensors_of
 
@@ -46,7 +47,7 @@ class RolloutMemory(FrameStore):
     def __init__(
         self,
         spec: ModelSpec,
-        visible: int,
+        visible: CountFromZero,
         positions: Positions | None = None,
         kv_codec: KVCodec | None = None,
         combine: Combine | None = None,

@@ -18,6 +18,7 @@ from rollforge.memory.slots import Entry, Piece, View
 from rollforge.memory.virtual import blended
 from rollforge.positions import Positions, Rope
 from rollforge.positions.base import Placement, placed
+from rollforge.ranges import CountFromZero
 from rollforge.spec import ModelSpec, ReadPlan, Step, Virtual
 from rollforge.state import State, moved, odd
 
@@ -28,7 +29,7 @@ class FrameStore(CachedMemory):
     def __init__(
         self,
         spec: ModelSpec,
-        visible: int,
+        visible: CountFromZero,
         positions: Positions | None = None,
         kv_codec: KVCodec | None = None,
         combine: Combine | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from rollforge.errors import UserError
+from rollforge.errors import UserError, attribute_errors
 from rollforge.memory import CachedMemory
 from rollforge.policies.base import CachePolicy
 from rollforge.renamed import class_path
@@ -26,18 +26,19 @@ REPLAY = (
 def parts_of(rollout: RolloutComponents, samples: int) -> State:
     """What a rollout of so many samples is made with, as far as its saved memories depend on it."""
     return {
-        "policy": described(rollout.policy),
-        "sampler": described(rollout.sampler),
+        "policy": described(rollout.policy, "cache policy"),
+        "sampler": described(rollout.sampler, "sampler"),
         "backbone": _shapes(rollout.backbone.spec),
-        "positions": described(rollout.positions),
-        "kv_codec": described(rollout.kv_codec),
+        "positions": described(rollout.positions, "positions"),
+        "kv_codec": described(rollout.kv_codec, "KV codec"),
         "samples": samples,
     }
 
 
-def described(part: object) -> list[Any]:
+def described(part: object, kind: str) -> list[Any]:
     """The class and the state of a part that has not been used yet; the plain attributes of one without state."""
-    return [_name(part), part.state_dict() if isinstance(part, Stateful) else _plain(vars(part))]
+    with attribute_errors(kind, part, "saving its state"):
+        return [_name(part), part.state_dict() if isinstance(part, Stateful) else _plain(vars(part))]
 
 
 def check_parts(saved: State, now: State) -> None:

@@ -81,11 +81,13 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     Both are compared as JSON gives them back. Long hashes are cut where they differ, long values at the end. A key that
     is null on one side and absent on the other is the same: a later version may have keys that an earlier one had not.
     """
-    before, after = ({path: value for path, value in _flat(each).items() if value is not None} for each in (old, new))
+    before, after = _flat(old), _flat(new)
     missing = object()
     told = []
     for path in [*before, *(path for path in after if path not in before)]:
         one, other = before.get(path, missing), after.get(path, missing)
+        if (one is missing or other is missing) and (one is None or other is None):
+            continue
         if one is missing:
             told.append(f"{_title(path)}: {_short(other)} added")
         elif other is missing:

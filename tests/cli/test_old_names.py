@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from rollforge import renamed
+
 if TYPE_CHECKING:
     from conftest import Tiny
 
@@ -29,6 +31,7 @@ def as_version_0_1(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_run_folder_of_version_0_1_is_taken_up(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    renamed._warn.cache_clear()  # it warns once in a process
     options = ["--model.negative", "fog", "--model.check.attempts", "2", "--data.rollout_batch", "2"]
     tiny.config["model"]["beside"] = {"class_path": "Window", "init_args": {"context_blocks": 2}}
     assert tiny.run("predict", *options) == 0

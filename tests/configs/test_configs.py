@@ -63,7 +63,7 @@ def test_a_config_builds_its_model_and_its_data(config: Path, monkeypatch: pytes
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert trained == {id(parameter) for parameter in model.trained.parameters()}
     clip: Any = data.train_dataset[0]  # type: ignore[index]
-    latents = model.encode(clip["video"][None])
+    latents = model.pipeline.encode(clip["video"][None])
     assert latents.shape[2:] == model.backbone.spec.latent_shape
     assert latents.shape[1] % model.backbone.spec.block == 0 or model.objective.trains == "codec"
     assert torch.isfinite(latents).all()

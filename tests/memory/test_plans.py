@@ -210,7 +210,13 @@ def weighted(both: Watched, frame: int, of: tuple[int, ...], weights: Any) -> No
 
 
 @pytest.mark.parametrize(
-    "weights", [(0.999, 0.001), torch.tensor([[0.2, 0.8], [1.0, 0.0]]), torch.rand(LAYERS, 2, 2)], ids=str
+    "weights",
+    [
+        (0.999, 0.001),
+        torch.tensor([[0.2, 0.8], [1.0, 0.0]]),
+        torch.rand(LAYERS, 2, 2, generator=torch.Generator().manual_seed(0)),
+    ],
+    ids=["numbers", "each sample", "each layer and sample"],
 )
 @torch.no_grad()
 def test_moving_average_of_a_sink_equals_brute_force_over_a_resume(weights: Any) -> None:

@@ -21,13 +21,13 @@ def add(self, image, number):
 Encoder.add = add
 """
 NO_MEMORY = """
-from rollforge.rollout.iterator import Run
-real = Run._forward
-def forward(self, request, now=None):
+from rollforge.rollout.passes import PassRunner
+real = PassRunner.run
+def run(self, request, frontier):
     if request.step.index == 12:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
-    return real(self, request, now)
-Run._forward = forward
+    return real(self, request, frontier)
+PassRunner.run = run
 """
 NO_STATE = """
 from rollforge.policies import RollingSink

@@ -26,7 +26,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 }
 KILLED_WHILE_WRITING = """
 import os, signal
-from rollforge.snapshots import sealed
+from rollforge.snapshots import checksummed as sealed
 real, left = sealed.numbers_of, [{tensors}]
 def numbers_of(value):
     left[0] -= 1
@@ -126,7 +126,7 @@ def prepared(case: Any, policy: str, kv: str) -> Any:
     return case
 
 
-@pytest.mark.parametrize(("policy", "kv", "writing"), [("RollingSink", "save", 0), ("LongLive", "replay", 1)])
+@pytest.mark.parametrize(("policy", "kv", "writing"), [("RollingSink", "save", 0), ("LongLive", "recompute", 1)])
 def test_a_kill_while_it_rolls_or_writes_a_snapshot_leaves_the_same_video(
     policy: str, kv: str, writing: float, another: Callable[[str], Any], whole: Callable[[Any], Any]
 ) -> None:
@@ -139,7 +139,7 @@ def test_a_kill_while_it_rolls_or_writes_a_snapshot_leaves_the_same_video(
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("kv", ["save", "replay"])
+@pytest.mark.parametrize("kv", ["save", "recompute"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_twenty_kills_of_each_policy_in_each_mode_leave_the_same_videos(
     policy: str, kv: str, another: Callable[[str], Any], whole: Callable[[Any], Any]

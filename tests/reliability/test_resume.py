@@ -19,9 +19,9 @@ WEIGHTS = Path(builtins.__file__).parents[1] / "backbones" / "pocket" / "weights
 TWO = "a green cone and a blue box over sand at night"
 DRIFT = "DriftSuite" if "DriftSuite" in Path(builtins.__file__).read_text() else "WorldTruth"
 OLDER_TORCH = """
-from rollforge.report import predict
-real = predict.versions
-predict.versions = lambda device: real(device) | {"torch": "1.0"}
+from rollforge.lightning import video_output
+real = video_output.versions
+video_output.versions = lambda *devices: real(*devices) | {"torch": "1.0"}
 """
 KILLED_IN_THE_LAST_MOMENT = """
 import os, signal
@@ -115,7 +115,7 @@ def test_another_config_is_refused_with_a_list_unless_forced(case: Any) -> None:
     assert went_on(case)
 
 
-@pytest.mark.parametrize(("one", "other"), [("save", "replay"), ("replay", "save")])
+@pytest.mark.parametrize(("one", "other"), [("save", "recompute"), ("recompute", "save")])
 def test_what_is_kept_cannot_change_between_two_runs(case: Any, one: str, other: str) -> None:
     case.config["snapshots"]["kv"] = one
     case.killed_after(4)

@@ -33,12 +33,12 @@ store.SnapshotStore.save, sealed.numbers_of = slow, numbers_of
 """
 SLOW_LOADING = f"""
 import sys, time
-from rollforge.lightning.module import RolloutModule
+from rollforge.pipeline import Pipeline
 def check_weights(self):
     sys.stderr.write("loading")
     sys.stderr.flush()
     time.sleep({AGES})
-RolloutModule.check_weights = check_weights
+Pipeline.check_weights = check_weights
 """
 SLOW_REPLAY = """
 import sys, time
@@ -54,7 +54,7 @@ LatentStore.read = read
 """
 SLOW_PAGES = """
 import sys, time
-from rollforge.video import beside
+from rollforge.video import side_by_side as beside
 real = beside._Layout.page
 def page(self, *about):
     sys.stderr.write("laying out")
