@@ -76,7 +76,7 @@ def renamed_arguments(arguments: Sequence[str]) -> list[str]:
         elif argument.startswith("--") or before == "--vary":
             argument = _setting(argument)
         elif (values := VALUES.get(before.removeprefix("--"))) and argument in values:
-            argument = _new(f"{before} {argument}", argument, values[argument])
+            argument = _new(f"{before.removeprefix('--')}: {argument}", argument, values[argument])
         found.append(argument)
     return found
 

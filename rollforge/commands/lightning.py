@@ -216,6 +216,7 @@ class RollforgeCLI(LightningCLI):
             options["ckpt_path"] = None
         folder = self.run_folder
         kept = f" What was made until then is in {folder.path}, as *.partial.mp4."
+        self.output.stop.install()  # Lightning's own handler swallows the signal; it comes to ours too
         with self._stoppable(self.output.stop), self.guard.explained(kept), traced(folder.path):
             run(**options)
 
