@@ -6,5 +6,6 @@ from rollforge.policies.long_live import LongLive
 from rollforge.policies.rolling_sink import RollingSink
 from rollforge.policies.sliding_indices import SlidingIndices
 from rollforge.policies.window import Window
+from rollforge.policies.wrapper import PolicyWrapper
 
-__all__ = ["AttentionSink", "CachePolicy", "LongLive", "RollingSink", "SlidingIndices", "Window"]
+__all__ = ["AttentionSink", "CachePolicy", "LongLive", "PolicyWrapper", "RollingSink", "SlidingIndices", "Window"]

@@ -13,6 +13,7 @@ from torch import Tensor
 from rollforge.backbones.base import Condition
 from rollforge.memory.base import Memory
 from rollforge.policies.base import CachePolicy
+from rollforge.policies.wrapper import PolicyWrapper
 from rollforge.spec import Phase, ReadPlan, Step
 from rollforge.state import same as equal
 from rollforge.testing.rolled import check_batch, check_cuts, check_turns
@@ -174,8 +175,9 @@ class _Spy:
 
 def _learns(policy: CachePolicy) -> bool:
     """Whether its plans depend on what it was told, so that a policy at rest plans otherwise."""
-    return any(
-        getattr(type(policy), name) is not getattr(CachePolicy, name, None)
+    plain = (CachePolicy, PolicyWrapper)
+    own = any(
+        all(getattr(type(policy), name) is not getattr(base, name) for base in plain)
         for name in ("on_commit", "on_event", "observe")
-        if hasattr(type(policy), name)
     )
+    return own or (isinstance(policy, PolicyWrapper) and _learns(policy.policy))

@@ -1,0 +1,70 @@
+"""A cache policy around another one, for what is added to any policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rollforge.policies.base import CachePolicy
+from rollforge.spec import Capacity, Event, ReadPlan, Reencode, Seen, Step, Virtual
+
+
+class PolicyWrapper(CachePolicy):
+    """Does what ``policy`` does. A subclass overrides what it changes; the state of ``policy`` is saved with its own.
+
+    Args:
+        policy: the policy that is wrapped.
+    """
+
+    def __init__(self, policy: CachePolicy) -> None:
+        self.policy = policy
+
+    def plan(self, step: Step) -> ReadPlan:
+        return self.policy.plan(step)
+
+    def live(self, start: int, block: int) -> frozenset[int]:
+        return self.policy.live(start, block)
+
+    def moves(self, start: int, block: int) -> frozenset[int]:
+        return self.policy.moves(start, block)
+
+    def visible(self, block: int) -> int:
+        return self.policy.visible(block)
+
+    def capacity(self, block: int) -> Capacity | None:
+        return self.policy.capacity(block)
+
+    def virtual(self, step: Step) -> Sequence[Virtual]:
+        return self.policy.virtual(step)
+
+    @property
+    def observes(self) -> tuple[int, ...]:  # type: ignore[override] # read only, as the wrapped policy decides
+        return self.policy.observes
+
+    @property
+    def sees(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.policy.sees
+
+    @property
+    def whole(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.policy.whole
+
+    @property
+    def reencodes(self) -> bool:  # type: ignore[override]
+        return self.policy.reencodes
+
+    @property
+    def batches(self) -> bool:
+        return self.policy.batches
+
+    @property
+    def recomputes(self) -> bool:
+        return self.policy.recomputes
+
+    def observe(self, step: Step, layer: int | None, seen: Seen) -> None:
+        self.policy.observe(step, layer, seen)
+
+    def on_commit(self, step: Step) -> Sequence[range | Reencode] | None:
+        return self.policy.on_commit(step)
+
+    def on_event(self, event: Event) -> Sequence[range | Reencode]:
+        return self.policy.on_event(event)
