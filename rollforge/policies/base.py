@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rollforge.ranges import Checked
-from rollforge.spec import Capacity, Event, ReadPlan, Reencode, Seen, Step, Virtual
+from rollforge.spec import Capacity, Event, ModelSpec, ReadPlan, Reencode, Seen, Step, Virtual
 from rollforge.state import Stateful
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,15 @@ class CachePolicy(Checked, Stateful, ABC):
 
         Virtual frames count; so does a frame that is read twice. Of a plan for some layers, those of one layer count.
         """
+
+    def check(self, spec: ModelSpec, longest: int) -> None:
+        """Raises ``UserError`` if the policy does not fit a network or a sampler. Called before anything is allocated.
+
+        Args:
+            spec: the network's.
+            longest: frames of the sampler's longest pass.
+        """
+        return
 
     def capacity(self, block: int) -> Capacity | None:
         """What the policy keeps at most, for the budget. Default: unknown, found by following its plans."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from rollforge.errors import UserError
+from rollforge.errors import UserError, attribute_errors
 from rollforge.policies.base import CachePolicy
 from rollforge.prediction import takes_extra
 from rollforge.spec import Seen
@@ -28,6 +28,8 @@ def check_abilities(rollout: RolloutComponents) -> None:
             f"The cache policy {name} observes layer {wrong[0]}, but the backbone {network} has layers 0 to "
             f"{backbone.spec.layers - 1}."
         )
+    with attribute_errors("cache policy", policy, "checking whether it fits"):
+        policy.check(backbone.spec, sampler.passes(backbone.spec.block))
     if policy.observes and not getattr(getattr(rollout.memory, "func", rollout.memory), "observable", False):
         memory = getattr(rollout.memory, "__name__", type(rollout.memory).__name__)
         raise UserError(

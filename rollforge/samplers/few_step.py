@@ -31,10 +31,10 @@ class FewStep(Sampler):
         context_noise: Timestep = 0.0,
         first_timesteps: Levels | None = None,
     ) -> None:
-        self.timesteps = _shifted("timesteps", timesteps, shift)
+        self.timesteps = self._shifted("timesteps", timesteps, shift)
         self.first_timesteps = self.timesteps
         if first_timesteps is not None:
-            self.first_timesteps = _shifted("first_timesteps", first_timesteps, shift)
+            self.first_timesteps = self._shifted("first_timesteps", first_timesteps, shift)
         self.context_noise = context_noise
 
     @property
@@ -53,9 +53,10 @@ class FewStep(Sampler):
             yield Finished(step, clean)
             yield from self.commit(step, clean, job.noise)
 
-
-def _shifted(name: str, timesteps: Sequence[float], shift: float) -> list[float]:
-    levels = [float(t) for t in timesteps]
-    if not levels or levels != sorted(set(levels), reverse=True):
-        raise UserError(f"FewStep: {name} must fall from at most 1000 to above 0, not {list(timesteps)}.")
-    return [shifted(t, shift) for t in levels]
+    def _shifted(self, name: str, timesteps: Sequence[float], shift: float) -> list[float]:
+        levels = [float(t) for t in timesteps]
+        if not levels or levels != sorted(set(levels), reverse=True):
+            raise UserError(
+                f"{type(self).__name__}: {name} must fall from at most 1000 to above 0, not {list(timesteps)}."
+            )
+        return [shifted(t, shift) for t in levels]
