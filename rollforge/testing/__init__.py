@@ -13,8 +13,10 @@ from rollforge.testing.kv_codec import check_kv_codec
 from rollforge.testing.memory import check_memory
 from rollforge.testing.metric import check_metric
 from rollforge.testing.noise import check_noise
+from rollforge.testing.plans import check_plans
 from rollforge.testing.policy import check_policy
 from rollforge.testing.positions import check_combine, check_positions
+from rollforge.testing.resume import check_resume
 from rollforge.testing.rules import RULES, CheckFailed
 from rollforge.testing.sampler import check_sampler
 from rollforge.testing.training import check_dataset, check_objective
@@ -32,7 +34,9 @@ __all__ = [
     "check_metric",
     "check_noise",
     "check_objective",
+    "check_plans",
     "check_policy",
     "check_positions",
+    "check_resume",
     "check_sampler",
 ]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import torch
 
+from rollforge.policies.base import CachePolicy
+from rollforge.rollout.abilities import not_batching
 from rollforge.testing.rules import expect, keeping, same
 from rollforge.testing.tiny import TOLERANCE, Rolls, condition, row_of
 
 
 def check_batch(kind: str, part: object, rolls: Rolls) -> None:
-    """A batch of two equals two rollouts of one."""
+    """A batch of two equals two rollouts of one, unless the part says that videos are rolled one by one."""
+    if not_batching(rolls.rollout):
+        return
     rule, text = f"{kind}-batch", condition(2)
     with keeping(rule, part, f"with two samples in blocks of {rolls.block}"):
         both = rolls.blocks_of(text, (0, 1))
@@ -35,8 +39,7 @@ def check_cuts(kind: str, part: object, rolls: Rolls) -> None:
     """A rollout that is cut after any block goes on as if it had not been, with and without keys and values."""
     rule = f"{kind}-resume"
     whole = rolls.blocks_of()
-    for kv in (True, False):
-        mode = "snapshots.kv: keep" if kv else "snapshots.kv: recompute"
+    for mode, kv in saved_in(rolls.rollout.policy).items():
         with keeping(rule, part, f"while its state was saved ({mode})"):
             states = list(rolls.cut(kv))
         for count, state in states:
@@ -49,6 +52,12 @@ def check_cuts(kind: str, part: object, rolls: Rolls) -> None:
             )  # fmt: skip
             for index, latents in enumerate(later, count):
                 same(rule, part, f"{when}, in block {index}", latents, whole[index], 0 if kv else TOLERANCE)
+
+
+def saved_in(policy: CachePolicy) -> dict[str, bool]:
+    """The modes of snapshots that a policy can resume from, and whether they hold keys and values."""
+    modes = {"snapshots.kv: save": True, "snapshots.kv: recompute": False}
+    return {mode: kv for mode, kv in modes.items() if kv or policy.recomputes}
 
 
 def finite(latents: torch.Tensor) -> bool:

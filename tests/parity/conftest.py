@@ -1,39 +1,52 @@
-"""Lets the parity tests import one another, and records what enters the cache."""
+"""Lets the parity tests import one another and the packages, and records what enters the cache."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packages import importable
 
 from rollforge.memory import RolloutMemory
-from rollforge.spec import ReadPlan, Step, Virtual
+from rollforge.spec import Phase, ReadPlan, Step, Virtual
 
 sys.path.insert(0, str(Path(__file__).parent))
+importable()
+
+
+@dataclass
+class Record:
+    """By frame, the raw keys and values that it last entered with, layer by layer; by block, its plan."""
+
+    kept: dict[int, Any] = field(default_factory=dict)
+    plans: dict[int, ReadPlan] = field(default_factory=dict)
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
-    """The raw keys and values that every frame last entered the cache with, layer by layer."""
-    found: dict[int, Any] = {}
+def record(monkeypatch: pytest.MonkeyPatch) -> Record:
+    """What the rollouts of a test let into their memory."""
+    found = Record()
     steps: list[Step] = []
     begin, end, make = RolloutMemory.begin, RolloutMemory.end, RolloutMemory.make
 
     def making(self: RolloutMemory, block: int, virtual: Sequence[Virtual]) -> None:
         make(self, block, virtual)
-        found.update({each.frame: self.raw[each.frame] for each in virtual})
+        found.kept.update({each.frame: self.raw[each.frame] for each in virtual})
 
     def beginning(self: RolloutMemory, step: Step, plan: ReadPlan) -> None:
         steps.append(step)
+        if step.phase is Phase.DENOISE:
+            found.plans[step.index] = plan
         begin(self, step, plan)
 
     def ending(self: RolloutMemory, live: frozenset[int], moves: frozenset[int] | None = None) -> None:
         end(self, live, moves)
         if steps[-1].phase.writes:
-            found.update({frame: self.raw[frame] for frame in steps[-1].frames})
+            found.kept.update({frame: self.raw[frame] for frame in steps[-1].frames})
 
     monkeypatch.setattr(RolloutMemory, "make", making)
     monkeypatch.setattr(RolloutMemory, "begin", beginning)

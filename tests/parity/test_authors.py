@@ -1,15 +1,14 @@
 """Whole rollouts against the authors' own released programs, number by number.
 
 A case is a folder of ``meta.json``, ``weights``, ``inputs`` and ``outputs.safetensors``; ``ROLLFORGE_PARITY_DIR`` names
-the folder of cases (default: ``shared/parity`` beside the repository). Cases are chosen by what ``meta.json`` says of
-their kind and policy; those that no policy of rollforge computes are skipped under their name.
+the folder of cases (default: ``shared/parity`` beside the repository). What computes a case is looked up in the tables
+of ``methods.py`` by what ``meta.json`` says; a rollout that no table computes fails. Training cases are skipped.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -18,7 +17,8 @@ from typing import Any
 
 import pytest
 import torch
-from averaging_policies import MemRoPE, RewardForcing
+from methods import AWAITED, method_of
+from parity_method import TOLERANCE, Meta, Method, Rolled, assert_close, difference
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -27,66 +27,42 @@ from rollforge.backbones.wan.network import Wan
 from rollforge.errors import UserError
 from rollforge.memory import Rope
 from rollforge.noise import FixedNoise, Shape
-from rollforge.policies import AttentionSink, CachePolicy, LongLive, RollingSink, SlidingIndices, Window
+from rollforge.policies import CachePolicy
 from rollforge.positions.rope import rotate
-from rollforge.rollout import Rollout
+from rollforge.rollout import Rollout, RolloutIterator
 from rollforge.rollout.iterator import Schedule
-from rollforge.samplers import FewStep, Job, Passes
+from rollforge.samplers import Job, Passes, Sampler
 from rollforge.spec import Step
 
 CASES = Path(os.environ.get("ROLLFORGE_PARITY_DIR") or Path(__file__).parents[3] / "shared" / "parity")
-TOLERANCE = 1e-5  # max abs difference over the whole rollout
 
 
 def cases() -> Iterator[Any]:
-    """Every folder of cases; what cannot be computed here is skipped and says why."""
+    """Every folder of cases; those of training are skipped and say why."""
     for file in sorted(CASES.rglob("meta.json")):
         meta, folder = json.loads(file.read_text()), file.parent
-        kind, policy = meta.get("kind", "rollout"), meta.get("policy")
-        if kind != "rollout":
+        if (kind := meta.get("kind", "rollout")) != "rollout":
             reason = f"{folder.name} is a case of {kind} ({meta.get('method')}), not a rollout"
             yield pytest.param(folder, marks=pytest.mark.skip(reason=reason))
-        elif policy_of(meta) is None:
-            reason = f"{folder.name}: rollforge has no policy that computes {policy!r}"
-            yield pytest.param(folder, marks=pytest.mark.skip(reason=reason))
+        elif folder.name in AWAITED:
+            yield pytest.param(folder, marks=pytest.mark.xfail(strict=True, reason="no method computes it yet"))
         else:
             yield folder
 
 
-def policy_of(meta: dict[str, Any]) -> CachePolicy | None:
-    """The policy that a case's sentence names, where rollforge has it."""
-    said, block = str(meta["policy"]).lower(), meta["block"]
-    context, sink = meta["window"] // block - 1, meta["sink"] // block
-    if said.startswith("rolling_sink"):
-        k, s = (int(re.search(rf"\b{name}=(\d+)", said)[1]) for name in "ks")  # type: ignore[index]
-        return RollingSink(k, s)
-    if said.startswith("reward forcing"):
-        return RewardForcing(meta["window"], meta["sink"], meta["ema"])
-    if said.startswith("memrope"):
-        return MemRoPE(meta["window"], meta["sink"], meta["ema_long"], meta["ema_short"])
-    if said.startswith("window") and not sink:
-        return Window(context)
-    if not said.startswith("attention sink"):
-        return None
-    if "recache" in said:
-        return LongLive(context, sink, global_sink=meta["global_sink"])
-    assert ("relative" in said) != ("absolute" in said), f"what time indices does {said!r} mean?"
-    return SlidingIndices(context, sink) if "relative" in said else AttentionSink(context, sink)
-
-
 FOLDERS = list(cases())
+ABSENT = pytest.mark.skip(reason=f"no parity cases under {CASES}; name their folder with ROLLFORGE_PARITY_DIR")
 
 
-class CommitsAll(FewStep):
-    """Makes the first ``blocks`` blocks of a longer video, so that the last of them is committed as the others are."""
+def ending(sampler: Sampler, blocks: int) -> Sampler:
+    """The sampler for the first ``blocks`` blocks of a longer video, so that their last is committed as the others."""
 
-    def __init__(self, blocks: int, meta: dict[str, Any]) -> None:
-        steps, first = meta["denoising_steps"], meta.get("denoising_steps_first_block")
-        super().__init__(steps, shift=1.0, context_noise=meta.get("context_noise", 0), first_timesteps=first)
-        self.blocks = blocks
+    class Ending(type(sampler)):  # type: ignore[misc] # whichever it is
+        def run(self, job: Job) -> Passes:
+            return super().run(replace(job, steps=islice(job.steps, blocks)))
 
-    def run(self, job: Job) -> Passes:
-        return super().run(replace(job, steps=islice(job.steps, self.blocks)))
+    sampler.__class__ = Ending
+    return sampler
 
 
 class CaseNoise(FixedNoise):
@@ -105,15 +81,15 @@ class CaseNoise(FixedNoise):
         return super().draw(seed, sample, range(start, start + len(frames)), level, shape)
 
 
-def prompts_of(meta: dict[str, Any], inputs: dict[str, Tensor]) -> Schedule:
+def prompts_of(meta: Meta, inputs: dict[str, Tensor]) -> Schedule:
     """The prompts of a case, by the frame from which on each was asked for."""
     if "prompts" not in inputs:
         return {0: Condition("case", inputs["prompt_embeds"])}
-    starts = {0: 0} | {switch["frame_asked"]: switch["prompt"] for switch in meta["switches"]}
+    starts = {0: 0} | {each.get("frame_asked", each["frame"]): each["prompt"] for each in meta["switches"]}
     return {frame: Condition(f"prompt {n}", inputs["prompts"][n]) for frame, n in starts.items()}
 
 
-def build(folder: Path, meta: dict[str, Any], inputs: dict[str, Tensor]) -> Wan:
+def build(folder: Path, meta: Meta, inputs: dict[str, Tensor]) -> Wan:
     """The tiny Wan network of a case."""
     _, frames, channels, height, width = inputs["noise"].shape
     assert frames + meta.get("given_frames", 0) == meta["frames"]
@@ -131,9 +107,19 @@ def build(folder: Path, meta: dict[str, Any], inputs: dict[str, Tensor]) -> Wan:
     return model.float().eval()
 
 
-def difference(ours: Tensor, theirs: Tensor) -> float:
-    assert ours.shape == theirs.shape
-    return (ours - theirs).abs().max().item()
+def rolled(run: RolloutIterator, method: Method, meta: Meta) -> Iterator[Tensor]:
+    """The blocks of a rollout, the events of a case announced before theirs. It ends as ``ending`` lets it."""
+    events = dict(method.events(meta))
+    while True:
+        if run.start in events:
+            event, fields = events.pop(run.start)
+            run.announce(event, **fields)
+        try:
+            yield next(run).latents
+        except UserError as error:
+            if "ended before block" not in str(error) or events:
+                raise
+            return
 
 
 def buffer(policy: CachePolicy, last: Step, relative: bool) -> list[tuple[int, int]]:
@@ -150,33 +136,33 @@ def buffer(policy: CachePolicy, last: Step, relative: bool) -> list[tuple[int, i
     return [(content[time], time) for time in sorted(content)]
 
 
-ABSENT = pytest.mark.skip(reason=f"no parity cases under {CASES}; name their folder with ROLLFORGE_PARITY_DIR")
+def check_buffer(found: Rolled) -> None:
+    """The keys and values that the plans describe are those of the released buffer, where the case has it."""
+    meta, outputs, spec = found.meta, found.outputs, found.run.spec
+    blocks, relative = meta["frames"] // meta["block"], "relative" in meta["policy"].lower()
+    held = buffer(found.run.policy, Step.of(blocks - 1, meta["block"]), relative)
+    rotation = Rope().rotation(spec, [time for _, time in held], torch.device("cpu"))
+    for layer in range(meta["layers"]):
+        if f"kv.{layer}.k" in outputs:
+            pieces = (found.kept[frame][layer] for frame, _ in held)
+            k, v = (torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))
+            assert_close(k if relative else rotate(k, rotation), outputs[f"kv.{layer}.k"])
+            assert_close(v, outputs[f"kv.{layer}.v"])
 
 
 @pytest.mark.parametrize("folder", FOLDERS or [pytest.param(CASES, marks=ABSENT)], ids=lambda folder: folder.name)
-def test_a_whole_rollout_equals_the_authors_program(folder: Path, kept: Any) -> None:
+def test_a_whole_rollout_equals_the_authors_program(folder: Path, record: Any) -> None:
     meta = json.loads((folder / "meta.json").read_text())
+    method = method_of(meta)
+    assert method is not None, f"{folder.name}: no table of parity cases computes {meta['policy']!r}"
     inputs, outputs = load_file(folder / "inputs.safetensors"), load_file(folder / "outputs.safetensors")
-    model, policy, given = build(folder, meta, inputs), policy_of(meta), inputs.get("initial_latent")
-    assert policy is not None
-    block, blocks, opened = meta["block"], meta["frames"] // meta["block"], meta.get("given_frames", 0)
-    sampler = CommitsAll(blocks - opened // block, meta)
+    block, opened = meta["block"], meta.get("given_frames", 0)
+    blocks = meta["frames"] // block
+    sampler = ending(method.sampler(meta), blocks - opened // block)
 
-    rollout = Rollout(model, policy, sampler, CaseNoise(folder, opened))
-    run = rollout(prompts_of(meta, inputs), frames=(blocks + 1) * block, given=given)
-    made = []
-    with pytest.raises(UserError, match="ended before block"):  # as it should: the last block of a case is committed
-        made.extend(run)
-    assert [done.index for done in made] == list(range(blocks))
-    assert difference(torch.cat([done.latents for done in made], dim=1), outputs["latents"]) <= TOLERANCE
-
-    relative = "relative" in meta["policy"].lower()
-    held = buffer(run.policy, Step.of(blocks - 1, block), relative)
-    rotation = Rope().rotation(model.spec, [time for _, time in held], torch.device("cpu"))
-    for layer in range(meta["layers"]):
-        if f"kv.{layer}.k" not in outputs:
-            continue
-        k, v = (torch.cat(parts, dim=1) for parts in zip(*(kept[frame][layer] for frame, _ in held), strict=True))
-        for ours, name in ((k if relative else rotate(k, rotation), "k"), (v, "v")):
-            theirs = outputs[f"kv.{layer}.{name}"]
-            assert difference(ours, theirs) <= TOLERANCE * max(1.0, theirs.abs().max().item())
+    model, noise = build(folder, meta, inputs), CaseNoise(folder, opened)
+    rollout = Rollout(model, method.policy(meta), sampler, noise, **method.options(meta))
+    run = rollout(prompts_of(meta, inputs), frames=(blocks + 1) * block, given=inputs.get("initial_latent"))
+    made = torch.cat(list(rolled(run, method, meta)), dim=1)
+    assert difference(made, outputs["latents"]) <= TOLERANCE
+    (method.check or check_buffer)(Rolled(meta, outputs, run, record.kept, record.plans))

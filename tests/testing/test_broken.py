@@ -607,6 +607,7 @@ BROKEN: dict[str, tuple[Check, Callable[[], Any]]] = {
     "policy-bound": (policy, lambda: Tight(2, 1)),
     "policy-live": (policy, lambda: Forgetful(2)),
     "policy-moves": (policy, lambda: Wide(2)),
+    "policy-plan": (lambda part: testing.check_plans(part, lambda step: ((), step.start)), lambda: Window(2)),
     "policy-rollout": (policy, lambda: type("Still", (Stuck,), {"revisited": nothing, "moves": nothing})(2)),
     "policy-phase": (policy, lambda: Two(2)),
     "policy-batch": (policy, lambda: Moody(2)),

@@ -1,28 +1,16 @@
-"""One thread, and a network of random weights that is small enough for tests of seconds."""
+"""A network of random weights that is small enough for tests of seconds."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from rollforge_frames import FrameTransformer
 from torch import nn
 
-PACKAGE = Path(__file__).parents[1]
-sys.path[:0] = [str(PACKAGE), str(PACKAGE / "tests")]
-
-from rollforge_frames import FrameTransformer  # noqa: E402 # now that it can be found
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks are faster on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

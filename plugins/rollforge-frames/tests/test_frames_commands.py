@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rollforge.cli import main
-from rollforge.registry import registry
 from rollforge.video.reader import probe
 
+pytestmark = pytest.mark.usefixtures("installed")
 CONFIGS = Path(__file__).parents[1] / "configs"
 SMALL = ["--model.backbone.dim=32", "--model.backbone.layers=2"]
-
-
-@pytest.fixture(autouse=True)
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The entry point that pip would write."""
-    info = tmp_path / "site" / "rollforge_frames-0.1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rollforge-frames\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[rollforge]\nframes = rollforge_frames\n")
-    monkeypatch.syspath_prepend(str(info.parent))
-    monkeypatch.setenv("ROLLFORGE_PLUGINS", "frames")
-    registry.cache_clear()
-    yield
-    registry.cache_clear()
 
 
 def test_fit_learns_and_predict_rolls_past_the_horizon_from_its_weights(tmp_path: Path) -> None:

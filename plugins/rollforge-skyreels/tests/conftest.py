@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-PACKAGE = Path(__file__).parents[1]
-sys.path[:0] = [str(PACKAGE), str(PACKAGE.parents[1] / "tests" / "helpers")]
-
 TINY = {
     "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4, "text_dim": 24,
     "freq_dim": 16, "ffn_dim": 32, "num_layers": 2, "inject_sample_info": True,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny networks are faster on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

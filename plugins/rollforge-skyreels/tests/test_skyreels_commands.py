@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,12 @@ import pytest
 from release import write_release, write_vae
 
 from rollforge.cli import main
-from rollforge.registry import registry
 from rollforge.video.reader import probe
 
+pytestmark = pytest.mark.usefixtures("installed")
 CONFIG = Path(__file__).parents[1] / "configs" / "df-1.3b-540p.yaml"
 PARTS = ("backbone", "conditioner", "codec")
 SMALL = ["--model.backbone.height=4", "--model.backbone.width=6", "--model.sampler.steps=2"]
-
-
-@pytest.fixture(autouse=True)
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The entry point that pip would write, and no cached text features."""
-    info = tmp_path / "site" / "rollforge_skyreels-0.1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rollforge-skyreels\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[rollforge]\nskyreels = rollforge_skyreels\n")
-    monkeypatch.syspath_prepend(str(info.parent))
-    monkeypatch.setenv("ROLLFORGE_PLUGINS", "skyreels")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    registry.cache_clear()
-    yield
-    registry.cache_clear()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,11 @@ import pytest
 from release import write_release
 
 from rollforge.cli import main
-from rollforge.registry import registry
 from rollforge.video.reader import probe
 
+pytestmark = pytest.mark.usefixtures("installed")
 CONFIGS = {"5b": "ti2v-5b", "a14b": "t2v-a14b"}
 REPOSITORIES = {"5b": "Wan-AI/Wan2.2-TI2V-5B-Diffusers", "a14b": "Wan-AI/Wan2.2-T2V-A14B-Diffusers"}
-
-
-@pytest.fixture(autouse=True)
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The entry point that pip would write, and no cached text features."""
-    info = tmp_path / "site" / "rollforge_wan22-0.1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rollforge-wan22\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[rollforge]\nwan22 = rollforge_wan22\n")
-    monkeypatch.syspath_prepend(str(info.parent))
-    monkeypatch.setenv("ROLLFORGE_PLUGINS", "wan22")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    registry.cache_clear()
-    yield
-    registry.cache_clear()
 
 
 def line(name: str, releases: dict[str, Any], tmp_path: Path) -> list[str]:
