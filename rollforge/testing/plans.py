@@ -46,7 +46,8 @@ def check_plans(
     coming = dict(events or {})
     for index in range(blocks):
         step = Step.of(index, block)
-        for event in [*([Start] if index == 0 else []), *coming.get(index, ())]:
+        happening: list[type[Event]] = [] if index else [Start]
+        for event in [*happening, *coming.get(index, ())]:
             later = tuple(number * block for number in coming if number > index)
             frames.reread(step, policy.on_event(event(step, later)))
         frames.make(step)

@@ -139,7 +139,7 @@ class Counting(Window):
 def test_a_rollout_that_goes_on_equals_the_uninterrupted_one() -> None:
     check_resume(LongLive(2, 1), block=1, blocks=5, switches=[2, 3])
     check_resume(Counting(2, saves=True), block=1, blocks=4, events={3: (Cut, {})})
-    with pytest.raises(CheckFailed, match="Cut after 3 of 5 .*, in block 3 the value"):
+    with pytest.raises(CheckFailed, match=r"Cut after 3 of 5 .*, in block 3 the value"):
         check_resume(Counting(2, saves=False), block=1, blocks=5, events={2: (Cut, {})})
 
 
