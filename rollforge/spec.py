@@ -7,8 +7,9 @@ trained to roll.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -234,9 +235,11 @@ class Seen:
     """What a policy that ``observes`` is shown; None where it did not ask.
 
     Args:
-        q: queries, ``[B, F, heads, head_dim]``, means over the tokens of a frame; whole, ``[B, F, tokens, ...]``.
+        q: queries before rotation, ``[B, F, heads, head_dim]``, means over the tokens of a frame; whole,
+            ``[B, F, tokens, ...]``.
         k: keys before rotation, in the same form.
-        k_rotated: keys after it.
+        q_rotated: queries after rotation.
+        k_rotated: keys after rotation.
         text_k: keys of the text, ``[B, heads, head_dim]``; whole, ``[B, L, heads, head_dim]``.
         latents: a finished block, ``[B, F, C]``, means over its tokens; whole, ``[B, F, C, H, W]``.
         pixels: its pixel frames in 0..1, ``[B, T, 3]``; whole, ``[B, T, H, W, 3]``.
@@ -244,6 +247,7 @@ class Seen:
 
     q: Tensor | None = None
     k: Tensor | None = None
+    q_rotated: Tensor | None = None
     k_rotated: Tensor | None = None
     text_k: Tensor | None = None
     latents: Tensor | None = None
@@ -263,7 +267,8 @@ class Segment:
         length: frames.
         stride: from one content frame to the next.
         bias: natural logarithm, added to the logits of the run's keys.
-        layers: the only layers that read it.
+        layers: the only layers that read it; or two shares of the depth, such as ``(2 / 3, 1.0)`` for the last third
+            of the layers of any network.
         heads: the only query heads that read it.
         tokens: the only tokens of each frame that are read; or an index tensor ``[layers, B, n]``, a choice for each
             layer and sample.
@@ -275,7 +280,7 @@ class Segment:
     length: int
     stride: int = 1
     bias: float = 0.0
-    layers: range | None = None
+    layers: range | tuple[float, float] | None = None
     heads: tuple[int, ...] | None = None
     tokens: Sequence[int] | Tensor | None = None
     branch: int = 0
@@ -306,9 +311,22 @@ class ReadPlan:
         """A plan from single ``(content frame, time index)`` pairs."""
         return cls(tuple(Segment(content, time, 1) for content, time in entries), query)
 
+    def of_depth(self, layers: int) -> ReadPlan:
+        """The same plan for a network of so many layers: shares of the depth become the layers that they reach into."""
+        if not any(isinstance(run.layers, tuple) for run in self.segments):
+            return self
+        return replace(self, segments=tuple(_of_depth(run, layers) for run in self.segments))
+
     def entries(self) -> tuple[tuple[int, int], ...]:
         """Every ``(content frame, time index)`` pair, in order."""
         return tuple(pair for segment in self.segments for pair in segment.entries())
+
+
+def _of_depth(run: Segment, layers: int) -> Segment:
+    if not isinstance(run.layers, tuple):
+        return run
+    first, last = (round(share * layers, 6) for share in run.layers)  # a third of 30 layers are 10
+    return replace(run, layers=range(math.floor(first), math.ceil(last)))
 
 
 @dataclass(frozen=True)
@@ -326,6 +344,8 @@ class Virtual:
         pool: ``tokens`` makes one key and one value for each head, the same at every place.
         make: in place of weights: a function of the layer, the keys and the values, ``[B, len(of), tokens, heads,
             head_dim]`` each, and ``of``, to keys and values ``[B, tokens, heads, head_dim]``.
+        tokens: in place of weights: the frame consists of these tokens of the sources, laid end to end, in each layer
+            and sample, ``[layers, B, tokens of a frame]``. Each token keeps its place within a frame.
         rotated: whether its keys keep the rotation of their birth, and so are read at the times of their frames
             whatever the plan says.
 
@@ -339,6 +359,7 @@ class Virtual:
     pool: Literal["tokens"] | None = None
     make: Callable[[int, Tensor, Tensor, tuple[int, ...]], tuple[Tensor, Tensor]] | None = None
     rotated: bool = False
+    tokens: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.frame >= 0 or not self.of:
@@ -346,10 +367,12 @@ class Virtual:
                 f"The virtual frame {self.frame} is made from {len(self.of)} frames; it needs a number below 0 and one "
                 "frame or more."
             )
+        ways = [name for name in ("weights", "make", "tokens") if getattr(self, name) is not None]
+        if len(ways) > 1 or (self.tokens is not None and self.pool):
+            given = " and ".join([*ways, *(["pool"] if self.pool else [])])
+            raise UserError(f"The virtual frame {self.frame} is made by {given}; give one of them.")
         if self.weights is None:
             return
-        if self.make is not None:
-            raise UserError(f"The virtual frame {self.frame} has both weights and a function; give one of them.")
         shape = tuple(getattr(self.weights, "shape", (len(self.weights),)))
         if shape[-1] != len(self.of) or len(shape) > 3:
             raise UserError(

@@ -23,10 +23,10 @@ class Watch:
         self.layers, self.names, self.whole, self.tokens = frozenset(layers), {*names}, {*whole}, tokens
         self._seen: dict[int, dict[str, Tensor]] = {}
 
-    def attended(self, layer: int, q: Tensor, k: Tensor, rotated: Callable[[], Tensor]) -> None:
-        """Queries and keys ``[B, F * tokens, heads, head_dim]`` before rotation, and the keys after it."""
+    def attended(self, layer: int, q: Tensor, k: Tensor, rotate: Callable[[Tensor], Tensor]) -> None:
+        """Queries and keys ``[B, F * tokens, heads, head_dim]`` before rotation, and what rotates them."""
         if layer in self.layers:
-            found = {"q": lambda: q, "k": lambda: k, "k_rotated": rotated}
+            found = {"q": lambda: q, "k": lambda: k, "q_rotated": lambda: rotate(q), "k_rotated": lambda: rotate(k)}
             for name in self.names & found.keys():
                 frames = found[name]().unflatten(1, (-1, self.tokens))
                 self._note(layer, name, frames.clone() if name in self.whole else frames.mean(2))

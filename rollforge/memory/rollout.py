@@ -179,7 +179,7 @@ class RolloutMemory(FrameStore):
             self._staged[layer] = (k, v)
         times = self._now.times
         if self.watch is not None:
-            self.watch.attended(layer, q, k, lambda: self._turned(layer, k, times))
+            self.watch.attended(layer, q, k, lambda x: self._turned(layer, x, times))
         q, turned = self._turned(layer, q, times), self._turned(layer, k, times)
         slots = len(self._layouts[layer])
         if self._differentiable:  # never write into what the backward pass needs
@@ -257,6 +257,7 @@ class RolloutMemory(FrameStore):
             self._invalidate(held - live)
             self.born = {frame: time for frame, time in self.born.items() if frame in live}
             self.rotated &= live
+            self.places = {frame: places for frame, places in self.places.items() if frame in live}
         self._step, self._now, self._staged = None, Now(), {}
 
     def _store(self, step: Step) -> None:

@@ -15,7 +15,7 @@ from rollforge.memory.combine import Combine
 from rollforge.memory.kv_codec import IdentityKVCodec, KVCodec
 from rollforge.memory.recurrent import RecurrentStates
 from rollforge.memory.slots import Entry, Piece, View
-from rollforge.memory.virtual import blended
+from rollforge.memory.virtual import blended, places_of
 from rollforge.positions import Positions, Rope
 from rollforge.positions.base import Placement, placed
 from rollforge.ranges import CountFromZero
@@ -38,6 +38,7 @@ class FrameStore(CachedMemory):
         self.positions, self.kv_codec = positions or Rope(), kv_codec or IdentityKVCodec()
         self.raw: dict[int, list[Any]] = {}  # frame -> what the KV codec keeps, layer by layer
         self.rotated: set[int] = set()  # virtual frames whose keys keep the rotation of their birth
+        self.places: dict[int, dict[int, Tensor]] = {}  # virtual frames of single tokens -> layer -> their places
         self.born: dict[int, int] = {}  # frame -> the time index at which it was written
         self._layouts: list[list[Entry]] = [[] for _ in range(spec.layers)]  # what the slots hold during a pass
         self._views: dict[int, View] = {}
@@ -51,6 +52,7 @@ class FrameStore(CachedMemory):
 
     def make(self, block: int, virtual: Sequence[Virtual]) -> None:
         fresh: dict[int, list[Any]] = {}
+        places: dict[int, dict[int, Tensor]] = {}
         for each in virtual:
             if missing := [frame for frame in each.of if frame not in self.raw]:
                 raise ValueError(
@@ -63,7 +65,13 @@ class FrameStore(CachedMemory):
                     "rotated; it must be rotated too."
                 )
             fresh[each.frame] = [self._blend(each, layer) for layer in range(self.spec.layers)]
+            if each.tokens is not None and not each.rotated:
+                known = [self.places.get(frame, {}) for frame in each.of]
+                places[each.frame] = {
+                    layer: places_of(each, layer, [at.get(layer) for at in known]) for layer in self._attending
+                }
         self.rotated = (self.rotated - fresh.keys()) | {each.frame for each in virtual if each.rotated}
+        self.places = {frame: known for frame, known in self.places.items() if frame not in fresh} | places
         self.raw |= fresh
         self._invalidate(set(fresh))
 
@@ -71,6 +79,7 @@ class FrameStore(CachedMemory):
         self._invalidate(frames)
         for frame in frames:
             self.raw.pop(frame, None)
+            self.places.pop(frame, None)
 
     def state_dict(self) -> State:
         """All that later passes depend on, between two passes.
@@ -84,7 +93,7 @@ class FrameStore(CachedMemory):
                 f"({where}); let its encode answer those, or roll without snapshots."
             )
         return {
-            "raw": self.raw, "rotated": sorted(self.rotated), "born": self.born,
+            "raw": self.raw, "rotated": sorted(self.rotated), "places": self.places, "born": self.born,
             "attending": sorted(self._attending), "slots": self._layouts,
             "held": {layer: self._bare(layer) for layer in sorted(self._attending)}, "states": self._states.kept,
         }  # fmt: skip
@@ -92,6 +101,7 @@ class FrameStore(CachedMemory):
     def load_state_dict(self, state: State, device: torch.device) -> None:
         state = moved(_upgraded(state, self.spec.layers), device)
         self.raw, self.rotated, self.born = state["raw"], set(state["rotated"]), state["born"]
+        self.places = state.get("places", {})
         self._attending = set(state["attending"])
         self._layouts = [[(content, time) for content, time in layout] for layout in state["slots"]]
         self._parked = {
@@ -151,7 +161,9 @@ class FrameStore(CachedMemory):
             return pieces
         decoded = [self._decoded(frame, layer) for frame, _ in fresh]
         keys = {entry: k for entry, (k, _) in zip(fresh, decoded, strict=True)}
-        turning = [entry for entry in fresh if entry[0] not in self.rotated]
+        for frame, time in (entry for entry in fresh if entry[0] in self.places):
+            keys[frame, time] = self._turned(layer, keys[frame, time], [time], self.places[frame][layer])
+        turning = [entry for entry in fresh if entry[0] not in self.rotated and entry[0] not in self.places]
         if turning:
             together = torch.cat([keys[entry] for entry in turning], dim=1)
             turned = self._turned(layer, together, [time for _, time in turning])
@@ -166,14 +178,15 @@ class FrameStore(CachedMemory):
         with attribute_errors("KV codec", self.kv_codec, f"decoding frame {frame} for layer {layer}"):
             return self.kv_codec.decode(self.raw[frame][layer])
 
-    def _turned(self, layer: int, x: Tensor, times: Sequence[float]) -> Tensor:
-        """Queries or keys of a layer at the time indices of their frames."""
+    def _turned(self, layer: int, x: Tensor, times: Sequence[float], places: Tensor | None = None) -> Tensor:
+        """Queries or keys of a layer at the time indices of their frames, or ``places [B, n]`` of these."""
         which = tuple(times)
         with attribute_errors("positions", self.positions, f"at time indices {min(which)} to {max(which)}"):
             if which not in self._placements:
                 now = self._now
                 self._placements[which] = placed(self.positions, self.spec, which, x.device, self._step, now.plan)
-            return self.positions.turn(x, self._placements[which][layer])
+            placement = self._placements[which][layer]
+            return self.positions.turn(x, placement if places is None else self.positions.rows(placement, places))
 
     def _holds(self, entry: Entry, layers: Sequence[int]) -> bool:
         """Whether a frame can be read at a time index in these layers."""

@@ -16,6 +16,9 @@ def blended(virtual: Virtual, layer: int, sources: Sequence[Piece]) -> Piece:
 
     In float32 at least, and kept so: a slow average would stand still in half precision.
     """
+    if virtual.tokens is not None:
+        keys, values = (_gathered(virtual, virtual.tokens[layer], list(each)) for each in zip(*sources, strict=True))
+        return keys, values
     precise = torch.promote_types(sources[0][0].dtype, torch.float32)
     keys, values = (torch.stack(each, dim=1).to(precise) for each in zip(*sources, strict=True))  # [B, n, tokens, ...]
     if virtual.make is not None:
@@ -29,6 +32,28 @@ def blended(virtual: Virtual, layer: int, sources: Sequence[Piece]) -> Piece:
     else:
         k, v = (_weighted(virtual, layer, x) for x in (keys, values))
     return (_pooled(k), _pooled(v)) if virtual.pool else (k, v)
+
+
+def places_of(virtual: Virtual, layer: int, known: Sequence[Tensor | None]) -> Tensor:
+    """The places within a frame of the ``tokens`` of a virtual frame, ``[B, n]``.
+
+    ``known`` are the places ``[B, tokens]`` of each source's tokens; None where they lie in order.
+    """
+    assert virtual.tokens is not None
+    index = virtual.tokens[layer]
+    in_order = torch.arange(index.shape[1], device=index.device).expand_as(index)
+    return torch.cat([in_order if each is None else each for each in known], dim=1).gather(1, index)
+
+
+def _gathered(virtual: Virtual, index: Tensor, sources: Sequence[Tensor]) -> Tensor:
+    """Single tokens of several frames ``[B, tokens, heads, head_dim]``, by their number when laid end to end."""
+    every = torch.cat(list(sources), dim=1)
+    if index.shape != sources[0].shape[:2]:
+        raise ValueError(
+            f"Virtual frame {virtual.frame} has token indices of shape {list(index.shape)} in each layer; expected "
+            f"{list(sources[0].shape[:2])}, one for each sample and token of a frame."
+        )
+    return every.gather(1, index[:, :, None, None].expand(-1, -1, *every.shape[2:]))
 
 
 def _weighted(virtual: Virtual, layer: int, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rollforge.ranges import Checked
 from rollforge.spec import Capacity, Event, ModelSpec, ReadPlan, Reencode, Seen, Step, Virtual
@@ -77,7 +77,13 @@ class CachePolicy(Checked, Stateful, ABC):
         """
         return ()
 
-    observes: tuple[int, ...] = ()
+    branches: int = 1
+    """The most branches of a plan. With more than one, a part of kind ``combine`` must be there to join them."""
+
+    denoising_steps: int = 1
+    """The least number of denoising steps, where its plans depend on them. A sampler with fewer is refused."""
+
+    observes: tuple[int, ...] | Literal["all"] = ()
     """Layers of which the policy wants to see queries and keys."""
 
     sees: tuple[str, ...] = ()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rollforge.policies.base import CachePolicy
-from rollforge.spec import Capacity, Event, ReadPlan, Reencode, Seen, Step, Virtual
+from rollforge.spec import Capacity, Event, ModelSpec, ReadPlan, Reencode, Seen, Step, Virtual
 
 
 class PolicyWrapper(CachePolicy):
@@ -30,6 +31,9 @@ class PolicyWrapper(CachePolicy):
     def visible(self, block: int) -> int:
         return self.policy.visible(block)
 
+    def check(self, spec: ModelSpec, longest: int) -> None:
+        self.policy.check(spec, longest)
+
     def capacity(self, block: int) -> Capacity | None:
         return self.policy.capacity(block)
 
@@ -37,7 +41,15 @@ class PolicyWrapper(CachePolicy):
         return self.policy.virtual(step)
 
     @property
-    def observes(self) -> tuple[int, ...]:  # type: ignore[override] # read only, as the wrapped policy decides
+    def branches(self) -> int:  # type: ignore[override] # read only, as the wrapped policy decides
+        return self.policy.branches
+
+    @property
+    def denoising_steps(self) -> int:  # type: ignore[override]
+        return self.policy.denoising_steps
+
+    @property
+    def observes(self) -> tuple[int, ...] | Literal["all"]:  # type: ignore[override]
         return self.policy.observes
 
     @property

@@ -49,6 +49,13 @@ class Positions(Checked, Stateful, ABC):
     def turn(self, x: Tensor, placement: Placement) -> Tensor:
         """Queries or keys ``[B, tokens, heads, head_dim]`` at their placement, in the same shape and dtype."""
 
+    def rows(self, placement: Placement, rows: Tensor) -> Placement:
+        """The placement of single tokens, ``rows [B, n]`` of those that ``placement`` is of.
+
+        Default: these rows of each tensor in it, whose first dimension counts tokens.
+        """
+        return placement[rows] if isinstance(placement, Tensor) else tuple(self.rows(each, rows) for each in placement)
+
 
 class NoPositions(Positions):
     """Leaves queries and keys as they are: time indices mean nothing to ``attend``."""

@@ -117,5 +117,5 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _for_heads(angles: Tensor, heads: int) -> Tensor:
-    own = angles.shape[1]
-    return angles if own in (1, heads) else angles.repeat_interleave(heads // own, dim=1)
+    own = angles.shape[-2]
+    return angles if own in (1, heads) else angles.repeat_interleave(heads // own, dim=-2)

@@ -23,7 +23,8 @@ def check_abilities(rollout: RolloutComponents) -> None:
     known = {field.name for field in fields(Seen)}
     if unknown := [*({*policy.sees, *policy.whole} - known)]:
         raise UserError(f"The cache policy {name} wants to see {unknown[0]!r}; expected some of {sorted(known)}.")
-    if wrong := [layer for layer in policy.observes if not 0 <= layer < backbone.spec.layers]:
+    layers = () if policy.observes == "all" else policy.observes
+    if wrong := [layer for layer in layers if not 0 <= layer < backbone.spec.layers]:
         raise UserError(
             f"The cache policy {name} observes layer {wrong[0]}, but the backbone {network} has layers 0 to "
             f"{backbone.spec.layers - 1}."
@@ -38,6 +39,16 @@ def check_abilities(rollout: RolloutComponents) -> None:
         )
     if {*policy.sees} - {"latents", "pixels"} and not policy.observes:
         raise UserError(f"The cache policy {name} sees {', '.join(policy.sees)} of no layer; name some in observes.")
+    if policy.branches > 1 and rollout.combine is None:
+        raise UserError(
+            f"The plans of the cache policy {name} have {policy.branches} branches, and no part of kind combine is "
+            "there to join them; name one in model.combine, such as BlendBranches."
+        )
+    if (steps := sum(level > 0 for level in sampler.timesteps)) < policy.denoising_steps and sampler.timesteps:
+        raise UserError(
+            f"The cache policy {name} changes its plans in denoising step {policy.denoising_steps}, and the sampler "
+            f"{type(sampler).__name__} has {steps}; give the sampler as many steps, or the policy other ones."
+        )
     if (policy.reencodes or "pixels" in policy.sees) and rollout.encode is None:
         raise UserError(
             f"The cache policy {name} needs pixel frames, and this rollout has none; roll it through a Pipeline, or "

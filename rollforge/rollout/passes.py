@@ -73,7 +73,7 @@ class PassRunner:
         """
         step, memory = request.step, self.memories[request.guidance_branch]
         now = frontier if step.phase is Phase.RECACHE else step.start
-        plan, memory.latents = request.plan or self._plan(step), self.finished
+        plan, memory.latents = (request.plan or self._plan(step)).of_depth(self.spec.layers), self.finished
         with self._following(step):
             memory.begin(step, plan)
         flow = self._flow(request, now, memory)
@@ -245,4 +245,5 @@ class PassRunner:
 
 def _watch(policy: CachePolicy, spec: ModelSpec) -> Watch | None:
     """What gathers the queries and keys that a policy wants to see, if it wants any."""
-    return Watch(policy.observes, policy.sees, policy.whole, spec.tokens) if policy.observes else None
+    layers = range(spec.layers) if policy.observes == "all" else policy.observes
+    return Watch(layers, policy.sees, policy.whole, spec.tokens) if layers else None

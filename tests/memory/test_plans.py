@@ -287,6 +287,49 @@ def test_rotated_virtual_frame_keeps_the_time_of_its_birth() -> None:
         both.memory.make(5, [Virtual(-3, (40,))])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kv_heads", [HEADS, 2])
+def test_virtual_frame_of_single_tokens_turns_each_at_its_own_place(kv_heads: int) -> None:
+    both = Watched(kv_heads=kv_heads).commit(3)
+    chance = torch.Generator().manual_seed(3)
+    first, second = (torch.randint(n * TOKENS, (LAYERS, 2, TOKENS), generator=chance) for n in (3, 2))
+    both.memory.make(3, [Virtual(-1, (0, 2, 5), tokens=first)])
+    both.memory.make(4, [Virtual(-2, (-1, 3), tokens=second)])
+    state, both.memory = both.memory.state_dict(), RolloutMemory(SPEC, 8)
+    both.memory.load_state_dict(state, CPU)
+
+    def picked(index: Tensor, *sources: Tensor) -> Tensor:
+        return torch.stack([torch.cat(sources, 1)[row, index[row]] for row in range(2)])
+
+    def read(layer: int, which: int, time: int | None) -> tuple[Tensor, Tensor]:
+        """Both virtual frames: which of keys and values, turned at a time."""
+        raw = [both.frames[layer, frame][which] for frame in (0, 2, 5, 3)]
+        *three, last = (x.double() if time is None else turned(x, [time], both.rope) for x in raw)
+        made = picked(first[layer], *three)
+        return made, picked(second[layer], made, last)
+
+    step, q, k, v = Step.of(4, BLOCK), *(random(BLOCK, heads, 60) for heads in (HEADS, kv_heads, kv_heads))
+    both.memory.begin(step, ReadPlan.of([(-1, 2), (-2, 5)], 8))
+    for layer in range(LAYERS):
+        (one, _), (_, two), values = (read(layer, *how) for how in ((0, 2), (0, 5), (1, None)))
+        every, each = torch.cat([turned(k, (8, 9), both.rope), one, two], 1), torch.cat([v.double(), *values], 1)
+        every, each = (x.repeat_interleave(HEADS // kv_heads, 2) for x in (every, each))
+        logits = torch.einsum("bqhd,bkhd->bhqk", turned(q, (8, 9), both.rope), every) / 12**0.5
+        expected = torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), each)
+        torch.testing.assert_close(both.memory.attend(layer, q, k, v).double(), expected, rtol=0, atol=2e-5)
+    both.memory.end(frozenset(range(-2, 9)), frozenset())
+    with pytest.raises(ValueError, match=r"token indices of shape \[2, 3\] in each layer; expected \[2, 4\]"):
+        both.memory.make(5, [Virtual(-3, (4, 5), tokens=first[:, :, :3])])
+
+
+@pytest.mark.parametrize(
+    ("depth", "expected"), [(30, range(20, 30)), (6, range(4, 6)), (2, range(1, 2)), (1, range(1))]
+)
+def test_shares_of_the_depth_become_layers(depth: int, expected: range) -> None:
+    plan = ReadPlan((Segment(0, 0, 2, layers=(2 / 3, 1.0)), Segment(2, 2, 1)), 3).of_depth(depth)
+    assert [run.layers for run in plan.segments] == [expected, None]
+
+
 def test_slow_average_does_not_stand_still_in_half_precision() -> None:
     memory = RolloutMemory(SPEC, 4, NoPositions())
     step = Step.of(0, BLOCK, Phase.COMMIT)
@@ -304,7 +347,8 @@ def test_slow_average_does_not_stand_still_in_half_precision() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"frame": 0, "of": (1,)}, {"frame": -1, "of": ()}, {"frame": -1, "of": (1, 2), "weights": (1.0,)},
               {"frame": -1, "of": (1,), "weights": torch.ones(1, 1, 1, 1)},
-              {"frame": -1, "of": (1,), "weights": (1.0,), "make": lambda *x: x}],
+              {"frame": -1, "of": (1,), "weights": (1.0,), "make": lambda *x: x},
+              {"frame": -1, "of": (1,), "tokens": TOP, "pool": "tokens"}],
 )  # fmt: skip
 def test_virtual_frame_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="virtual frame"):

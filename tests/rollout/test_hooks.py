@@ -131,7 +131,8 @@ def test_what_is_learned_of_others_is_not_batched_or_recomputed(model: Wan) -> N
 
 def test_what_is_seen_has_the_form_that_was_declared(model: Wan) -> None:
     class Listening(Window):
-        observes, sees, whole = (0, 1), ("q", "k", "k_rotated", "text_k", "latents"), ("k", "latents")
+        observes, whole = "all", ("k", "latents")
+        sees = ("q", "k", "q_rotated", "k_rotated", "text_k", "latents")
 
         def __init__(self) -> None:
             super().__init__(2)
@@ -143,7 +144,8 @@ def test_what_is_seen_has_the_form_that_was_declared(model: Wan) -> None:
 
     run = Rollout(model, Listening(), Euler(steps=1, guidance=2.0))(text(), 4, negative=text(seed=1))
     list(run)
-    keys = {"q": (1, 2, 2, 12), "k": (1, 2, 2, 2, 12), "k_rotated": (1, 2, 2, 12), "text_k": (1, 2, 12)}
+    keys = {"q": (1, 2, 2, 12), "k": (1, 2, 2, 2, 12), "text_k": (1, 2, 12)}
+    keys |= {"q_rotated": (1, 2, 2, 12), "k_rotated": (1, 2, 2, 12)}
     block = (Phase.DENOISE, None, {"latents": (1, 2, 2, 4, 2)})
     passed = [[(phase, layer, keys) for layer in (0, 1)] for phase in (Phase.DENOISE, Phase.COMMIT, Phase.DENOISE)]
     assert run.policy.heard == [*passed[0], block, *passed[1], *passed[2], block]
@@ -247,6 +249,8 @@ class Missing(FewStep):
         (type("Deep", (Window,), {"observes": (9,), "sees": ("k",)})(2), FEW, "Deep observes layer 9, but the"),
         (type("Odd", (Window,), {"observes": (0,), "sees": ("scores",)})(2), FEW, "Odd wants to see 'scores'"),
         (type("Vague", (Window,), {"sees": ("k",)})(2), FEW, "Vague sees k of no layer"),
+        (type("Late", (Window,), {"denoising_steps": 9})(2), FEW, "Late changes its plans in denoising step 9"),
+        (type("Split", (Window,), {"branches": 2})(2), FEW, "Split have 2 branches, and no part of kind combine"),
         (Window(2), Missing(), "The sampler Missing gives .* the backbone Wan does not take"),
     ],
 )  # fmt: skip
