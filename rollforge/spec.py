@@ -225,7 +225,10 @@ EVENTS: dict[str, type[Event]] = {event.__name__: event for event in (Cut, Seek,
 
 @dataclass(frozen=True)
 class Reencode:
-    """A policy's wish: the latent of a finished ``frame`` is replaced by its pixel frame, encoded as a first frame."""
+    """A policy's wish: the latent of a finished ``frame`` is replaced by its pixel frame, encoded as a first frame.
+
+    Given frames have no pixel frames at their own commit; they have when ``Start`` is announced.
+    """
 
     frame: int
 
@@ -316,6 +319,16 @@ class ReadPlan:
         if not any(isinstance(run.layers, tuple) for run in self.segments):
             return self
         return replace(self, segments=tuple(_of_depth(run, layers) for run in self.segments))
+
+    @classmethod
+    def contiguous(cls, runs: Iterable[range], query: int | None = None) -> ReadPlan:
+        """Runs of frames at time indices 0, 1, 2, ..., and the block right after them, or at ``query``."""
+        segments, time = [], 0
+        for run in runs:
+            if len(run):
+                segments.append(Segment(run.start, time, len(run), run.step))
+            time += len(run)
+        return cls(tuple(segments), time if query is None else query)
 
     def entries(self) -> tuple[tuple[int, int], ...]:
         """Every ``(content frame, time index)`` pair, in order."""

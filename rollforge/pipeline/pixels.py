@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from rollforge.errors import UserError
 from rollforge.rollout import Block, RolloutIterator
 from rollforge.spec import Seen, Step
 from rollforge.state import State, moved
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class RecentPixels:
-    """The first pixel frame of each latent frame that is still live, for a policy that ``reencodes``.
+    """One pixel frame of each latent frame that is still live, for a policy that ``reencodes``.
+
+    The policy's ``reencoded_pixel`` says which.
 
     Args:
         components: of the pipeline.
@@ -27,6 +30,11 @@ class RecentPixels:
 
     def encode(self, frame: int) -> Tensor:
         """The latent ``[B, 1, C, H, W]`` of a frame's pixels, encoded as the first frame of a video."""
+        if frame not in self.frames:
+            raise UserError(
+                f"The cache policy asks for frame {frame} to be encoded again, which is not decoded yet. Ask for given "
+                "frames when Start is announced, and for others when they are committed."
+            )
         return self.components.encode(self.frames[frame][:, None].to(self.components.device))
 
     def add(self, run: RolloutIterator, block: Block, video: Tensor) -> None:
@@ -35,7 +43,8 @@ class RecentPixels:
         if policy.reencodes:
             first = count(block.start) if block.start else 0
             for frame in range(block.start, stop):
-                self.frames[frame] = video[:, (count(frame) if frame else 0) - first].clone()
+                pixels = video[:, (count(frame) if frame else 0) - first : count(frame + 1) - first]
+                self.frames[frame] = pixels[:, policy.reencoded_pixel].clone()
             self.frames = {frame: kept for frame, kept in self.frames.items() if frame in run.passes.finished}
         if "pixels" in policy.sees:
             shown = video.float() / 255

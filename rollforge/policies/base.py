@@ -95,6 +95,9 @@ class CachePolicy(Checked, Stateful, ABC):
     reencodes = False
     """Whether it may ask for a ``Reencode``."""
 
+    reencoded_pixel = 0
+    """Which of the pixel frames of a latent frame a ``Reencode`` encodes: 0 is the first, -1 the last."""
+
     @property
     def batches(self) -> bool:
         """Whether a video does not depend on those that are rolled with it.

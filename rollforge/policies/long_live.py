@@ -42,7 +42,7 @@ class LongLive(AttentionSink):
         super().__init__(context_blocks, sink_blocks)
         if sink_blocks == context_blocks or (recache_blocks is not None and recache_blocks < context_blocks):
             raise UserError(
-                f"LongLive got context_blocks={context_blocks}, sink_blocks={sink_blocks} and "
+                f"{type(self).__name__} got context_blocks={context_blocks}, sink_blocks={sink_blocks} and "
                 f"recache_blocks={recache_blocks}; expected sink_blocks < context_blocks <= recache_blocks, or no "
                 "recache_blocks."
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -55,6 +55,7 @@ class RolloutIterator(Iterator[Block]):
         self.pending: tuple[Step, Tensor] | None = None  # a block that is yielded and not yet committed
         self.attempts: dict[int, list[int]] = {}  # blocks that were made again, and how often for each sample
         self.announced: list[tuple[str, dict[str, Any]]] = []  # events of the next block, and their fields
+        self.happened: dict[int, list[tuple[str, dict[str, Any]]]] = {}  # those of earlier blocks, to replay them
         self.saved_under: str | None = None  # the policy that a restored state had, where it is another one
         self._sampler = self.sampler  # as it was when the last block was finished
         self._before = self.parts, State()  # the components and the network's state before the next block
@@ -87,7 +88,8 @@ class RolloutIterator(Iterator[Block]):
         if not kv:
             check_recomputes(self.policy)
         state: State = {"index": self.index, "start": self.start, "attempts": self.attempts, "parts": self.built()}
-        state |= self.parts.state_dict() | {"backbone": self.passes.carried, "announced": self.announced}
+        state |= self.parts.state_dict() | {"backbone": self.passes.carried}
+        state |= {"announced": self.announced, "happened": self.happened}
         if kv:
             state |= {"pending": self.pending and _saved(*self.pending), **self.passes.state_dict()}
         return copied(state)
@@ -108,9 +110,10 @@ class RolloutIterator(Iterator[Block]):
         """From where ``state`` was saved; without its memories, after committing the ``finished`` latents again."""
         self.begin(given)
         self.attempts = dict(state["attempts"])
+        self.happened = {index: _events(told) for index, told in state.get("happened", {}).items()}
         if "memories" in state:
             self.saved_under = self._load(state)
-            self.announced = _announced(state)
+            self.announced = _events(state.get("announced", []))
             self._blocks = chain(self._checked(), self.prefill(given, self.start), self._sample())
         else:
             self._blocks = chain(replay(self, state, given, finished), self._after_replay(state), self._sample())
@@ -118,7 +121,7 @@ class RolloutIterator(Iterator[Block]):
 
     def _after_replay(self, state: State) -> Iterator[Block]:
         """No block; restores the events that were announced."""
-        self.announced = _announced(state)
+        self.announced = _events(state.get("announced", []))
         yield from ()
 
     def _load(self, state: State) -> str | None:
@@ -162,15 +165,16 @@ class RolloutIterator(Iterator[Block]):
             if step.start >= shown and given is not None:
                 latents = given[:, step.frames.start : step.frames.stop].to(self.passes.device).float()
                 self.passes.make_virtual(step)
+                self.passes.keep(step, latents)  # before the passes, after which the policy may have them read again
                 for branch in self.sampler.guidance_branches:
                     self.passes.run(Pass(step, latents, 0.0, branch), self.start)
-                self.passes.keep(step, latents)
                 self.index, self.start = step.index + 1, step.frames.stop
                 yield Block(step.index, step.start, latents)
 
     def replay_block(self, latents: Tensor) -> None:
         """Takes a block that was finished before an interruption as if it had been made now."""
         self._commit()
+        self.announced = self.happened.get(self.index, [])
         self._enter()
         self._finish(self._step(), latents.to(self.passes.device))
 
@@ -236,6 +240,8 @@ class RolloutIterator(Iterator[Block]):
         events += [(PromptSwitch, {})] if switched else []
         for event, fields in events:
             self.passes.tell(event(step, self.passes.prompts.coming, **fields))
+        if self.announced:
+            self.happened[self.index] = self.announced
         self.announced = []
         self.passes.make_virtual(step)
         if self._retries:
@@ -302,5 +308,5 @@ def _saved(step: Step, latents: Tensor) -> State:
     return {"index": step.index, "start": step.start, "latents": latents}
 
 
-def _announced(state: State) -> list[tuple[str, dict[str, Any]]]:
-    return [(name, dict(fields)) for name, fields in state.get("announced", [])]
+def _events(saved: Sequence[Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, dict(fields)) for name, fields in saved]

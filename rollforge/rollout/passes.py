@@ -123,8 +123,7 @@ class PassRunner:
                 policy.observe(step, None, Seen(latents=shown))
         self.finished |= dict(zip(step.frames, latents.split(1, dim=1), strict=True))
         with self.asking("which frames live", step):
-            live = self._live("live", step.frames.stop)
-            self._keep_latents(live if step.phase.final else live | self._live("live", step.start))
+            self._keep_latents(self._live("live", step.frames.stop) | self._live("live", step.start))
 
     def drop_estimates(self) -> None:
         """Drops keys and values of frames that are not final."""

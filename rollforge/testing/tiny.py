@@ -25,12 +25,12 @@ SHAPE = (4, 4, 4)
 WIDTH, WORDS = 8, 2
 
 
-def network(block: int = 3) -> Backbone:
-    """Pocket with one layer and random weights, the same at every call."""
+def network(block: int = 3, layers: int = 1) -> Backbone:
+    """Pocket with few layers and random weights, the same at every call."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         made = Pocket(
-            channels=SHAPE[0], height=SHAPE[1], width=SHAPE[2], dim=16, layers=1, heads=2, ffn_dim=32, freq_dim=16,
+            channels=SHAPE[0], height=SHAPE[1], width=SHAPE[2], dim=16, layers=layers, heads=2, ffn_dim=32, freq_dim=16,
             text_dim=WIDTH, text_len=WORDS, block=block, window=3 * block, horizon=3 * block, weights="random",
         ).eval()  # fmt: skip
         for weight in made.parameters():  # some layers begin at zero, and would see nothing
@@ -67,9 +67,11 @@ class Rolls:
         **options: Any,
     ) -> None:  # fmt: skip
         self.backbone, self.block, self.blocks = network(block), block, blocks
-        sampler = sampler or FewStep(timesteps=(1000,), shift=1.0)
+        sampler, policy = sampler or FewStep(timesteps=(1000,), shift=1.0), policy or Window(2)
         options.setdefault("noise", IndependentNoise())
-        self.rollout = Rollout(self.backbone, policy or Window(2), sampler, **options)
+        if policy.reencodes:
+            options.setdefault("encode", _not_started)
+        self.rollout = Rollout(self.backbone, policy, sampler, **options)
         self.branches = sampler.guidance_branches
 
     def start(self, text: Any = None, samples: Sequence[int] = (0,), blocks: int | None = None, **more: Any) -> Any:
@@ -78,7 +80,10 @@ class Rolls:
         rows = condition(max(samples) + 1, "negative").embeds[list(samples)]
         negative = Condition("negative", rows) if "negative" in self.branches else None
         frames = (blocks or self.blocks) * self.block
-        return self.rollout(text, frames, seed=3, samples=samples, negative=negative, **more)
+        run = self.rollout(text, frames, seed=3, samples=samples, negative=negative, **more)
+        if run.passes.encode is _not_started:  # there are no pixels: other latents, which depend on the finished ones
+            run.passes.encode = lambda frame: 0.9 * run.passes.finished[frame]
+        return run
 
     def blocks_of(self, *arguments: Any, **named: Any) -> list[Tensor]:
         """The latents of every block."""
@@ -90,3 +95,8 @@ class Rolls:
         for count, _ in enumerate(run, 1):
             if count < self.blocks:
                 yield count, run.state_dict(kv=kv)
+
+
+def _not_started(frame: int) -> Tensor:
+    """Stands for an encoder until a rollout starts, which has latents to encode."""
+    raise RuntimeError(f"Frame {frame} is encoded before a rollout has started.")

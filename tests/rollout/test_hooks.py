@@ -237,6 +237,38 @@ def test_events_come_before_their_block_and_name_the_switches_to_come(model: Wan
     assert issubclass(Start, Event)
 
 
+class SinceCut(Window):
+    """Reads nothing from before the latest cut."""
+
+    first = 0
+
+    def plan(self, step: Step) -> ReadPlan:
+        return ReadPlan.of([pair for pair in super().plan(step).entries() if pair[0] >= self.first], step.start)
+
+    def on_event(self, event: Event) -> Sequence[range]:
+        self.first = event.step.start if isinstance(event, Cut) else self.first
+        return ()
+
+
+@pytest.mark.parametrize("kv", [True, False])
+def test_announced_events_are_replayed_with_their_blocks(model: Wan, kv: bool) -> None:
+    def rolled(cut: int | None = None) -> list[Tensor]:
+        run, made = Rollout(model, SinceCut(3), FEW)(text(), 12), []
+        while run.index < 3:
+            made.append(next(run).latents)
+        run.announce(Cut)
+        while cut and run.index < cut:
+            made.append(next(run).latents)
+        if cut:
+            state = unpack(*pack(run.state_dict(kv)))
+            run = Rollout(model, SinceCut(3), FEW)(text(), 12, state=state, finished=() if kv else made)
+        return [*made, *(block.latents for block in run)]
+
+    whole = rolled()
+    for cut in (3, 4, 5):
+        assert all(map(torch.equal, rolled(cut), whole)), cut
+
+
 class Missing(FewStep):
     """Needs a network with a second time."""
 
