@@ -1,0 +1,139 @@
+"""Krea Realtime against a network that runs context and block together, without a cache, under a mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from brute import check_resume
+from rollforge_krea import KreaRealtime
+from torch import Tensor
+
+from rollforge.backbones.base import Backbone, Condition
+from rollforge.backbones.pocket.codec import PocketCodec
+from rollforge.backbones.pocket.network import Pocket
+from rollforge.backbones.pocket.text import PocketText
+from rollforge.data.requests import Request
+from rollforge.errors import UserError
+from rollforge.memory import Memory, Rope
+from rollforge.noise import normal
+from rollforge.pipeline import Pipeline
+from rollforge.pipeline.video_rollout import VideoRollout
+from rollforge.positions.rope import rotate
+from rollforge.rollout import Rollout
+from rollforge.samplers import FewStep
+from rollforge.snapshots.packing import pack, unpack
+from rollforge.spec import Phase, ReadPlan, Step
+from rollforge.testing import check_policy
+from rollforge.testing.tiny import SHAPE, condition, network
+
+BLOCK = 3
+
+
+def encoded(frame: int) -> Tensor:
+    """The latent that stands for a frame's pixels."""
+    return torch.randn(1, 1, *SHAPE, generator=torch.Generator().manual_seed(frame))
+
+
+class Dense(Memory):
+    """Context and block in one pass at 0, 1, 2 ...: a softmax over what each frame may see."""
+
+    def __init__(self, model: Backbone, context: int, block: int) -> None:
+        self.rotation = Rope().rotation(model.spec, list(range(context + block)), torch.device("cpu"))
+        number = [(n - context) // BLOCK for n in range(context)] + [1] * block  # of blocks, the last of them whole
+        frame = torch.tensor(number).repeat_interleave(model.spec.tokens)
+        self.hidden = frame[:, None] < frame
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        scores = torch.einsum("bqhd,bkhd->bhqk", rotate(q, self.rotation), rotate(k, self.rotation))
+        shares = (scores / q.shape[-1] ** 0.5).masked_fill(self.hidden, -torch.inf).softmax(-1)
+        return torch.einsum("bhqk,bkhd->bqhd", shares, v)
+
+
+def dense(
+    model: Backbone, texts: dict[int, Condition], frames: int, n: int, reencode: bool, given: Tensor | None
+) -> Tensor:
+    """Every block from the latents alone: the last n frames are run again with each of its passes."""
+    made = torch.zeros(1, 0, *SHAPE) if given is None else given
+    shown = made
+    while shown.shape[1] < frames:
+        start = shown.shape[1]
+        text = texts[max(first for first in texts if first <= start)]
+        if reencode and start > n:
+            made = torch.cat([made[:, : start - n], encoded(start - n), made[:, start - n + 1 :]], 1)
+        context = made[:, max(0, start - n) :]
+        noise = [torch.stack([normal(3, 0, f, level, SHAPE) for f in range(start, start + BLOCK)]) for level in (0, 1)]
+        x = noise[0][None]
+        for sigma in (1.0, 0.5):
+            levels = torch.cat([torch.zeros(context.shape[1]), torch.full((BLOCK,), 1000 * sigma)])[None]
+            memory = Dense(model, context.shape[1], BLOCK)
+            clean = x - sigma * model(torch.cat([context, x], 1), levels, text, memory)[:, -BLOCK:]
+            x = 0.5 * clean + 0.5 * noise[1]
+        made, shown = torch.cat([made, clean], 1), torch.cat([shown, clean], 1)
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("n", "reencode", "opening"), [(3, True, 0), (6, True, 0), (6, False, 0), (2, True, 0), (3, True, 4), (7, True, 6)]
+)
+@torch.no_grad()
+def test_a_rollout_over_switches_is_that_of_a_network_without_a_cache(n: int, reencode: bool, opening: int) -> None:
+    model, texts = network(layers=2), {0: condition(), 6: condition(name="second"), 13: condition(name="third")}
+    given = torch.cat([encoded(100 + frame) for frame in range(opening)], 1) if opening else None
+    rollout = Rollout(model, KreaRealtime(n, reencode), FewStep((1000, 500), shift=1.0), encode=encoded)
+    rolled = torch.cat([block.latents for block in rollout(texts, 18 + opening, seed=3, given=given)], 1)
+    torch.testing.assert_close(rolled, dense(model, texts, 18 + opening, n, reencode, given), rtol=0, atol=2e-5)
+
+
+def test_a_thousand_blocks_read_the_last_frames_at_the_first_time_indices() -> None:
+    policy = KreaRealtime(6)
+    for index in range(1000):
+        start = index * BLOCK
+        first = max(0, start - 6)
+        expected = [(frame, frame - first) for frame in range(first, start)]
+        plan = policy.plan(Step.of(index, BLOCK))
+        assert (list(plan.entries()), plan.query) == (expected, len(expected))
+        assert policy.plan(Step.of(index, BLOCK, Phase.RECACHE)) == ReadPlan((), 0, causal=True)
+        assert policy.live(start, BLOCK) == {frame for frame, _ in expected}
+
+
+def test_it_passes_the_kit() -> None:
+    check_policy(KreaRealtime(), blocks=50)
+
+
+def test_it_resumes_with_and_without_keys() -> None:
+    texts: Any = {0: condition(), 6: condition(name="second")}
+    check_resume(Rollout(network(layers=2), KreaRealtime(4, reencode=False), FewStep((1000, 500))), texts, 18)
+    run = Rollout(network(), KreaRealtime(), FewStep(), encode=encoded)(texts, 18)
+    next(run)
+    with pytest.raises(UserError, match=r"KreaRealtime .*set snapshots\.kv to 'save'"):
+        run.state_dict(kv=False)
+
+
+def test_the_anchor_is_the_last_pixel_frame_of_the_oldest_latent_frame() -> None:
+    torch.manual_seed(0)
+    pipeline = Pipeline(
+        backbone=Pocket(dim=32, layers=1, heads=2, ffn_dim=64, window=6, horizon=6, weights="random"),
+        conditioner=PocketText(), codec=PocketCodec(width=16, weights="random"), policy=KreaRealtime(),
+        sampler=FewStep((1000,)),
+    ).eval()  # fmt: skip
+    request, seen, inner = Request("", 0, 0, 15), list[Tensor](), pipeline.encode
+    pipeline.encode = lambda video: seen.append(video.clone()) or inner(video)  # type: ignore[method-assign,func-returns-value]
+    run = pipeline.roll_requests([request])
+    videos = [next(run).frames for _ in range(3)]
+    state = unpack(*pack(run.state_dict()))
+    videos += [block.frames for block in run]
+    anchors, video = [frames[:, 0] for frames in seen], torch.cat(videos, 1)
+    last = pipeline.codec.pixel_frames
+    assert len(anchors) == 3
+    assert all(torch.equal(one, video[:, last(frame + 1) - 1]) for one, frame in zip(anchors, (3, 6, 9), strict=True))
+    again = [block.frames for block in VideoRollout(pipeline, [request], state=state)]
+    assert all(map(torch.equal, again, videos[3:]))
+
+
+def test_it_is_refused_where_there_are_no_pixel_frames_and_for_no_context() -> None:
+    with pytest.raises(UserError, match="KreaRealtime needs pixel frames, and this rollout has none"):
+        Rollout(network(), KreaRealtime(), FewStep())(condition(), 6)
+    with pytest.raises(UserError, match=r"KreaRealtime\.context_frames must be a whole number of 1 or more, not 0"):
+        KreaRealtime(0)
