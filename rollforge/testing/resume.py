@@ -45,7 +45,7 @@ def check_resume(
     Raises:
         CheckFailed: with the block at which both differ.
     """
-    rolls = Rolls(policy, sampler, block, blocks, **options)
+    rolls = Rolls(policy, sampler, block, blocks, layers=2, **options)
     part = sampler if policy is None and sampler is not None else rolls.rollout.policy
     text = {0: condition()} | {index * block: condition(name=f"prompt {index}") for index in switches}
     rule = "sampler-resume" if part is sampler else "policy-resume"

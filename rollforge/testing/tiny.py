@@ -59,14 +59,15 @@ class Rolls:
         sampler: default: one step.
         block: frames of a block.
         blocks: how many are rolled.
+        layers: of the network. With one, keys do not depend on what the pass that wrote them has read.
         options: for ``Rollout``, such as ``noise`` or ``check``.
     """
 
     def __init__(
         self, policy: CachePolicy | None = None, sampler: Sampler | None = None, block: int = 3, blocks: int = 8,
-        **options: Any,
+        layers: int = 1, **options: Any,
     ) -> None:  # fmt: skip
-        self.backbone, self.block, self.blocks = network(block), block, blocks
+        self.backbone, self.block, self.blocks = network(block, layers), block, blocks
         sampler, policy = sampler or FewStep(timesteps=(1000,), shift=1.0), policy or Window(2)
         options.setdefault("noise", IndependentNoise())
         if policy.reencodes:

@@ -46,7 +46,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Record:
     def ending(self: RolloutMemory, live: frozenset[int], moves: frozenset[int] | None = None) -> None:
         end(self, live, moves)
         if steps[-1].phase.writes:
-            found.kept.update({frame: self.raw[frame] for frame in steps[-1].frames})
+            found.kept.update({frame: self.raw[frame] for frame in steps[-1].frames if frame in self.raw})
 
     monkeypatch.setattr(RolloutMemory, "make", making)
     monkeypatch.setattr(RolloutMemory, "begin", beginning)

@@ -13,9 +13,6 @@ from parity_method import Meta, Method
 from rollforge.policies import AttentionSink, LongLive, RollingSink, SlidingIndices, Window
 
 AWAITED: tuple[str, ...] = (
-    "infinity_rope",
-    "infinity_rope_cut",
-    "infinity_rope_flush",
     "longlive_rag",
     "memflow",
     "memflow_switch",

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from brute import check_resume
 from rollforge_krea import KreaRealtime
 from torch import Tensor
 
@@ -24,8 +21,8 @@ from rollforge.positions.rope import rotate
 from rollforge.rollout import Rollout
 from rollforge.samplers import FewStep
 from rollforge.snapshots.packing import pack, unpack
-from rollforge.spec import Phase, ReadPlan, Step
-from rollforge.testing import check_policy
+from rollforge.spec import Phase, Step
+from rollforge.testing import check_plans, check_policy, check_resume
 from rollforge.testing.tiny import SHAPE, condition, network
 
 BLOCK = 3
@@ -87,15 +84,12 @@ def test_a_rollout_over_switches_is_that_of_a_network_without_a_cache(n: int, re
 
 
 def test_a_thousand_blocks_read_the_last_frames_at_the_first_time_indices() -> None:
-    policy = KreaRealtime(6)
-    for index in range(1000):
-        start = index * BLOCK
-        first = max(0, start - 6)
-        expected = [(frame, frame - first) for frame in range(first, start)]
-        plan = policy.plan(Step.of(index, BLOCK))
-        assert (list(plan.entries()), plan.query) == (expected, len(expected))
-        assert policy.plan(Step.of(index, BLOCK, Phase.RECACHE)) == ReadPlan((), 0, causal=True)
-        assert policy.live(start, BLOCK) == {frame for frame, _ in expected}
+    def expected(step: Step) -> tuple[list[tuple[int, int]], int]:
+        first = max(0, step.start - 6)
+        seen = [(frame, frame - first) for frame in range(first, step.start)]
+        return (seen, len(seen)) if step.phase is Phase.DENOISE else ([], 0)
+
+    check_plans(KreaRealtime(6), expected)
 
 
 def test_it_passes_the_kit() -> None:
@@ -103,9 +97,9 @@ def test_it_passes_the_kit() -> None:
 
 
 def test_it_resumes_with_and_without_keys() -> None:
-    texts: Any = {0: condition(), 6: condition(name="second")}
-    check_resume(Rollout(network(layers=2), KreaRealtime(4, reencode=False), FewStep((1000, 500))), texts, 18)
-    run = Rollout(network(), KreaRealtime(), FewStep(), encode=encoded)(texts, 18)
+    check_resume(KreaRealtime(4, reencode=False), switches=(2, 5))
+    check_resume(KreaRealtime(), switches=(2, 5), encode=encoded)
+    run = Rollout(network(), KreaRealtime(), FewStep(), encode=encoded)(condition(), 18)
     next(run)
     with pytest.raises(UserError, match=r"KreaRealtime .*set snapshots\.kv to 'save'"):
         run.state_dict(kv=False)

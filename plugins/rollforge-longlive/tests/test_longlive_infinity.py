@@ -6,8 +6,6 @@ import random
 
 import pytest
 import torch
-from brute import check_resume
-from frame_ids import Read, passes
 from rollforge_longlive import LongLiveInfinity
 from torch import Tensor
 
@@ -19,45 +17,40 @@ from rollforge.policies import SlidingIndices
 from rollforge.positions.rope import rotate
 from rollforge.rollout import Rollout
 from rollforge.samplers import FewStep
-from rollforge.spec import Event, Phase, PromptSwitch
-from rollforge.testing import check_policy
+from rollforge.spec import Phase, PromptSwitch, Step
+from rollforge.testing import check_plans, check_policy, check_resume
 from rollforge.testing.tiny import SHAPE, condition, network
 
 STEPS = (1000.0, 500.0)
 
 
-def buffered(window: int, sink: int, block: int, fresh: bool, switches: set[int], blocks: int) -> list[Read]:
+class Buffered:
     """The released buffer: the sink, then the newest frames, read in order at 0, 1, 2 ..."""
-    buffer, made = list[int](), list[Read]()
 
-    def read(phase: Phase, frames: range, seen: list[int]) -> Read:
-        return Read(phase, frames, [(frame, place) for place, frame in enumerate(seen)], len(seen))
+    def __init__(self, window: int, sink: int, fresh: bool, switches: set[int]) -> None:
+        self.window, self.sink, self.fresh, self.switches = window, sink, fresh, switches
+        self.frames: list[int] = []
 
-    for start in range(0, blocks * block, block):
-        if start // block in switches:
-            kept = [] if fresh or start <= window else buffer[:sink]
-            again = range(max(0, start - window + len(kept)), start)
-            made.append(read(Phase.RECACHE, again, kept))
-            buffer = [*kept, *again]
-        while len(buffer) + block > window:
-            del buffer[sink]
-        frames = range(start, start + block)
-        made += [read(Phase.DENOISE, frames, buffer), read(Phase.COMMIT, frames, buffer)]
-        buffer = [*buffer, *frames]
-    return made
+    def __call__(self, step: Step) -> tuple[list[tuple[int, int]], int]:
+        if step.phase is Phase.DENOISE:
+            if step.index in self.switches:
+                kept = [] if self.fresh or step.start <= self.window else self.frames[: self.sink]
+                self.frames = [*kept, *range(max(0, step.start - self.window + len(kept)), step.start)]
+            while len(self.frames) + step.block > self.window:
+                del self.frames[self.sink]
+        read = [(frame, place) for place, frame in enumerate(self.frames)]
+        if step.phase is Phase.COMMIT:
+            self.frames = [*self.frames, *step.frames]
+        return read, len(read)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-@pytest.mark.parametrize(("block", "blocks_of_context", "sink"), [(3, 3, 1), (2, 5, 2), (1, 4, 0)])
-def test_a_thousand_blocks_read_what_a_rolling_buffer_holds(
-    block: int, blocks_of_context: int, sink: int, fresh: bool
-) -> None:
+@pytest.mark.parametrize(("block", "context", "sink"), [(3, 3, 1), (2, 5, 2), (1, 4, 0)])
+def test_a_thousand_blocks_read_what_a_rolling_buffer_holds(block: int, context: int, sink: int, fresh: bool) -> None:
     switches = {*random.Random(block).sample(range(1, 1000), 100), 2}
-    events: dict[int, list[type[Event]]] = {index: [PromptSwitch] for index in switches}
-    window = (blocks_of_context + 1) * block
-    policy = LongLiveInfinity(blocks_of_context, sink, global_sink=not fresh)
-    expected = buffered(window, sink * block, block, fresh, switches, blocks=1000)
-    assert list(passes(policy, block, 1000, events)) == expected
+    expected = Buffered((context + 1) * block, sink * block, fresh, switches)
+    events = {index: [PromptSwitch] for index in switches}
+    check_plans(LongLiveInfinity(context, sink, global_sink=not fresh), expected, block=block, events=events)
 
 
 def test_it_passes_the_kit_and_differs_from_sliding_indices_by_a_shift() -> None:
@@ -121,8 +114,10 @@ def test_a_rollout_over_switches_is_that_of_a_buffer_of_raw_keys(fresh: bool) ->
     rollout = Rollout(model, LongLiveInfinity(global_sink=not fresh), FewStep(STEPS, shift=1.0))
     rolled = torch.cat([block.latents for block in rollout(texts, 30, seed=3)], dim=1)
     torch.testing.assert_close(rolled, released(model, texts, 30, fresh), rtol=0, atol=2e-5)
-    if fresh:
-        check_resume(rollout, texts, 30)  # type: ignore[arg-type]
+
+
+def test_it_resumes_across_switches_with_and_without_keys() -> None:
+    check_resume(LongLiveInfinity(global_sink=False), switches=(2, 6))
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:

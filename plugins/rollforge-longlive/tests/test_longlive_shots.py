@@ -3,49 +3,41 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import pytest
-from brute import check_resume
-from frame_ids import Read, passes
 from rollforge_longlive import LongLive2
 
 from rollforge.errors import UserError
 from rollforge.policies import AttentionSink
-from rollforge.rollout import Rollout
-from rollforge.samplers import FewStep
-from rollforge.spec import Cut, Event, Phase, PromptSwitch
-from rollforge.testing import check_policy
-from rollforge.testing.tiny import condition, network
+from rollforge.spec import Cut, Event, Phase, PromptSwitch, Step
+from rollforge.testing import check_plans, check_policy, check_resume
 
 
-def simulated(window: int, sink: int, block: int, offset: int, drop: bool, cuts: set[int], blocks: int) -> list[Read]:
-    """Blocks with the time indices that they were committed at: a sink, a pin, and a list that grows and is cut."""
-    entries: dict[int, list[tuple[int, int]]] = {}  # the frames and times of every block
-    held, pin, shot, made = list[int](), 0, 0, list[Read]()
-    for index in range(blocks):
-        start, cut = index * block, index in cuts
-        shot += cut
-        entries[index] = [(start + n, start + n + offset * shot) for n in range(block)]
-        query = entries[index][0][1]
+class Shots:
+    """Blocks with the time indices that they were committed at: a sink, a pin, and a list that grows and is dropped."""
 
-        def read(phase: Phase, seen: list[int], start: int = start, query: int = query) -> Read:
-            frames = range(start, start + block)
-            return Read(phase, frames, [pair for each in seen for pair in entries[each]], query)
+    def __init__(self, window: int, sink: int, offset: int, drop: bool, cuts: set[int]) -> None:
+        self.sink, self.room, self.offset, self.drop, self.cuts = sink, window - 1 - sink, offset, drop, cuts
+        self.entries: dict[int, list[tuple[int, int]]] = {}  # frames and time indices of every block
+        self.held: list[int] = []
+        self.pin = self.shot = 0
 
-        front = list(range(min(sink, index)))
-        recent = [each for each in held if each >= sink]
-        room = window - 1 - sink
-        if sink <= pin < index and pin not in recent[-room:]:
-            seen = [*front, pin, *recent[len(recent) - (room - 1) :]]
-        else:
-            seen = [*front, *recent[-room:]]
-        made.append(read(Phase.DENOISE, seen))
-        made.append(read(Phase.COMMIT, front if cut and drop else seen))
-        if cut:
-            pin, held = index, [] if drop else held
-        held = [*held, index]
-    return made
+    def __call__(self, step: Step) -> tuple[list[tuple[int, int]], int]:
+        index, cut = step.index, step.index in self.cuts
+        if step.phase is Phase.DENOISE:
+            self.shot += cut
+            self.entries[index] = [(frame, frame + self.offset * self.shot) for frame in step.frames]
+        seen, recent = list(range(min(self.sink, index))), [each for each in self.held if each >= self.sink]
+        if not (cut and self.drop and step.phase is Phase.COMMIT):
+            if self.sink <= self.pin < index and self.pin not in recent[-self.room :]:
+                seen += [self.pin, *recent[len(recent) - (self.room - 1) :]]
+            else:
+                seen += recent[-self.room :]
+        if step.phase is Phase.COMMIT:
+            if cut:
+                self.pin, self.held = index, [] if self.drop else self.held
+            self.held = [*self.held, index]
+        return [pair for each in seen for pair in self.entries[each]], self.entries[index][0][1]
 
 
 @pytest.mark.parametrize("drop", [False, True])
@@ -56,16 +48,17 @@ def test_a_thousand_blocks_read_what_a_simulation_of_shots_holds(
     cuts = {*random.Random(window).sample(range(sink + 1, 1000), 120)}
     kinds: list[list[type[Event]]] = [[Cut], [Cut, PromptSwitch]]
     events = {index: kinds[index % 2] for index in cuts}
-    policy = LongLive2(window - 1, sink, offset, drop)
-    expected = simulated(window, sink, block, offset, drop, cuts, blocks=1000)
-    assert list(passes(policy, block, 1000, events)) == expected
+    expected = Shots(window, sink, offset, drop, cuts)
+    check_plans(LongLive2(window - 1, sink, offset, drop), expected, block=block, events=events)
 
 
 def test_one_shot_is_an_attention_sink_and_switches_may_be_cuts() -> None:
+    def sink(step: Step) -> tuple[tuple[tuple[int, int], ...], int]:
+        return AttentionSink(3, 1).plan(step).entries(), step.start
+
     switches: dict[int, list[type[Event]]] = {4: [PromptSwitch], 9: [PromptSwitch]}
-    assert list(passes(LongLive2(), 8, 40, switches)) == list(passes(AttentionSink(3, 1), 8, 40, {}))
-    cuts: dict[int, list[type[Event]]] = {4: [Cut], 9: [Cut]}
-    assert list(passes(LongLive2(cut_at_switch=True), 8, 40, switches)) == list(passes(LongLive2(), 8, 40, cuts))
+    check_plans(LongLive2(), sink, block=8, blocks=40, events=switches)
+    check_plans(LongLive2(cut_at_switch=True), Shots(4, 1, 8, False, {4, 9}), block=8, blocks=40, events=switches)
 
 
 def test_it_passes_the_kit() -> None:
@@ -74,9 +67,7 @@ def test_it_passes_the_kit() -> None:
 
 @pytest.mark.parametrize("drop", [False, True])
 def test_it_resumes_across_shots_with_and_without_keys(drop: bool) -> None:
-    rollout = Rollout(network(layers=2), LongLive2(drop_at_cut=drop, cut_at_switch=True), FewStep((1000, 500)))
-    texts: Any = {0: condition(), 6: condition(name="second"), 18: condition(name="third")}
-    check_resume(rollout, texts, 27)
+    check_resume(LongLive2(drop_at_cut=drop, cut_at_switch=True), switches=(2,), events={4: (Cut, {})})
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
