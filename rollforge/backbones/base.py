@@ -66,6 +66,9 @@ class Backbone(Checked, nn.Module, ABC):
     positions: Positions = NoPositions()
     """What the network was trained to have its queries and keys turned by in ``memory.attend``; a config may name
     others. Default: nothing. Networks that add positions of their own say ``FixedPositions()``."""
+    hides: tuple[str, ...] = ()
+    """Fields of ``Seen`` that no layer shows: ``text_k`` where ``memory.cross`` is never called, ``q`` and the like
+    where ``memory.attend`` is not. A policy that observes them is refused."""
 
     @abstractmethod
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:

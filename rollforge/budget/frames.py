@@ -116,11 +116,10 @@ class _Walk:
         """All blocks, each with its first denoising pass and its commit."""
         for index, start in enumerate(starts):
             step = Step(index, start, self.block)
-            if start in switches:
-                self._recache(self.policy.on_event(PromptSwitch(step)), step)
-            elif not index:
-                self._recache(self.policy.on_event(Start(step)), step)
-            self.raw |= {each.frame for each in self.policy.virtual(step)}
+            event = PromptSwitch(step) if start in switches else None if index else Start(step)
+            again = self.policy.on_event(event) if event else ()
+            self.raw |= {frame for each in self.policy.virtual(step) for frame in each.frames}
+            self._recache(again, step)
             count = min(self.joint, -(-(self.frames - start) // self.block) * self.block)
             self._pass(replace(step, count=count if count != self.block else None), start)
             self.resting = max(self.resting, len(self.raw))

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from rollforge.spec import Seen
 
+OF_BLOCKS = frozenset({"latents", "pixels"})  # fields of ``Seen`` that are of blocks and not of layers
+
 
 class Watch:
     """Gathers queries, keys and text keys of some layers.
@@ -35,6 +37,11 @@ class Watch:
         """Keys ``[B, L, heads, head_dim]`` of the text."""
         if layer in self.layers and "text_k" in self.names:
             self._note(layer, "text_k", k if "text_k" in self.whole else k.mean(1))
+
+    @property
+    def lacking(self) -> set[str]:
+        """What no layer has shown since the last call of ``take``."""
+        return (self.names - OF_BLOCKS).difference(*self._seen.values())
 
     def take(self) -> Mapping[int, Seen]:
         """What was seen in each layer since the last call."""

@@ -64,13 +64,14 @@ class FrameStore(CachedMemory):
                     f"Virtual frame {each.frame} of block {block} is made from frame {min(turned)}, whose keys are "
                     "rotated; it must be rotated too."
                 )
-            fresh[each.frame] = [self._blend(each, layer) for layer in range(self.spec.layers)]
+            made = [self._blend(each, layer) for layer in range(self.spec.layers)]
+            fresh |= {frame: list(row) for frame, row in zip(each.frames, zip(*made, strict=True), strict=True)}
             if each.tokens is not None and not each.rotated:
                 known = [self.places.get(frame, {}) for frame in each.of]
                 places[each.frame] = {
                     layer: places_of(each, layer, [at.get(layer) for at in known]) for layer in self._attending
                 }
-        self.rotated = (self.rotated - fresh.keys()) | {each.frame for each in virtual if each.rotated}
+        self.rotated = (self.rotated - fresh.keys()) | {n for each in virtual if each.rotated for n in each.frames}
         self.places = {frame: known for frame, known in self.places.items() if frame not in fresh} | places
         self.raw |= fresh
         self._invalidate(set(fresh))
@@ -115,10 +116,10 @@ class FrameStore(CachedMemory):
         unread = {pair[0] for pair in plan.entries() if not self._holds(pair, sorted(self._attending))}
         return unread | {*moves} - self.raw.keys()
 
-    def _blend(self, virtual: Virtual, layer: int) -> Any:
-        """A virtual frame in one layer, as the KV codec keeps it; None where the layer has no keys."""
+    def _blend(self, virtual: Virtual, layer: int) -> list[Any]:
+        """The frames that are made, in one layer, as the KV codec keeps them; None where the layer has no keys."""
         if layer not in self._attending:
-            return None
+            return [None] * virtual.count
         sources = [self._decoded(frame, layer) for frame in virtual.of]
         if virtual.rotated:
             turned = (
@@ -126,9 +127,9 @@ class FrameStore(CachedMemory):
                 for frame, (k, _) in zip(virtual.of, sources, strict=True)
             )
             sources = [(k, v) for k, (_, v) in zip(turned, sources, strict=True)]
-        keys, values = blended(virtual, layer, sources)
+        made = blended(virtual, layer, sources)
         with attribute_errors("KV codec", self.kv_codec, f"encoding frame {virtual.frame}"):
-            return self.kv_codec.encode(keys, values)
+            return [self.kv_codec.encode(keys, values) for keys, values in made]
 
     def _fill(self, layer: int, own: int) -> None:
         """Puts the plan into a layer's slots: only those whose entry has changed are turned and copied."""

@@ -11,27 +11,31 @@ from rollforge.memory.slots import Piece
 from rollforge.spec import Virtual
 
 
-def blended(virtual: Virtual, layer: int, sources: Sequence[Piece]) -> Piece:
-    """Keys and values of a virtual frame in one layer, ``[B, tokens, heads, head_dim]`` each.
+def blended(virtual: Virtual, layer: int, sources: Sequence[Piece]) -> list[Piece]:
+    """Keys and values in one layer of each frame that is made, ``[B, tokens, heads, head_dim]`` each.
 
     In float32 at least, and kept so: a slow average would stand still in half precision.
     """
     if virtual.tokens is not None:
         keys, values = (_gathered(virtual, virtual.tokens[layer], list(each)) for each in zip(*sources, strict=True))
-        return keys, values
+        return [(keys, values)]
     precise = torch.promote_types(sources[0][0].dtype, torch.float32)
     keys, values = (torch.stack(each, dim=1).to(precise) for each in zip(*sources, strict=True))  # [B, n, tokens, ...]
     if virtual.make is not None:
         k, v = virtual.make(layer, keys, values, virtual.of)
-        expected = keys[:, 0].shape
-        if k.shape != expected or v.shape != values[:, 0].shape:
+        expected = (len(keys), *([virtual.count] if virtual.count > 1 else []), *keys.shape[2:])
+        if k.shape != expected or v.shape != expected:
             raise ValueError(
                 f"The function of virtual frame {virtual.frame} returned keys and values of shape {list(k.shape)} and "
                 f"{list(v.shape)}; expected {list(expected)}."
             )
     else:
         k, v = (_weighted(virtual, layer, x) for x in (keys, values))
-    return (_pooled(k), _pooled(v)) if virtual.pool else (k, v)
+    if virtual.count == 1:
+        k, v = k[:, None], v[:, None]
+    if virtual.pool:
+        k, v = _pooled(k), _pooled(v)
+    return list(zip(k.unbind(1), v.unbind(1), strict=True))
 
 
 def places_of(virtual: Virtual, layer: int, known: Sequence[Tensor | None]) -> Tensor:
@@ -69,5 +73,5 @@ def _weighted(virtual: Virtual, layer: int, x: Tensor) -> Tensor:
 
 
 def _pooled(x: Tensor) -> Tensor:
-    """The mean over all places, at every place."""
-    return x.mean(dim=1, keepdim=True).expand_as(x)
+    """The mean over all places of ``[B, n, tokens, heads, head_dim]``, at every place."""
+    return x.mean(dim=2, keepdim=True).expand_as(x)

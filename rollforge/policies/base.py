@@ -72,8 +72,9 @@ class CachePolicy(Checked, Stateful, ABC):
     def virtual(self, step: Step) -> Sequence[Virtual]:
         """Virtual frames to make before the first pass of the block at ``step``, once for each block. Default: none.
 
-        Sources are committed frames and earlier virtual ones; ``moves`` must name them, and ``live`` every virtual
-        frame that is still wanted.
+        They are made after ``on_event`` and before frames are read again, so that such passes may read them. Sources
+        are committed frames and earlier virtual ones; ``moves`` must name them, and ``live`` every virtual frame that
+        is still wanted.
         """
         return ()
 

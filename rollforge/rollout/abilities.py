@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from rollforge.backbones.base import Backbone
 from rollforge.errors import UserError, attribute_errors
 from rollforge.policies.base import CachePolicy
 from rollforge.prediction import takes_extra
@@ -13,6 +15,7 @@ from rollforge.spec import Seen
 if TYPE_CHECKING:
     from rollforge.rollout.components import RolloutComponents
 
+WORDS = {"q": "queries", "k": "keys", "k_rotated": "rotated keys", "text_k": "keys of the text"}
 BATCHING = ("policy", "sampler", "backbone", "noise", "positions", "kv_codec")
 
 
@@ -37,6 +40,7 @@ def check_abilities(rollout: RolloutComponents) -> None:
             f"The cache policy {name} observes queries and keys, and the memory {memory} does not show them; choose "
             "another policy, or the memory RolloutMemory."
         )
+    check_shown(policy, backbone, {*policy.sees} & {*backbone.hides})
     if {*policy.sees} - {"latents", "pixels"} and not policy.observes:
         raise UserError(f"The cache policy {name} sees {', '.join(policy.sees)} of no layer; name some in observes.")
     if policy.branches > 1 and rollout.combine is None:
@@ -58,6 +62,16 @@ def check_abilities(rollout: RolloutComponents) -> None:
         raise UserError(
             f"The sampler {type(sampler).__name__} gives the network something extra, which the backbone {network} "
             "does not take; choose another sampler or a backbone whose forward has the argument extra."
+        )
+
+
+def check_shown(policy: CachePolicy, backbone: Backbone, hidden: Collection[str]) -> None:
+    """Raises ``UserError`` where a backbone does not show what a policy observes."""
+    if hidden:
+        what, network = WORDS.get(min(hidden), min(hidden)), type(backbone).__name__
+        raise UserError(
+            f"The cache policy {type(policy).__name__} observes {what}, and the backbone {network} shows none; choose "
+            "another cache policy or backbone."
         )
 
 

@@ -238,12 +238,10 @@ class RolloutIterator(Iterator[Block]):
         events: list[tuple[type[Event], dict[str, Any]]] = [(Start, {})] if self.index == self.first else []
         events += [(EVENTS[name], fields) for name, fields in self.announced]
         events += [(PromptSwitch, {})] if switched else []
-        for event, fields in events:
-            self.passes.tell(event(step, self.passes.prompts.coming, **fields))
+        self.passes.tell([event(step, self.passes.prompts.coming, **fields) for event, fields in events], step)
         if self.announced:
             self.happened[self.index] = self.announced
         self.announced = []
-        self.passes.make_virtual(step)
         if self._retries:
             self._before = replace(self.parts, sampler=self._sampler).copy(), self.passes.carried
 

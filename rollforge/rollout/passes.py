@@ -17,6 +17,7 @@ from rollforge.memory import CachedMemory, MakeMemory
 from rollforge.memory.observing import Watch
 from rollforge.policies.base import CachePolicy
 from rollforge.prediction import predict, takes_extra, to_flow
+from rollforge.rollout.abilities import check_shown
 from rollforge.rollout.borders import frame_count, frame_numbers, wishes
 from rollforge.rollout.branching import REPLAY
 from rollforge.rollout.parts import Parts
@@ -57,8 +58,8 @@ class PassRunner:
         arguments = self.spec, visible, parts.positions, parts.kv_codec, parts.combine
         with attribute_errors("memory", memory, "starting a rollout"):
             self.memories = {branch: memory(*arguments) for branch in schedules}
-        self.encode, self.watch = encode, _watch(parts.policy, self.spec)
-        next(iter(self.memories.values())).watch = self.watch  # all branches run the same passes
+        self.encode = encode
+        next(iter(self.memories.values())).watch = _watch(parts.policy, self.spec)  # all branches run the same passes
         self.finished: dict[int, Tensor] = {}  # latents of live frames, which a later pass may read again
         self.estimated: set[int] = set()  # frames in the memories that are not final
         self.carried: State = {}  # what the network keeps of this rollout outside of the memories
@@ -77,7 +78,8 @@ class PassRunner:
         with self._following(step):
             memory.begin(step, plan)
         flow = self._flow(request, now, memory)
-        self._show(step)
+        if memory.watch is not None:
+            self._show(step, memory.watch)
         again: list[range | Reencode] = []
         with self.asking("which frames live", step):
             last = request.guidance_branch == self.parts.sampler.guidance_branches[-1]
@@ -95,11 +97,17 @@ class PassRunner:
             memory.positions, memory.kv_codec = self.parts.positions, self.parts.kv_codec
             memory.combine = self.parts.combine
 
-    def tell(self, event: Event) -> None:
-        """Tells the policy of an event, and reads the frames that it names again, oldest first."""
-        with self.asking(f"about a {type(event).__name__}", event.step):
-            again = wishes(self.parts.policy, self.parts.policy.on_event(event), "on_event")
-        self._recache(again, event.step)
+    def tell(self, events: Iterable[Event], step: Step) -> None:
+        """Tells the policy what happens before the block at ``step``, and prepares what it asks for.
+
+        Virtual frames are made first, then the frames that it names are read again, oldest first.
+        """
+        again: list[range | Reencode] = []
+        for event in events:
+            with self.asking(f"about a {type(event).__name__}", step):
+                again += wishes(self.parts.policy, self.parts.policy.on_event(event), "on_event")
+        self.make_virtual(step)
+        self._recache(again, step)
 
     @torch.no_grad()
     def make_virtual(self, step: Step) -> None:
@@ -153,12 +161,12 @@ class PassRunner:
         when = f"asked {what} at block {step.index} ({step.phase.value}, level {step.level})"
         return attribute_errors("cache policy", self.parts.policy, when)
 
-    def _show(self, step: Step) -> None:
+    def _show(self, step: Step, watch: Watch) -> None:
         """Shows the policy what it has asked to see of a pass."""
-        if self.watch is not None:
-            with self.asking("to observe a pass", step):
-                for layer, seen in self.watch.take().items():
-                    self.parts.policy.observe(step, layer, seen)
+        check_shown(self.parts.policy, self.backbone, watch.lacking)
+        with self.asking("to observe a pass", step):
+            for layer, seen in watch.take().items():
+                self.parts.policy.observe(step, layer, seen)
 
     def _recache(self, again: Iterable[range | Reencode], step: Step) -> None:
         """Reads finished frames again, under the prompt of the block at ``step``, or encodes them again."""

@@ -47,10 +47,11 @@ def check_plans(
     for index in range(blocks):
         step = Step.of(index, block)
         happening: list[type[Event]] = [] if index else [Start]
-        for event in [*happening, *coming.get(index, ())]:
-            later = tuple(number * block for number in coming if number > index)
-            frames.reread(step, policy.on_event(event(step, later)))
+        later = tuple(number * block for number in coming if number > index)
+        again = [policy.on_event(event(step, later)) for event in [*happening, *coming.get(index, ())]]
         frames.make(step)
+        for each in again:
+            frames.reread(step, each)
         for phase in (Phase.DENOISE, Phase.COMMIT):
             now = replace(step, phase=phase)
             plan = policy.plan(now)
@@ -79,7 +80,7 @@ class FrameNumbers:
             if missing := {*each.of} - self.raw:
                 told = f"Frame {each.frame} of block {step.index} is made of frame {min(missing)}, which is not raw."
                 fail("policy-moves", self.policy, told)
-        self._write([each.frame for each in virtual])
+        self._write([frame for each in virtual for frame in each.frames])
 
     def read(self, step: Step, plan: ReadPlan, start: int) -> None:
         """A pass, while the block that begins at ``start`` is not committed."""

@@ -265,6 +265,25 @@ def test_pooled_and_computed_virtual_frames() -> None:
     both.run(Step.of(2, BLOCK), ReadPlan.of([(-1, 0), (3, 3), (-2, 1)], 4))
 
 
+def test_several_frames_are_chosen_at_once_for_each_layer_and_sample() -> None:
+    order = torch.tensor([[[2, 0], [1, 1]], [[0, 1], [2, 1]]])  # [layers, B, 2] of the frames 1, 4 and 5
+
+    def chosen(layer: int, keys: Tensor, values: Tensor, of: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        rows = torch.arange(2)[:, None]
+        return keys[rows, order[layer]], values[rows, order[layer]]
+
+    both, of = Watched().commit(3), (1, 4, 5)
+    both.memory.make(3, [Virtual(-2, of, make=chosen, count=2)])
+    for layer, n, sample in [(a, b, c) for a in range(LAYERS) for b in range(2) for c in range(2)]:
+        pair = both.frames[layer, of[order[layer, sample, n]]]
+        held = both.frames.setdefault((layer, n - 2), (torch.zeros_like(pair[0]), torch.zeros_like(pair[1])))
+        for mine, source in zip(held, pair, strict=True):
+            mine[sample] = source[sample]
+    both.run(Step.of(3, BLOCK), ReadPlan.of([(-1, 0), (4, 4), (-2, 1)], 6))
+    with pytest.raises(ValueError, match=r"returned keys and values of shape .*; expected \[2, 3, 4, 4, 12\]"):
+        both.memory.make(4, [Virtual(-3, of, make=chosen, count=3)])
+
+
 def test_rotated_virtual_frame_keeps_the_time_of_its_birth() -> None:
     both = Watched().commit(3)
     both.memory.make(3, [Virtual(-1, (2, 5), (0.5, 0.5), rotated=True)])
@@ -348,7 +367,8 @@ def test_slow_average_does_not_stand_still_in_half_precision() -> None:
     "wrong", [{"frame": 0, "of": (1,)}, {"frame": -1, "of": ()}, {"frame": -1, "of": (1, 2), "weights": (1.0,)},
               {"frame": -1, "of": (1,), "weights": torch.ones(1, 1, 1, 1)},
               {"frame": -1, "of": (1,), "weights": (1.0,), "make": lambda *x: x},
-              {"frame": -1, "of": (1,), "tokens": TOP, "pool": "tokens"}],
+              {"frame": -1, "of": (1,), "tokens": TOP, "pool": "tokens"},
+              {"frame": -1, "of": (1,), "make": lambda *x: x, "count": 2}, {"frame": -2, "of": (1,), "count": 2}],
 )  # fmt: skip
 def test_virtual_frame_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="virtual frame"):

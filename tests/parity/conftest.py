@@ -35,7 +35,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Record:
 
     def making(self: RolloutMemory, block: int, virtual: Sequence[Virtual]) -> None:
         make(self, block, virtual)
-        found.kept.update({each.frame: self.raw[each.frame] for each in virtual})
+        found.kept.update({frame: self.raw[frame] for each in virtual for frame in each.frames})
 
     def beginning(self: RolloutMemory, step: Step, plan: ReadPlan) -> None:
         steps.append(step)

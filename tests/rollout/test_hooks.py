@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -184,6 +185,32 @@ def test_a_policy_may_read_frames_again_at_a_commit(model: Wan) -> None:
         list(Rollout(model, Again([5]), FEW)(text(), 8))
 
 
+def test_frames_that_are_read_again_see_the_virtual_frames_of_the_next_block(model: Wan) -> None:
+    class Chained(Again):
+        def __init__(self) -> None:
+            super().__init__((), blind=True)
+
+        def on_event(self, event: Event) -> Sequence[range]:
+            return [range(4, 6)] if isinstance(event, PromptSwitch) else ()
+
+        def virtual(self, step: Step) -> Sequence[Virtual]:
+            return [Virtual(-1, (0, 1))] if step.start == 6 else ()
+
+        def plan(self, step: Step) -> ReadPlan:
+            plan = super().plan(step)
+            return ReadPlan.of([(-1, 3)], 4) if step.phase is Phase.RECACHE else plan
+
+        def live(self, start: int, block: int) -> frozenset[int]:
+            return super().live(start, block) | {-1, 0, 1} - {*range(start, 2)}
+
+        moves = live
+
+    prompts = {0: text(), 6: text(seed=1)}
+    made = [block.latents for block in Rollout(model, Chained(), FEW)(prompts, 8)]
+    plain = [block.latents for block in Rollout(model, Window(2), FEW)(prompts, 8)]
+    assert [torch.equal(one, other) for one, other in zip(made, plain, strict=True)] == [True, True, True, False]
+
+
 def test_a_latent_may_be_replaced_by_its_pixels_encoded_again() -> None:
     single, encoded = network(block=1), torch.full((1, 1, 2, 4, 2), 0.7)
 
@@ -289,6 +316,29 @@ class Missing(FewStep):
 def test_a_missing_ability_is_refused_at_once(model: Wan, policy: Any, sampler: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         Rollout(model, policy, sampler)(text(), 4)  # not even iterated
+
+
+class Wordless(Wan):
+    """Never asks for keys of the text."""
+
+    def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Any) -> Tensor:
+        shown = SimpleNamespace(attend=memory.attend, now=memory.now, cross=lambda layer, key, project: project())
+        return super().forward(latents, timesteps, condition, shown)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("hides", [(), ("text_k",)])
+def test_policy_that_observes_text_is_refused_by_a_backbone_without_text(hides: tuple[str, ...]) -> None:
+    silent = network()
+    silent.__class__, silent.hides = Wordless, hides
+    literate = type("Literate", (Window,), {"observes": (0,), "sees": ("k", "text_k")})(2)
+    said = "Literate observes keys of the text, and the backbone Wordless shows none"
+    if hides:  # what a network says of itself is checked before it runs
+        with pytest.raises(UserError, match=said):
+            Rollout(silent, literate, FEW)(text(), 4)
+    else:
+        with pytest.raises(UserError, match=said):
+            next(Rollout(silent, literate, FEW)(text(), 4))
+    assert len(list(Rollout(silent, Window(2), FEW)(text(), 4))) == 2
 
 
 def test_a_memory_that_shows_nothing_is_refused_with_a_policy_that_observes(model: Wan) -> None:

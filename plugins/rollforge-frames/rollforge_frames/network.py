@@ -42,6 +42,7 @@ class FrameTransformer(Backbone):
             trained.
     """
 
+    hides = ("text_k",)  # there is no text
     positions = FixedPositions()  # its own, added to the tokens: cached frames cannot move to another time index
 
     def __init__(
