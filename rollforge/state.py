@@ -11,19 +11,25 @@ from rollforge.errors import UserError
 State = dict[str, Any]
 """Nested dicts (keys are strings or whole numbers), lists and tuples of tensors, numbers, strings and ``None``."""
 
+CLASS = "class"
+"""Under this key the state of a part within another names its class."""
 LEAVES = (str, bool, int, float, type(None))
 
 
 class Stateful:
     """A part that may carry something from block to block. Its attributes are its state unless it says otherwise.
 
-    They are plain, or ``Stateful`` themselves. Between two blocks ``state_dict`` must tell all that later blocks depend
-    on, and ``load_state_dict``, on an object built with the same arguments, must bring it back exactly.
+    They are plain, or ``Stateful`` themselves; the state of such a part also names its class. Between two blocks
+    ``state_dict`` must tell all that later blocks depend on, and ``load_state_dict``, on an object built with the same
+    arguments, must bring it back exactly.
     """
 
     def state_dict(self) -> State:
         """A copy of everything later blocks depend on. Raises ``UserError`` for an attribute that cannot be kept."""
-        state = {name: part.state_dict() if isinstance(part, Stateful) else part for name, part in vars(self).items()}
+        state = {
+            name: {CLASS: class_name(part), **part.state_dict()} if isinstance(part, Stateful) else part
+            for name, part in vars(self).items()
+        }
         if where := odd(state):
             raise UserError(
                 f"{type(self).__name__} cannot be saved: its attribute {where} is neither a tensor nor plain data; "
@@ -32,13 +38,35 @@ class Stateful:
         return deepcopy(state)
 
     def load_state_dict(self, state: State) -> None:
-        """Takes up what ``state_dict`` told."""
+        """Restores what ``state_dict`` returned. A part keeps its own state where that of another class was saved."""
         own = vars(self)
         for name, value in state.items():
-            if isinstance(own.get(name), Stateful):
-                own[name].load_state_dict(value)
-            else:
+            if not isinstance(part := own.get(name), Stateful):
                 own[name] = deepcopy(value)
+            elif is_of(part, value):
+                part.load_state_dict({key: each for key, each in value.items() if key != CLASS})
+
+
+def class_name(part: object) -> str:
+    """The full name of the class of a part."""
+    return f"{type(part).__module__}.{type(part).__qualname__}"
+
+
+def is_of(part: object, state: State) -> bool:
+    """Whether the state of a part within another was saved by one of the same class. Version 0.1 did not say."""
+    return bool(state.get(CLASS, class_name(part)) == class_name(part))
+
+
+def changes(part: Stateful, before: State, after: State) -> State:
+    """What of a state has changed since ``before``, the parts within ``part`` included."""
+    changed: State = {}
+    for name, value in after.items():
+        within = vars(part).get(name)
+        if not isinstance(within, Stateful) or type(within).load_state_dict is not Stateful.load_state_dict:
+            changed |= {name: value} if name not in before or not same(value, before[name]) else {}
+        elif is_of(within, value):
+            changed[name] = changes(within, before.get(name, {}), value)
+    return changed
 
 
 def odd(state: Any, path: str = "") -> str | None:

@@ -18,6 +18,7 @@ from rollforge.budget.lines import budget_of
 from rollforge.budget.memory_input import MemoryInput, elsewhere
 from rollforge.budget.table import readable
 from rollforge.policies.base import CachePolicy
+from rollforge.policies.wrapper import PolicyWrapper
 
 TILES = (32, 16)  # latent cells
 MANY = 32
@@ -113,10 +114,7 @@ def _smaller_context(work: MemoryInput) -> Iterable[Setting]:
     for blocks in _below(min(largest, 1 + work.frames // work.spec.block)):
         smaller = {key: with_context(policy, blocks) for key, policy in work.policies.items()}
         changed = [
-            f"{key}.init_args.{name}: {value}"
-            for key, policy in smaller.items()
-            for name, value in vars(policy).items()
-            if value != vars(work.policies[key])[name]
+            change for key, policy in smaller.items() for change in changed_arguments(key, work.policies[key], policy)
         ]
         yield Setting(", ".join(changed), lambda now, smaller=smaller: replace(now, policies=smaller))  # type: ignore[misc]
 
@@ -147,10 +145,22 @@ def with_context(policy: CachePolicy, blocks: int) -> CachePolicy:
     if getattr(policy, "context_blocks", 0) <= blocks:
         return policy
     smaller = copy(policy)
+    if isinstance(smaller, PolicyWrapper):
+        smaller.policy = with_context(smaller.policy, blocks)
+        return smaller
     smaller.context_blocks = blocks  # type: ignore[attr-defined]
     if hasattr(smaller, "sink_blocks"):
         smaller.sink_blocks = min(smaller.sink_blocks, blocks - 1)
     return smaller
+
+
+def changed_arguments(key: str, policy: Any, other: Any) -> Iterable[str]:
+    """The arguments in which two policies differ, as a config names them."""
+    for name, value in vars(other).items():
+        if isinstance(value, CachePolicy):
+            yield from changed_arguments(f"{key}.init_args.{name}", getattr(policy, name), value)
+        elif value != getattr(policy, name):
+            yield f"{key}.init_args.{name}: {value}"
 
 
 def _with(part: Any, **changed: Any) -> Any:

@@ -56,7 +56,7 @@ class CachePolicy(Checked, Stateful, ABC):
         Virtual frames count; so does a frame that is read twice. Of a plan for some layers, those of one layer count.
         """
 
-    def check(self, spec: ModelSpec, longest: int) -> None:
+    def check_sizes(self, spec: ModelSpec, longest: int) -> None:
         """Raises ``UserError`` if the policy does not fit a network or a sampler. Called before anything is allocated.
 
         Args:

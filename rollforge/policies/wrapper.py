@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from rollforge.policies.base import CachePolicy
 from rollforge.spec import Capacity, Event, ModelSpec, ReadPlan, Reencode, Seen, Step, Virtual
@@ -11,6 +11,8 @@ from rollforge.spec import Capacity, Event, ModelSpec, ReadPlan, Reencode, Seen,
 
 class PolicyWrapper(CachePolicy):
     """Does what ``policy`` does. A subclass overrides what it changes; the state of ``policy`` is saved with its own.
+
+    Attributes that the contract does not name, such as ``context_blocks``, are those of ``policy`` too.
 
     Args:
         policy: the policy that is wrapped.
@@ -31,8 +33,8 @@ class PolicyWrapper(CachePolicy):
     def visible(self, block: int) -> int:
         return self.policy.visible(block)
 
-    def check(self, spec: ModelSpec, longest: int) -> None:
-        self.policy.check(spec, longest)
+    def check_sizes(self, spec: ModelSpec, longest: int) -> None:
+        self.policy.check_sizes(spec, longest)
 
     def capacity(self, block: int) -> Capacity | None:
         return self.policy.capacity(block)
@@ -80,3 +82,8 @@ class PolicyWrapper(CachePolicy):
 
     def on_event(self, event: Event) -> Sequence[range | Reencode]:
         return self.policy.on_event(event)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "policy" or name.startswith("__"):  # which a copy asks for before it has any attribute
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(self.policy, name)

@@ -33,7 +33,7 @@ def check_abilities(rollout: RolloutComponents) -> None:
             f"{backbone.spec.layers - 1}."
         )
     with attribute_errors("cache policy", policy, "checking whether it fits"):
-        policy.check(backbone.spec, sampler.passes(backbone.spec.block))
+        policy.check_sizes(backbone.spec, sampler.passes(backbone.spec.block))
     if policy.observes and not getattr(getattr(rollout.memory, "func", rollout.memory), "observable", False):
         memory = getattr(rollout.memory, "__name__", type(rollout.memory).__name__)
         raise UserError(

@@ -12,7 +12,7 @@ from rollforge.policies.base import CachePolicy
 from rollforge.renamed import class_path
 from rollforge.rollout.components import RolloutComponents
 from rollforge.spec import ModelSpec, Step
-from rollforge.state import State, Stateful, odd, same
+from rollforge.state import State, Stateful, changes, class_name, odd, same
 
 SHAPES = ("channels", "height", "width", "patch", "layers", "heads", "head_dim", "block")
 SAID = {"backbone": "backbone", "positions": "positions", "kv_codec": "kv_codec", "samples": "number of samples"}
@@ -38,7 +38,7 @@ def parts_of(rollout: RolloutComponents, samples: int) -> State:
 def described(part: object, kind: str) -> list[Any]:
     """The class and the state of a part that has not been used yet; the plain attributes of one without state."""
     with attribute_errors(kind, part, "saving its state"):
-        return [_name(part), part.state_dict() if isinstance(part, Stateful) else _plain(vars(part))]
+        return [class_name(part), part.state_dict() if isinstance(part, Stateful) else _plain(vars(part))]
 
 
 def check_parts(saved: State, now: State) -> None:
@@ -60,12 +60,11 @@ def carry_over(part: Stateful, built: list[Any], learned: State) -> bool:
     """
     name, start = built
     own_rules = type(part).load_state_dict is not Stateful.load_state_dict
-    alike = name == _name(part) and same(start, part.state_dict())
-    if alike or (name == _name(part) and own_rules):
+    alike = name == class_name(part) and same(start, part.state_dict())
+    if alike or (name == class_name(part) and own_rules):
         part.load_state_dict(learned)
-    elif name == _name(part):
-        changed = {key: value for key, value in learned.items() if key not in start or not same(value, start[key])}
-        part.load_state_dict(changed)
+    elif name == class_name(part):
+        part.load_state_dict(changes(part, start, learned))
     return alike
 
 
@@ -90,10 +89,6 @@ def _shapes(spec: ModelSpec) -> State:
 def _known(described: Any) -> Any:
     """What is saved of a part, with the name that its class has today."""
     return [class_path(described[0]), *described[1:]] if isinstance(described, list) else described
-
-
-def _name(part: object) -> str:
-    return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def _plain(attributes: Mapping[str, Any]) -> State:

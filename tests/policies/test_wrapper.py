@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from rollforge.budget.settings import changed_arguments, with_context
 from rollforge.policies import CachePolicy, LongLive, PolicyWrapper, RollingSink, Window
+from rollforge.rollout.branching import carry_over, described
 from rollforge.spec import ReadPlan, Seen, Step
 from rollforge.testing.tiny import Rolls, condition
 
@@ -33,6 +35,34 @@ class Watches(Window):
 def test_every_part_of_the_contract_is_handed_on() -> None:
     contract = {name for name in vars(CachePolicy) if not name.startswith("_")} - {"revisited"}
     assert contract <= vars(PolicyWrapper).keys()
+
+
+def test_attributes_and_advice_reach_the_policy_inside() -> None:
+    wrapped = PolicyWrapper(RollingSink(6, 5))
+    assert (wrapped.context_blocks, wrapped.sink_blocks) == (6, 5)
+    with pytest.raises(AttributeError):
+        _ = wrapped.recache_blocks
+    smaller = with_context(wrapped, 4)
+    assert (smaller.policy.context_blocks, wrapped.policy.context_blocks) == (4, 6)  # type: ignore[attr-defined]
+    advised = "model.policy.init_args.policy.init_args."
+    assert list(changed_arguments("model.policy", wrapped, smaller)) == [
+        f"{advised}context_blocks: 4",
+        f"{advised}sink_blocks: 3",
+    ]
+
+
+def test_a_policy_inside_takes_up_what_its_like_has_learned_and_nothing_of_another_class() -> None:
+    learned = PolicyWrapper(LongLive(3, 1))
+    learned.policy.sink_start = 9  # type: ignore[attr-defined]
+    built = described(PolicyWrapper(LongLive(3, 1)), "cache policy")
+    smaller, other = PolicyWrapper(LongLive(4, 1)), PolicyWrapper(LongLiveLike(3, 1))
+    assert not carry_over(smaller, built, learned.state_dict())
+    assert not carry_over(other, built, learned.state_dict())
+    assert (smaller.sink_start, smaller.context_blocks, other.sink_start) == (9, 4, 0)
+
+
+class LongLiveLike(LongLive):
+    """The same under another name."""
 
 
 @pytest.mark.parametrize("policy", [RollingSink(3, 2), LongLive(3, 1), Watches()], ids=lambda each: type(each).__name__)

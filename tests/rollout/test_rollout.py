@@ -242,7 +242,7 @@ class Traced(Sampler):
 
     def __init__(self, inner: Sampler) -> None:
         self.inner, self.guidance_branches = inner, inner.guidance_branches
-        self.passes: list[Pass] = []
+        self.requests: list[Pass] = []
 
     def run(self, job: Job) -> Passes:
         running, answer = self.inner.run(job), None
@@ -252,7 +252,7 @@ class Traced(Sampler):
             except StopIteration:
                 return
             if not isinstance(request, Finished):
-                self.passes.append(request)
+                self.requests.append(request)
             answer = yield request
 
 
@@ -278,8 +278,8 @@ def test_the_last_block_is_not_committed_and_all_others_are(model: Wan) -> None:
     run = Rollout(model, Listening(2), sampler)(text(), 8, negative=text(), given=torch.zeros(1, 2, 2, 4, 2))
     list(run)
     assert calls == [Phase.PREFILL, Phase.COMMIT, Phase.COMMIT]  # once for each block, not for each branch
-    assert len(run.sampler.passes) == 3 * (4 + 2)
-    assert not sampler.passes  # the rollout has its own copy
+    assert len(run.sampler.requests) == 3 * (4 + 2)
+    assert not sampler.requests  # the rollout has its own copy
 
 
 def test_a_sampler_may_override_the_plan(model: Wan) -> None:

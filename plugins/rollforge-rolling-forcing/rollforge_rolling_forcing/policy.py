@@ -34,7 +34,7 @@ class RollingForcing(CachePolicy):
             )
         self.context_blocks, self.sink_blocks = context_blocks, sink_blocks
 
-    def check(self, spec: ModelSpec, longest: int) -> None:
+    def check_sizes(self, spec: ModelSpec, longest: int) -> None:
         window = (self.context_blocks + 1) * spec.block
         sink = self.sink_blocks * spec.block
         if longest + sink > window:
