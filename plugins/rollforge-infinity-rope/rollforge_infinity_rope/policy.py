@@ -57,7 +57,7 @@ class InfinityRope(CachePolicy):
     def visible(self, block: int) -> int:
         return max(0, self.window_frames - block)
 
-    def check(self, spec: ModelSpec, longest: int) -> None:
+    def check_sizes(self, spec: ModelSpec, longest: int) -> None:
         least = self.sink_frames + spec.block
         if self.window_frames < least:
             raise UserError(
