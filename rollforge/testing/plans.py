@@ -25,9 +25,10 @@ def check_plans(
 ) -> None:
     """Checks what every block reads against an independent function, and that a memory would still hold it.
 
-    Both passes of each block are followed, DENOISE and COMMIT. What the memory of a rollout forgets is forgotten here
-    too: frames that are not live, and the raw keys of frames that are not in ``moves``, which can then only be read at
-    the time index of the last plan. Virtual frames are made of what is held raw. The order of entries does not matter.
+    The passes of each block are followed: DENOISE, at as many levels as the policy needs, and COMMIT. What the memory
+    of a rollout forgets is forgotten here too: frames that are not live, and the raw keys of frames that are not in
+    ``moves``, which can then only be read at the time index of the last plan. Virtual frames are made of what is held
+    raw. The order of entries does not matter.
 
     Args:
         policy: as a config would build it. It is copied, not changed.
@@ -52,8 +53,8 @@ def check_plans(
         frames.make(step)
         for each in again:
             frames.reread(step, each)
-        for phase in (Phase.DENOISE, Phase.COMMIT):
-            now = replace(step, phase=phase)
+        passes = [replace(step, level=level) for level in range(policy.denoising_steps)]
+        for now in (*passes, replace(step, phase=Phase.COMMIT, level=policy.denoising_steps)):
             plan = policy.plan(now)
             _compare(policy, now, plan, expected(now))
             most = max(_read(plan), default=0)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rollforge.backbones.base import Backbone, Condition
 from rollforge.backbones.pocket.network import Pocket
+from rollforge.memory import BlendBranches
 from rollforge.noise import IndependentNoise
 from rollforge.policies.base import CachePolicy
 from rollforge.policies.window import Window
@@ -56,7 +57,7 @@ class Rolls:
 
     Args:
         policy: default: the last two blocks.
-        sampler: default: one step.
+        sampler: default: one step, or as many as the policy needs.
         block: frames of a block.
         blocks: how many are rolled.
         layers: of the network. With one, keys do not depend on what the pass that wrote them has read.
@@ -68,8 +69,11 @@ class Rolls:
         layers: int = 1, **options: Any,
     ) -> None:  # fmt: skip
         self.backbone, self.block, self.blocks = network(block, layers), block, blocks
-        sampler, policy = sampler or FewStep(timesteps=(1000,), shift=1.0), policy or Window(2)
+        policy = policy or Window(2)
+        steps = policy.denoising_steps
+        sampler = sampler or FewStep([1000 * (1 - n / steps) for n in range(steps)], shift=1.0)
         options.setdefault("noise", IndependentNoise())
+        options.setdefault("combine", BlendBranches() if policy.branches > 1 else None)
         if policy.reencodes:
             options.setdefault("encode", _not_started)
         self.rollout = Rollout(self.backbone, policy, sampler, **options)
