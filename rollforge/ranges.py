@@ -14,7 +14,7 @@ from functools import cache, wraps
 from inspect import Signature, formatannotation, signature
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rollforge.errors import UserError
 
@@ -141,8 +141,13 @@ def fitted(where: str, types: Mapping[str, Any], values: Mapping[str, Any]) -> d
 
 
 def fit(where: str, kind: Any, value: Any) -> Any:
-    """A value of a type with rules, paths resolved. Raises ``UserError`` for one out of range; ``where`` names it."""
+    """A value of a type with rules, paths resolved.
+
+    Raises ``UserError`` for one that is out of range or not among the choices of a ``Literal``; ``where`` names it.
+    """
     origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal and value not in inner:
+        raise UserError(f"{where} must be one of {_choices(inner)}, not {value!r:.60}.")
     if origin is Annotated:
         for rule in inner[1:]:
             value = rule.fit(where, inner[0], value) if isinstance(rule, RULES) else value
@@ -188,13 +193,15 @@ def _ruled(kind: Any) -> bool:
     """Whether a type has a rule anywhere in it."""
     if get_origin(kind) is Annotated:
         return any(isinstance(rule, RULES) for rule in get_args(kind)[1:])
-    return any(map(_ruled, get_args(kind)))
+    return get_origin(kind) is Literal or any(map(_ruled, get_args(kind)))
 
 
 def described(kind: Any) -> str:
     """A type in words, as ``rollforge plugins show`` prints it."""
     base, rule = _range_of(kind)
     inner = get_args(kind)
+    if get_origin(kind) is Literal:
+        return f"one of {_choices(inner)}"
     if rule or get_origin(kind) is Annotated:
         return rule.expected(base) if rule else "a path"
     if get_origin(kind) in (Union, UnionType):
@@ -202,6 +209,10 @@ def described(kind: Any) -> str:
     if not _ruled(kind):
         return "None" if kind is NoneType else formatannotation(kind)
     return f"{get_origin(kind).__name__}[{', '.join(map(described, inner))}]"
+
+
+def _choices(values: Sequence[Any]) -> str:
+    return ", ".join(map(repr, values))
 
 
 def _plain(number: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
 
@@ -45,6 +45,7 @@ class Plugged(Part):
         decay: Annotated[float, Range(0, below=1)] = 0.0,
         either: CountFromZero | Share = 0,
         file: UserPath | None = None,
+        mode: Literal["fast", "exact"] | None = None,
     ) -> None:
         self.given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
 
@@ -65,6 +66,7 @@ class Plugged(Part):
         ("size", (4, 0), "Plugged.size[1] must be a whole number of 1 or more, not 0."),
         ("even", 3, "Plugged.even must be a multiple of 2 from 2 to 8, not 3."),
         ("decay", 1, "Plugged.decay must be a number of 0 or more and below 1, not 1."),
+        ("mode", "slow", "Plugged.mode must be one of 'fast', 'exact', not 'slow'."),
         ("either", -1, "Plugged.either must be a whole number of 0 or more or a number from 0 to 1, not -1."),
     ],
 )
@@ -77,7 +79,7 @@ def test_value_out_of_range_raises_before_the_constructor_runs(name: str, value:
 def test_values_in_range_arrive_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     given = {"count": 3, "share": 1, "scale": True, "levels": [0.5], "steps": {0: 2}, "size": (2, 3), "even": 8}
-    given |= {"decay": 0.5, "either": 0.25, "file": "clips/~a.mp4"}
+    given |= {"decay": 0.5, "either": 0.25, "file": "clips/~a.mp4", "mode": "exact"}
     assert Plugged(**given).given == given  # type: ignore[arg-type]
     assert Plugged(file="~/a.mp4").given["file"] == str(tmp_path / "a.mp4")
     assert list(inspect.signature(Plugged).parameters) == list(given)
