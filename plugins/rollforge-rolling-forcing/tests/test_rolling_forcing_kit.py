@@ -10,8 +10,8 @@ from rollforge.errors import UserError
 from rollforge.policies import RollingSink
 from rollforge.policies.sliding_indices import SlidingIndices
 from rollforge.spec import Step
-from rollforge.testing import check_policy, check_sampler
-from rollforge.testing.rolled import check_batch, check_cuts
+from rollforge.testing import check_policy, check_resume, check_sampler
+from rollforge.testing.rolled import check_batch
 from rollforge.testing.tiny import Rolls
 
 
@@ -25,9 +25,9 @@ def test_the_sampler_passes_the_kit() -> None:
 
 @pytest.mark.parametrize("estimates", [True, False])
 def test_a_rollout_equals_itself_in_a_batch_and_resumed_with_blocks_in_progress(estimates: bool) -> None:
-    rolls = Rolls(RollingForcing(), JointFewStep(estimates=estimates), blocks=7)
-    check_batch("sampler", rolls.rollout.sampler, rolls)
-    check_cuts("sampler", rolls.rollout.sampler, rolls)
+    sampler = JointFewStep(estimates=estimates)
+    check_batch("sampler", sampler, Rolls(RollingForcing(), sampler, blocks=7))
+    check_resume(RollingForcing(), sampler, blocks=8, switches=(4,))
 
 
 def test_estimates_do_not_change_the_video() -> None:
