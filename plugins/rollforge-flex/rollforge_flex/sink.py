@@ -48,13 +48,13 @@ class InferenceSink(PolicyWrapper):
     def visible(self, block: int) -> int:
         return self.policy.visible(block) + self.sink
 
-    def check(self, spec: ModelSpec, longest: int) -> None:
+    def check_sizes(self, spec: ModelSpec, longest: int) -> None:
         if self.sink >= spec.window:
             raise UserError(
                 f"InferenceSink got sink={self.sink}, but the backbone's window is {spec.window} latent frames; choose "
                 "a smaller sink."
             )
-        super().check(spec, longest)
+        super().check_sizes(spec, longest)
 
     def capacity(self, block: int) -> Capacity | None:
         most = self.policy.capacity(block)
