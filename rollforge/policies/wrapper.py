@@ -67,6 +67,10 @@ class PolicyWrapper(CachePolicy):
         return self.policy.reencodes
 
     @property
+    def reencoded_pixel(self) -> int:  # type: ignore[override]
+        return self.policy.reencoded_pixel
+
+    @property
     def batches(self) -> bool:
         return self.policy.batches
 
