@@ -1,0 +1,100 @@
+"""``rollforge[field]``: every method of the field, installed as a user would, from wheels alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packages import PACKAGES, PLUGINS
+
+ROOT = PLUGINS.parent
+MODELS = {"rollforge-features", "rollforge-frames", "rollforge-skyreels", "rollforge-vbench", "rollforge-wan22"}
+"""Packages that are no methods of the field: other models, and measures."""
+FIELD = sorted(PACKAGES.keys() - MODELS)
+ROLL = """
+import json, sys
+import torch
+import rollforge
+from rollforge.cli import main
+torch.set_num_threads(1)
+assert main(["plugins"]) == 0
+rolled = {}
+for config in sys.argv[1:]:
+    blocks = list(rollforge.load(config).roll("a red ball over snow at day", 0.75))
+    rolled[config] = len(blocks) if all(bool(block.latents.isfinite().all()) for block in blocks) else "not finite"
+print(json.dumps({"from": rollforge.__file__, "rolled": rolled}))
+"""
+"""Lists the plugins, and rolls two blocks or more with each config, in one process, as importing takes longest."""
+
+
+def extra() -> list[str]:
+    """What ``rollforge[field]`` installs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found: list[str] = project["optional-dependencies"]["field"]
+    return found
+
+
+def configs() -> list[str]:
+    """The configs of the packages that roll Pocket."""
+    files = [file for name in FIELD for file in sorted((PACKAGES[name] / "configs").glob("*.yaml"))]
+    return [str(file) for file in files if "class_path: Pocket\n" in file.read_text()]
+
+
+def run(*line: object, cwd: Path) -> str:
+    """Standard output of a command that must succeed, in an environment that does not see the repository."""
+    hidden = ("PYTHONPATH", "ROLLFORGE_PLUGINS")
+    every = {name: value for name, value in os.environ.items() if name not in hidden}
+    every |= {"OMP_NUM_THREADS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1"}
+    done = subprocess.run(
+        [*map(str, line)], cwd=cwd, env=every, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment of its own with torch and the like, into which the wheels are installed."""
+    folder = tmp_path_factory.mktemp("field")
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "env", cwd=folder)
+    (site,) = (folder / "env").glob("lib/python*/site-packages")
+    (site / "libraries.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    sources = folder / "sources"
+    ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", "tests", "outputs")
+    for name in FIELD:
+        shutil.copytree(PACKAGES[name], sources / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (sources / "rollforge").mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, sources / "rollforge" / name)
+    shutil.copytree(ROOT / "rollforge", sources / "rollforge" / "rollforge", ignore=ignored)
+    wheels = folder / "dist"
+    wheels.mkdir()
+    run(sys.executable, Path(__file__).parent / "build_wheels.py", wheels, *sorted(sources.iterdir()), cwd=folder)
+    made = folder / "env" / "bin" / "python"
+    pip = (sys.executable, "-m", "pip", "--python", made, "install", "--quiet", "--find-links", wheels)
+    run(*pip, "--ignore-installed", "--no-deps", "rollforge", cwd=folder)
+    run(*pip, "--constraint", ROOT / "constraints.txt", "rollforge[field]", cwd=folder)
+    return made
+
+
+def test_the_extra_names_every_package() -> None:
+    assert extra() == FIELD
+
+
+@pytest.mark.install
+def test_the_extra_installs_every_package_and_their_configs_roll(python: Path, tmp_path: Path) -> None:
+    assert (python.parent / "rollforge").is_file()
+    *listed, last = run(python, "-c", ROLL, *configs(), cwd=tmp_path).splitlines()
+    origins = {" ".join(line.split()[1:3]) for line in listed if line.startswith("  ")}
+    assert {f"{name} 0.1.0" for name in FIELD} <= origins
+    found: dict[str, Any] = json.loads(last)
+    assert Path(found["from"]).is_relative_to(python.parents[1])
+    assert {Path(config).parents[1].name for config in found["rolled"]} == set(FIELD)
+    assert {config: made for config, made in found["rolled"].items() if made not in range(2, 7)} == {}
