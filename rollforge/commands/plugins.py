@@ -1,4 +1,4 @@
-"""``rollforge plugins [list | show NAME | new NAME | check NAME]``: the parts that a config can name."""
+"""``rollforge plugins [list | show NAME [--plot] | new NAME | check NAME]``: the parts that a config can name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from rollforge.commands.arguments import Arguments, number, path
+from rollforge.commands.arguments import Arguments, file, number, path
 from rollforge.commands.new_plugin import create, kinds, part_name
 from rollforge.commands.output import say
 from rollforge.isolation import import_matplotlib
-from rollforge.ranges import NonNegative, described
+from rollforge.ranges import Count, NonNegative, described
 from rollforge.registry import KINDS, Part, registry
 
 
@@ -20,7 +20,13 @@ def run(arguments: list[str]) -> None:
     parser = Arguments(prog="rollforge plugins", description="List every part that a config can name.")
     actions = parser.add_subparsers(dest="action")
     actions.add_parser("list", help="every part: kind, distribution and what it does (the default)")
-    actions.add_parser("show", help="parameters of one part, with types and defaults").add_argument("name")
+    one = actions.add_parser("show", help="parameters of one part, with types and defaults")
+    one.add_argument("name")
+    one.add_argument("--plot", action="store_true", help="draw what the blocks read under a cache policy, as PNG")
+    one.add_argument("--args", help="its arguments, as init_args in a config: '{context_blocks: 3}' (default: its own)")
+    one.add_argument("--block", type=number(Count), default=3, help="frames of a block in the picture (default: 3)")
+    one.add_argument("--sampler", help="the sampler of the picture, with its default arguments (default: FewStep)")
+    one.add_argument("-o", "--output", type=file, help="the picture (default: NAME.png in this folder)")
     new = actions.add_parser("new", help="write a package with one part that works, to be changed")
     new.add_argument("name", help="lower-case words with hyphens: soft-sink makes rollforge-soft-sink with SoftSink")
     new.add_argument("--kind", choices=kinds(), required=True)
@@ -41,7 +47,7 @@ def run(arguments: list[str]) -> None:
         text = _checked(chosen, rest)
     elif chosen.action == "show":
         registry().require(chosen.name)
-        text = show(registry().find(chosen.name))
+        text = _plotted(chosen) if chosen.plot else show(registry().find(chosen.name))
     else:
         registry().load()
         text = listing()
@@ -61,6 +67,12 @@ def _checked(chosen: Any, rest: list[str]) -> str:
     from rollforge.commands.check_part import check  # brings torch, which a list of names does without
 
     return check(chosen.name, chosen.config, rest, chosen.tolerance)
+
+
+def _plotted(chosen: Any) -> str:
+    from rollforge.commands.plan_command import plot
+
+    return plot(chosen.name, chosen.args, chosen.block, chosen.sampler, chosen.output)
 
 
 def listing() -> str:
