@@ -12,11 +12,7 @@ from rollforge.cli import main
 from rollforge.commands.plan_picture import Axis, draw, shade
 from rollforge.commands.plan_record import record
 from rollforge.policies import CachePolicy, LongLive, RollingSink
-from rollforge.samplers import FewStep
 from rollforge.spec import Cut, Event, Phase, ReadPlan, Segment, Step, Virtual
-
-
-ONE_STEP = FewStep((1000,), shift=1.0)
 
 
 class Marked(CachePolicy):
@@ -47,17 +43,17 @@ class Marked(CachePolicy):
 
 
 def test_blocks_before_and_after_the_window_is_full_and_after_events_are_recorded() -> None:
-    found = record(RollingSink(3, 2), block=2, sampler=ONE_STEP, blocks=12)
+    found = record(RollingSink(3, 2), block=2, blocks=12)
     assert [read.step.start // 2 for read in found.blocks] == [3, 4, 9, 11]
     assert [len(read.plan.entries()) for read in found.blocks] == [6, 6, 6, 6]
     assert found.still == ("a switch of prompt", "a cut")
     assert (found.reads, found.kept, found.moves) == (6, 8, 6)
 
-    *_, switched = record(LongLive(2, 1), block=1, sampler=ONE_STEP, blocks=8).blocks
+    *_, switched = record(LongLive(2, 1), block=1, blocks=8).blocks
     assert switched.event == "after a switch of prompt"
     assert switched.reread == {3, 4}
 
-    marked = record(Marked(), block=1, sampler=ONE_STEP, blocks=8)
+    marked = record(Marked(), block=1, blocks=8)
     assert marked.still == ("a switch of prompt",)
     *_, cut = marked.blocks
     assert (cut.event, cut.plan.entries()) == ("after a cut", ((-1, 0),))
@@ -65,7 +61,7 @@ def test_blocks_before_and_after_the_window_is_full_and_after_events_are_recorde
 
 
 def test_a_picture_shows_every_frame_and_what_is_special_of_it() -> None:
-    found = record(Marked(), block=1, sampler=ONE_STEP, blocks=8)
+    found = record(Marked(), block=1, blocks=8)
     figure = draw(found, "Marked")
     assert len(figure.axes) == len(found.blocks)
     panel = figure.axes[1]
@@ -78,7 +74,7 @@ def test_a_picture_shows_every_frame_and_what_is_special_of_it() -> None:
     assert "virtual frame (below 0)" in labels
     assert "some layers only" in labels
     assert any("bias of -1" in label for label in labels)
-    switched = draw(record(LongLive(2, 1), block=1, sampler=ONE_STEP, blocks=6), "LongLive")
+    switched = draw(record(LongLive(2, 1), block=1, blocks=6), "LongLive")
     assert "read again before the block" in [text.get_text() for text in switched.legends[0].get_texts()]
 
 
