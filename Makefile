@@ -5,7 +5,7 @@ VENV := $(ROOT)/.venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
-PARALLEL := --numprocesses auto --dist loadfile
+PARALLEL := --numprocesses auto --dist worksteal
 
 .PHONY: demo test test-all lower-bounds lint docs pocket gpu clean
 

@@ -1,6 +1,19 @@
-"""Lets every test import what lies in ``helpers``."""
+"""Lets every test import what lies in ``helpers``, and start processes that import nothing again."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
+
+from forks import Forks  # now that it can be found
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """A fork server."""
+    forks = Forks()
+    yield forks
+    forks.close()

@@ -69,7 +69,7 @@ class Registry:
     failures: list[str] = field(default_factory=list)
     modules: set[str] = field(default_factory=set)
     """The modules of the installed plugins."""
-    _loaded: set[tuple[str, str]] = field(default_factory=set)
+    _loaded: dict[tuple[str, str], type] = field(default_factory=dict)
 
     def of(self, kind: str) -> Iterator[Part]:
         """The parts of one kind."""
@@ -118,7 +118,7 @@ class Registry:
 
     def loaded(self) -> list[type]:
         """The classes of the parts that are imported."""
-        return [part.load() for key, part in self.parts.items() if key in self._loaded]
+        return list(self._loaded.values())
 
     def _import(self, parts: Iterable[Part]) -> list[str]:
         """Imports some parts, and drops those that fail. Returns why."""
@@ -129,8 +129,7 @@ class Registry:
                 continue
             try:
                 with guarded(part.origin, self.fail) if part.origin != BUILT_IN else nullcontext():
-                    part.load()
-                self._loaded.add(key)
+                    self._loaded[key] = part.load()
             except PluginError as error:
                 del self.parts[key]
                 reasons.append(f"{part.origin}: the {part.kind} {part.name!r} cannot be used ({error}).")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from forks import Captured, Forks
 from small import MODEL, one_thread  # noqa: F401 - a fixture is used by being here
 
 from rollforge.cli import main
@@ -30,6 +30,7 @@ class Tiny:
     config: dict[str, Any] = field(
         default_factory=lambda: {"model": deepcopy(MODEL), "data": {"prompts": [RED], "seconds": 3}}
     )
+    forks: Forks | None = None
 
     @property
     def out(self) -> Path:
@@ -50,22 +51,14 @@ class Tiny:
         """The exit code of a command."""
         return main(self.arguments(command, *more))
 
-    def start(self, command: str, *more: str) -> subprocess.Popen[str]:
-        """The command as a process of its own."""
-        line = [sys.executable, "-m", "rollforge", *self.arguments(command, *more)]
-        return subprocess.Popen(
-            line, cwd=self.folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            preexec_fn=_hear_interrupts,
-        )  # fmt: skip
+    def start(self, command: str, *more: str) -> Captured:
+        """The command as a process of its own, forked where everything is imported."""
+        assert self.forks is not None
+        return self.forks.start("-m", "rollforge", *self.arguments(command, *more), cwd=self.folder, env=environment())
 
     def videos(self) -> list[str]:
         """Names of everything that looks like a finished video."""
         return sorted(path.name for path in self.out.glob("*.mp4") if not path.name.endswith(".partial.mp4"))
-
-
-def _hear_interrupts() -> None:
-    """A shell starts its background jobs deaf to SIGINT, and they pass it on."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -74,9 +67,9 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Tiny:
+def tiny(tmp_path: Path, forks: Forks) -> Tiny:
     """The tiny config."""
-    return Tiny(tmp_path)
+    return Tiny(tmp_path, forks=forks)
 
 
 @pytest.fixture

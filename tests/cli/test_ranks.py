@@ -80,11 +80,11 @@ def listening(pid: int) -> set[str]:
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads the sockets of a process from /proc")
 def test_processes_of_one_machine_listen_on_loopback_alone(pair: Any) -> None:
     running, found = pair.start("predict"), set[str]()
+    server = pair.forks.server.pid  # the parent of both
     while running.poll() is None:
-        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
-        with suppress(OSError):
-            for pid in (running.pid, *map(int, children.read_text().split())):
-                found |= listening(pid)
+        for pid in Path(f"/proc/{server}/task/{server}/children").read_text().split():
+            with suppress(OSError):
+                found |= listening(int(pid))
         time.sleep(0.05)
     assert running.returncode == 0, running.communicate()[1]
     assert found == {"0100007F"}  # 127.0.0.1

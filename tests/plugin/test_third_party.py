@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from forks import Forks
 
 from rollforge.video.reader import probe
 
@@ -67,12 +68,16 @@ def test_a_yaml_names_its_policy_and_its_backbone_and_a_video_comes_out(installe
     assert resolved["backbone"] == {"class_path": "rollforge_wobble.Fade", "init_args": {"strength": 0.4}}
 
 
-def test_plugins_names_its_distribution(installed: Path, tmp_path: Path) -> None:
-    listed = python("-m", "rollforge", "plugins", cwd=tmp_path, PYTHONPATH=path(installed)).splitlines()
-    parts = [" ".join(line.split()) for line in listed if "rollforge-wobble 0.3.1" in line]
+def test_plugins_names_its_distribution(installed: Path, tmp_path: Path, forks: Forks) -> None:
+    def plugins(**env: str) -> str:
+        every = {**os.environ, "PYTHONPATH": path(installed), **env}
+        done = forks.run("-m", "rollforge", "plugins", cwd=tmp_path, env=every)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    parts = [" ".join(line.split()) for line in plugins().splitlines() if "rollforge-wobble 0.3.1" in line]
     assert parts == [
         "Fade rollforge-wobble 0.3.1 Attends over what the policy shows it and pulls every frame towards the mean.",
         "Wobble rollforge-wobble 0.3.1 Sees the block before it and, every other time, the one before that.",
     ]
-    without = python("-m", "rollforge", "plugins", cwd=tmp_path, PYTHONPATH=path(installed), ROLLFORGE_PLUGINS="")
-    assert "wobble" not in without
+    assert "wobble" not in plugins(ROLLFORGE_PLUGINS="")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -16,8 +14,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import yaml
+from forks import Forks
 
 from rollforge.errors import UserError
 from rollforge.video.reader import frames
@@ -38,48 +38,17 @@ DATA: dict[str, Any] = {"prompts": [RED], "seconds": FRAMES / 8}
 SNAPSHOTS: dict[str, Any] = {"every_blocks": 2}
 
 
-class Forks:
-    """The server of ``forks.py``."""
-
-    def __init__(self) -> None:
-        self.server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("forks.py"))],
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-        assert self._line() == "ready"
-
-    def ask(self, **order: Any) -> Any:
-        assert self.server.stdin
-        self.server.stdin.write(json.dumps(order) + "\n")
-        self.server.stdin.flush()
-        return json.loads(self._line())
-
-    def close(self) -> None:
-        assert self.server.stdin
-        self.server.stdin.close()
-        self.server.wait()
-
-    def _line(self) -> str:
-        assert self.server.stdout
-        line = self.server.stdout.readline()
-        assert line, "the fork server has died"
-        return line.strip()
-
-
 @dataclass
 class Process:
-    """A command under way."""
+    """A command in progress."""
 
-    forks: Forks
-    pid: int
+    forked: forks.Process
     log: Path
-    code: int | None = None
 
     @property
-    def over(self) -> bool:
-        if self.code is None:
-            self.code = self.forks.ask(wait=self.pid, block=False)
-        return self.code is not None
+    def code(self) -> int | None:
+        """Its exit code, minus the signal that killed it, or None while it runs."""
+        return self.forked.poll()
 
     @property
     def said(self) -> str:
@@ -88,19 +57,16 @@ class Process:
 
     def wait(self) -> int:
         """Its exit code; minus the signal that killed it."""
-        if self.code is None:
-            self.code = self.forks.ask(wait=self.pid)
-        return self.code
+        return self.forked.wait()
 
     def send(self, number: signal.Signals) -> None:
-        if not self.over:
-            os.kill(self.pid, number)
+        self.forked.send_signal(number)
 
     def until(self, true: Callable[[], Any], pause: float = 0.01) -> bool:
         """Waits for something to be true; False where the process ends before."""
         deadline = time.monotonic() + PATIENCE
         while not true():
-            if self.over:
+            if self.code is not None:
                 return bool(true())
             assert time.monotonic() < deadline, self.said
             time.sleep(pause)
@@ -139,10 +105,13 @@ class Case:
         path.write_text(yaml.safe_dump(self.config))
         return [self.command, "--config", str(path), "--output_dir", str(self.out), *more]
 
-    def start(self, *more: str, **how: Any) -> Process:
+    def start(self, *more: str, before: str = "", environment: dict[str, str] | None = None) -> Process:
+        """The command in a process of its own, with more in its environment, and code that is run before it."""
         self.runs += 1
         arguments, log = self.arguments(*more), self.folder / f"log-{self.runs}.txt"
-        return Process(self.forks, self.forks.ask(run=arguments, log=str(log), pixels=self.pixels, **how), log)
+        before = f"from rollforge.video import writer; writer.SMALL = {self.pixels}\n{before}"
+        env = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+        return Process(self.forks.log(log, "-m", "rollforge", *arguments, env=env, before=before), log)
 
     def run(self, *more: str, code: int = 0, **how: Any) -> str:
         """Runs to the end; gives all that was printed."""
@@ -194,14 +163,6 @@ def digest(path: Path) -> str:
         told.update(frame.tobytes())
         count += 1
     return f"{count} {told.hexdigest()}"
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    """The fork server."""
-    forks = Forks()
-    yield forks
-    forks.close()
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ NO_STATE = """
 from rollforge.policies import RollingSink
 RollingSink.on_commit = lambda self, step: setattr(self, "odd", object())
 """
+LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
 ROOM = 9_000_000  # bytes of a small disk
 Whole = Callable[[Any], Any]
 
@@ -66,7 +67,7 @@ def test_a_video_that_the_disk_does_not_take_ends_the_run_and_goes_on_when_there
     case.pixels = 384  # files as large as they commonly are
     case.config["snapshots"]["kv"] = "recompute"
     size = sum(path.stat().st_size for path in whole(case).out.glob("*.mp4"))
-    said = case.run(code=2, file_size=size * 2 // 3)
+    said = case.run(code=2, before=LIMITED.format(size=size * 2 // 3))
     assert str(case.partial) in sentence(said)
     assert "File too large" in sentence(said)
     assert case.count(case.partial) >= 3 * case.number() - 12 > 0
@@ -81,7 +82,7 @@ def test_a_snapshot_that_the_disk_does_not_take_is_said_and_the_video_is_finishe
     case.config["snapshots"]["every_blocks"] = 4
     case.config["data"]["seconds"] = 27 / 8
     size = sum(path.stat().st_size for path in whole(case).out.glob("*.mp4"))
-    said = case.run(file_size=size + 20_000)
+    said = case.run(before=LIMITED.format(size=size + 20_000))
     assert said.count("No snapshot was made") == 2
     assert "File too large" in said
     assert case.digests() == whole(case).digests()

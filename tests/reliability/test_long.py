@@ -21,9 +21,9 @@ def test_two_thousand_blocks_hold_no_more_memory_than_two_hundred(case: Any, kv:
     case.config["snapshots"] |= {"kv": kv, "every_blocks": 50}
     process = case.start()
     held: list[tuple[int, int]] = []  # blocks, bytes
-    while not process.over:
+    while process.code is None:
         try:
-            resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * PAGE
+            resident = int(Path(f"/proc/{process.forked.pid}/statm").read_text().split()[1]) * PAGE
         except (OSError, IndexError):
             break
         held.append((case.number(), resident))

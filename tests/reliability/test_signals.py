@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from signal import SIGINT, SIGKILL, SIGTERM, SIGUSR1, Signals
@@ -151,25 +148,18 @@ def test_two_runs_do_not_work_in_one_folder(case: Any, whole: Whole) -> None:
 
 
 def test_of_several_processes_each_saves_its_video_when_one_hears_the_signal(case: Any, whole: Whole) -> None:
-    case.pixels = 384  # the processes are not forked
+    case.pixels = 384  # what is run before a command does not reach the processes that it starts
     case.config["data"] = {"prompts": ["a red ball over snow at day", "a blue box over snow at night"], "seconds": 18}
     case.config["snapshots"] = {"every_seconds": None}
     case.config["trainer"] = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
-    environment = {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-    running = subprocess.Popen(
-        [sys.executable, "-m", "rollforge", *case.arguments()], env=os.environ | environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    deadline = time.monotonic() + 300
-    while len([path for path in case.out.glob("*.partial.mp4") if path.stat().st_size > 50_000]) < 2:
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    running.send_signal(SIGTERM)
-    _, said = running.communicate(timeout=300)
-    assert running.returncode == 128 + SIGTERM, said
-    assert said.count("finishing this block") == 1
-    assert "Traceback" not in said
+    process = case.start(environment={"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"})
+    assert process.until(
+        lambda: len([path for path in case.out.glob("*.partial.mp4") if path.stat().st_size > 50_000]) == 2
+    )
+    process.send(SIGTERM)
+    assert process.wait() == 128 + SIGTERM, process.said
+    assert process.said.count("finishing this block") == 1
+    assert "Traceback" not in process.said
     assert len(case.snapshots()) == 2
 
     del case.config["trainer"]

@@ -1,0 +1,157 @@
+"""Processes that a fork server starts; as a script, a ``python`` that asks it. Needs the standard library alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+class Process:
+    """A forked process, used like ``subprocess.Popen``.
+
+    Args:
+        folder: of the fork server.
+        argv: what follows ``python``: ``-m``, a module, and its arguments.
+        streams: file descriptors of its standard input, output and error.
+        before: code that is run first.
+    """
+
+    def __init__(
+        self, folder: Path, argv: Sequence[str], streams: Sequence[int], cwd: Path | str = ".",
+        env: dict[str, str] | None = None, before: str = "",
+    ) -> None:  # fmt: skip
+        self.returncode: int | None = None
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(str(folder / "socket"))
+        order = {"argv": list(argv), "cwd": os.path.abspath(cwd), "env": env or dict(os.environ), "before": before}
+        socket.send_fds(self.socket, [f"{json.dumps(order)}\n".encode()], list(streams))
+        self.pid = int(self._line())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, or minus the signal that ended it. Raises ``TimeoutError``."""
+        if self.returncode is None:
+            self.socket.settimeout(timeout)
+            self.returncode = int(self._line() or -signal.SIGKILL)
+            self.socket.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """The same, or None while it runs."""
+        if self.returncode is None:
+            self.socket.settimeout(0)
+            try:
+                self.socket.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return None
+            return self.wait()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def _line(self) -> str:
+        """What the server says next; nothing where it has gone."""
+        told = b""
+        while not told.endswith(b"\n"):
+            if not (more := self.socket.recv(1)):
+                return ""
+            told += more
+        return told.decode()
+
+
+class Captured(Process):
+    """A process whose output can be read when it has ended."""
+
+    def __init__(self, folder: Path, argv: Sequence[str], **how: Any) -> None:
+        self.files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 # closed when it is read
+        with open(os.devnull) as nothing:
+            super().__init__(folder, argv, [nothing.fileno(), *(file.fileno() for file in self.files)], **how)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Waits; its output and its errors."""
+        self.wait(timeout)
+        told = []
+        for file in self.files:
+            file.seek(0)
+            told.append(file.read().decode())
+            file.close()
+        return told[0], told[1]
+
+
+class Forks:
+    """A fork server in a process of its own; the first use starts it."""
+
+    def __init__(self) -> None:
+        self.server: subprocess.Popen[str] | None = None
+
+    def start(self, *argv: str, **how: Any) -> Captured:
+        """``python`` with arguments that begin with ``-m``; how: see ``Process``."""
+        return Captured(self.folder, argv, **how)
+
+    def run(self, *argv: str, timeout: float = 300, **how: Any) -> subprocess.CompletedProcess[str]:
+        """The same to its end."""
+        process = self.start(*argv, **how)
+        output, errors = process.communicate(timeout)
+        return subprocess.CompletedProcess(list(argv), process.wait(), output, errors)
+
+    def log(self, log: Path, *argv: str, **how: Any) -> Process:
+        """The same with all its output appended to a file."""
+        with open(os.devnull) as nothing, log.open("ab") as file:
+            return Process(self.folder, argv, [nothing.fileno(), file.fileno(), file.fileno()], **how)
+
+    @property
+    def folder(self) -> Path:
+        """Where the server listens."""
+        if self.server is None:
+            self.place = tempfile.TemporaryDirectory()
+            line = [sys.executable, str(Path(__file__).with_name("fork_server.py")), self.place.name]
+            env = {**os.environ, "OMP_NUM_THREADS": "1"}
+            self.server = subprocess.Popen(
+                line, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            )
+            assert self.server.stdout
+            assert self.server.stdout.readline() == "ready\n", "the fork server has not started"
+        return Path(self.place.name)
+
+    def close(self) -> None:
+        if self.server is not None:
+            self.server.communicate()
+            self.place.cleanup()
+
+
+def instead_of_python(folder: Path, argv: list[str]) -> int:
+    """Runs ``python`` with these arguments, forked where that can be."""
+    real = (folder / "real").read_text()
+    if argv[:1] != ["-m"]:
+        os.execv(real, [real, *argv])
+    process = Process(folder, argv, [0, 1, 2])
+
+    def forward(number: int, _: Any) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(each, forward)
+    code = process.wait()
+    if code < 0:
+        with suppress(ValueError, OSError):
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(instead_of_python(Path(__file__).parent, sys.argv[1:]))
