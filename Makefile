@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
 PARALLEL := --numprocesses auto --dist worksteal
 
-.PHONY: demo test test-all lower-bounds lint docs pocket gpu clean
+.PHONY: demo test test-all lower-bounds lint docs docs-test docs-refresh pocket gpu clean
 
 demo: $(READY)
 	@cd $(ROOT) && $(BIN)/rollforge predict --config configs/quickstart.yaml
@@ -28,6 +28,14 @@ lint: $(READY)
 
 docs: $(READY)
 	cd $(ROOT) && $(BIN)/mkdocs build --strict
+
+# Runs the code of the tutorials and compares what comes out with what they show; `make test` does it, too.
+docs-test: $(READY)
+	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) docs
+
+# Writes outputs and pictures of the tutorials anew. Read the difference before you commit it.
+docs-refresh: $(READY)
+	cd $(ROOT) && ROLLFORGE_DOCS_REFRESH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) docs
 
 # Checks a CUDA card with $(PYTHON) as it is: makes no environment, installs nothing. Without CUDA: results on the CPU.
 gpu:

@@ -1,0 +1,30 @@
+"""Writes each tutorial as a notebook beside its page, when the site is built."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jupytext
+
+TITLED = re.compile(r'^```\w+ +title="([^"]+)"\n', re.MULTILINE)
+OUTPUT = re.compile(r"(?<=^```\n)\n```text\n.*?^```\n", re.MULTILINE | re.DOTALL)
+NOTE = re.compile(r'^(?:!!!|\?\?\?) \w+ "([^"]+)"\n((?:(?: {4}.*)?\n)+)', re.MULTILINE)
+
+
+def notebook(page: str) -> Any:
+    """A tutorial as a notebook: files become ``%%writefile`` cells, commands ``%%bash`` cells, outputs are left out."""
+    page = OUTPUT.sub("", page)
+    page = TITLED.sub(r"```python\n%%writefile \1\n", page)
+    page = NOTE.sub(lambda found: f"**{found[1]}**\n\n" + re.sub(r"^ {4}", "", found[2], flags=re.MULTILINE), page)
+    made = jupytext.reads(page, fmt="md")
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return made
+
+
+def on_post_build(config: Any) -> None:
+    """Called by MkDocs."""
+    for page in sorted((Path(config.docs_dir) / "tutorials").glob("[0-9]*.md")):
+        target = Path(config.site_dir) / "tutorials" / f"{page.stem}.ipynb"
+        jupytext.write(notebook(page.read_text()), target, fmt="ipynb")

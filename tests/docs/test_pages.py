@@ -1,0 +1,80 @@
+"""What runs the pages can fail: a shown output, a picture or a command that is not what the code makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import page_blocks
+import page_pictures
+import pytest
+from PIL import Image
+from sybil import Sybil
+from sybil.example import SybilFailure
+from sybil.parsers.markdown import SkipParser
+
+PAINT = """```python
+from PIL import Image
+Image.new("RGB", (8, 8), "{colour}").save("images/one.png")
+```
+
+![one](images/one.png)
+"""
+
+
+def run(page: Path, text: str) -> None:
+    """Runs a page as ``docs/conftest.py`` does."""
+    page.write_text(text)
+    parsers = [page_blocks.parse, SkipParser(), page_pictures.parse_pictures]
+    document = Sybil(parsers, path=str(page.parent)).parse(page)
+    folder = page.parent / "work"
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    document.namespace["__folder__"] = folder
+    for example in document.examples():
+        example.evaluate()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\nprint(1 + 1)\n```\n\n```text\n2\n```\n",
+        "```python\nx = 1\n```\n\n```python\nx + 1\n```\n\n```text\n2\n```\n",
+        "```python\nprint('one'); print('two'); print('three')\n```\n\n```text\none\n...\nthree\n```\n",
+        '```yaml title="a.yaml"\nx: 1\n```\n\n```bash\ncat a.yaml | tr x y\n```\n\n```text\ny: 1\n```\n',
+        '<!--- skip: next "no GPU here" -->\n\n```python\nraise SystemError\n```\n',
+    ],
+    ids=["printed", "one namespace", "ellipsis", "a file and a command", "skipped"],
+)
+def test_a_page_that_is_right_passes(tmp_path: Path, text: str) -> None:
+    if "skip" in text:
+        with pytest.raises(BaseException, match="no GPU here"):
+            run(tmp_path / "page.md", text)
+        return
+    run(tmp_path / "page.md", text)
+
+
+def test_a_wrong_output_fails_and_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, text = tmp_path / "page.md", "one\n\n```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n\ntwo\n"
+    with pytest.raises(SybilFailure, match="make docs-refresh"):
+        run(page, text)
+    monkeypatch.setattr(page_blocks, "REFRESH", True)
+    monkeypatch.setattr(page_pictures, "REFRESH", True)
+    run(page, text)
+    assert page.read_text() == text.replace("\n3\n", "\n2\n")
+
+
+def test_a_command_that_fails_fails(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="exit code 3"):
+        run(tmp_path / "page.md", "```bash\n(exit 3)\necho reached\n```\n")
+
+
+def test_a_picture_that_the_code_does_not_make_fails(tmp_path: Path) -> None:
+    with pytest.raises(SybilFailure, match=r"images/two\.png, which its code does not make"):
+        run(tmp_path / "page.md", "```python\nx = 1\n```\n\n![two](images/two.png)\n")
+
+
+def test_a_picture_that_has_changed_fails(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "images" / "one.png")
+    run(tmp_path / "page.md", PAINT.format(colour="red"))
+    with pytest.raises(SybilFailure, match="differs from what the code made"):
+        run(tmp_path / "page.md", PAINT.format(colour="blue"))
