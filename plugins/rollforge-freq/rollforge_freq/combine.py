@@ -41,4 +41,4 @@ class LowPassBlend(Combine):
     def _response(self, grid: tuple[int, int, int]) -> Tensor:
         """What each frequency is multiplied by, in the shape of the grid."""
         axes = torch.meshgrid(*(torch.fft.fftfreq(length) for length in grid), indexing="ij")
-        return torch.exp(-sum(axis**2 for axis in axes) / (2 * self.sigma**2))
+        return torch.exp(-sum((axis**2 for axis in axes), torch.zeros(grid)) / (2 * self.sigma**2))
