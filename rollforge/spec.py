@@ -359,8 +359,9 @@ class Virtual:
             head_dim]`` each, and ``of``, to keys and values ``[B, tokens, heads, head_dim]``.
         tokens: in place of weights: the frame consists of these tokens of the sources, laid end to end, in each layer
             and sample, ``[layers, B, tokens of a frame]``. Each token keeps its place within a frame.
-        count: how many frames ``make`` makes at once, ``frame, frame + 1, ...``; it then returns ``[B, count, tokens,
-            heads, head_dim]``. A choice of frames for each layer and sample reads its sources once.
+        count: how many frames ``make`` makes at once, ``frame, frame + 1, ...``. Where it is given, also as 1, the
+            function returns ``[B, count, tokens, heads, head_dim]``. A choice of frames for each layer and sample reads
+            its sources once.
         rotated: whether its keys keep the rotation of their birth, and so are read at the times of their frames
             whatever the plan says.
 
@@ -375,7 +376,7 @@ class Virtual:
     make: Callable[[int, Tensor, Tensor, tuple[int, ...]], tuple[Tensor, Tensor]] | None = None
     rotated: bool = False
     tokens: Tensor | None = None
-    count: int = 1
+    count: int | None = None
 
     def __post_init__(self) -> None:
         if self.frame >= 0 or not self.of:
@@ -387,9 +388,9 @@ class Virtual:
         if len(ways) > 1 or (self.tokens is not None and self.pool):
             given = " and ".join([*ways, *(["pool"] if self.pool else [])])
             raise UserError(f"The virtual frame {self.frame} is made by {given}; give one of them.")
-        if not 1 <= self.count <= -self.frame or (self.count > 1 and self.make is None):
+        if self.count is not None and (self.make is None or not 1 <= self.count <= -self.frame):
             raise UserError(
-                f"The virtual frame {self.frame} has count {self.count}; expected 1, or with a function at most "
+                f"The virtual frame {self.frame} has count {self.count}; expected none, or with a function from 1 to "
                 f"{-self.frame}, so that all numbers are below 0."
             )
         if self.weights is None:
@@ -404,7 +405,7 @@ class Virtual:
     @property
     def frames(self) -> range:
         """The numbers of all frames that are made."""
-        return range(self.frame, self.frame + self.count)
+        return range(self.frame, self.frame + (self.count or 1))
 
 
 @dataclass(frozen=True)

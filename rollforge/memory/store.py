@@ -119,7 +119,7 @@ class FrameStore(CachedMemory):
     def _blend(self, virtual: Virtual, layer: int) -> list[Any]:
         """The frames that are made, in one layer, as the KV codec keeps them; None where the layer has no keys."""
         if layer not in self._attending:
-            return [None] * virtual.count
+            return [None] * len(virtual.frames)
         sources = [self._decoded(frame, layer) for frame in virtual.of]
         if virtual.rotated:
             turned = (

@@ -23,7 +23,7 @@ def blended(virtual: Virtual, layer: int, sources: Sequence[Piece]) -> list[Piec
     keys, values = (torch.stack(each, dim=1).to(precise) for each in zip(*sources, strict=True))  # [B, n, tokens, ...]
     if virtual.make is not None:
         k, v = virtual.make(layer, keys, values, virtual.of)
-        expected = (len(keys), *([virtual.count] if virtual.count > 1 else []), *keys.shape[2:])
+        expected = (len(keys), *([virtual.count] if virtual.count else []), *keys.shape[2:])
         if k.shape != expected or v.shape != expected:
             raise ValueError(
                 f"The function of virtual frame {virtual.frame} returned keys and values of shape {list(k.shape)} and "
@@ -31,7 +31,7 @@ def blended(virtual: Virtual, layer: int, sources: Sequence[Piece]) -> list[Piec
             )
     else:
         k, v = (_weighted(virtual, layer, x) for x in (keys, values))
-    if virtual.count == 1:
+    if virtual.count is None:
         k, v = k[:, None], v[:, None]
     if virtual.pool:
         k, v = _pooled(k), _pooled(v)

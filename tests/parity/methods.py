@@ -6,17 +6,12 @@ import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from averaging_policies import MemRoPE, RewardForcing
 from packages import PACKAGES
 from parity_method import Meta, Method
 
 from rollforge.policies import AttentionSink, LongLive, RollingSink, SlidingIndices, Window
 
-AWAITED: tuple[str, ...] = (
-    "longlive_rag",
-    "memflow",
-    "memflow_switch",
-)
+AWAITED: tuple[str, ...] = ()
 """Cases that no method computes yet. Whoever adds the method takes the name out: a case that passes fails here."""
 
 
@@ -44,8 +39,6 @@ BUILT_IN = (
         r"attention sink \d+, window \d+, absolute indices; prompt switches with kv recache",
         lambda meta: LongLive(context(meta), sink(meta), global_sink=meta["global_sink"]),
     ),
-    Method("reward forcing", lambda meta: RewardForcing(meta["window"], meta["sink"], meta["ema"])),
-    Method("memrope", lambda meta: MemRoPE(meta["window"], meta["sink"], meta["ema_long"], meta["ema_short"])),
 )
 
 
