@@ -7,9 +7,11 @@ from rollforge.memory.full import FullMemory
 from rollforge.memory.kv_codec import IdentityKVCodec, KVCodec
 from rollforge.memory.masked import MaskedMemory
 from rollforge.memory.rollout import RolloutMemory
+from rollforge.memory.routed import RoutedMemory
 from rollforge.positions import FixedPositions, NoPositions, Positions, Rope
 
 __all__ = [
     "BlendBranches", "CachedMemory", "Combine", "FixedPositions", "FullMemory", "IdentityKVCodec", "KVCodec",
     "MakeMemory", "MaskedMemory", "Memory", "NoPositions", "Now", "Positions", "RolloutMemory", "Rope",
+    "RoutedMemory",
 ]  # fmt: skip

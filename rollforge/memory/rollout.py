@@ -195,12 +195,20 @@ class RolloutMemory(FrameStore):
         own = self._own_bias(bias, len(step.frames), q.device)
         context = self._biases[layer] if self._biases else [None]
         outputs = [
-            attention(q, keys, values, joined(own, each, k.shape[1], slots * self.spec.tokens)) for each in context
+            self.attention(layer, q, keys, values, joined(own, each, k.shape[1], slots * self.spec.tokens))
+            for each in context
         ]
         if len(outputs) == 1 or self.combine is None:
             return outputs[0]
         with attribute_errors("combine", self.combine, f"in layer {layer} at block {step.index}"):
             return self.combine(outputs, layer, self.spec, self._now)
+
+    def attention(self, layer: int, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        """Attention of one layer and branch to the tokens of the pass, which come first, and of the slots.
+
+        ``bias`` is added to the logits; it is broadcast to ``[B, heads, L, S]``.
+        """
+        return attention(q, keys, values, bias)
 
     def _own_bias(self, bias: Tensor | None, frames: int, device: torch.device) -> Tensor | None:
         """What is added to the logits among the frames of the pass."""

@@ -34,6 +34,7 @@ def rollforge_register_positions(register: Register) -> None:
 @hookimpl
 def rollforge_register_memory(register: Register) -> None:
     register("rollforge.memory.rollout:RolloutMemory")
+    register("rollforge.memory.routed:RoutedMemory")
 
 
 @hookimpl
