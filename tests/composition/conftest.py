@@ -1,0 +1,6 @@
+"""Lets the composition tests import one another."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
