@@ -99,6 +99,12 @@ class CachePolicy(Checked, Stateful, ABC):
     reencoded_pixel = 0
     """Which of the pixel frames of a latent frame a ``Reencode`` encodes: 0 is the first, -1 the last."""
 
+    shifts = False
+    """Whether it reads frames at time indices that are not their own, in plans that depend on what it has seen.
+
+    Positions that cannot move a frame refuse it before the first block; of other policies the plans are followed.
+    """
+
     @property
     def batches(self) -> bool:
         """Whether a video does not depend on those that are rolled with it.

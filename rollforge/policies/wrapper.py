@@ -67,6 +67,10 @@ class PolicyWrapper(CachePolicy):
         return self.policy.reencodes
 
     @property
+    def shifts(self) -> bool:  # type: ignore[override]
+        return self.policy.shifts
+
+    @property
     def reencoded_pixel(self) -> int:  # type: ignore[override]
         return self.policy.reencoded_pixel
 

@@ -100,6 +100,12 @@ class Rollout(RolloutComponents):
         """Raises ``UserError`` for a policy that will move frames where they cannot be, as far as its plans say."""
         if self.positions.movable:
             return
+        if self.policy.shifts:
+            raise UserError(
+                f"The cache policy {type(self.policy).__name__} reads frames at other time indices than their own, and "
+                f"the positions {type(self.positions).__name__} cannot move a frame; choose another policy or other "
+                "positions."
+            )
         policy, spec = deepcopy(self.policy), self.backbone.spec
         for index, run in enumerate(islice(spec.blocks(frames), PLANNED)):
             step = Step(index, run.start, spec.block, count=len(run))

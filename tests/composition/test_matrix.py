@@ -64,8 +64,10 @@ def rolled(parts: Parts, chosen: Chosen) -> None:
 
 def moves_frames(policy: CachePolicy) -> bool:
     """Whether a plan has a frame, or the block, at another time index than its own."""
-    plans = [(start, policy.plan(Step.of(start, 1))) for start in range(3 * BLOCKS)]
-    return any(plan.query != start or any(0 <= f != t for f, t in plan.entries()) for start, plan in plans)
+    plans = [(start, policy.plan(Step.of(start, 1))) for start in range(BLOCKS)]
+    return policy.shifts or any(
+        plan.query != start or any(0 <= f != t for f, t in plan.entries()) for start, plan in plans
+    )
 
 
 def refused(parts: Parts, pair: Pair) -> bool:

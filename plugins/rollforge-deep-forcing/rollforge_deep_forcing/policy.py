@@ -38,6 +38,7 @@ class DeepForcing(CachePolicy):
 
     observes = "all"
     sees = ("q_rotated", "k_rotated")
+    shifts = True
     whole = ("k_rotated",)
     batches = True  # every sample chooses for itself
     recomputes = True  # it learns from commits alone
