@@ -24,18 +24,23 @@ Numbers and the like are no prompts; they are in the type so that ``read_prompts
 """
 
 MOST = 100_000  # prompts in all
+CUT = "expected true or false, and true only for prompts after the first"
 SHAPE = "expected `- at: 30s` and `prompt: ...` for each prompt after the first"
 
 
-CONTENT = ("prompt", "prompts", "opening", "seed", "latent_frames")
+CONTENT = ("prompt", "prompts", "cuts", "opening", "seed", "latent_frames")
 """Keys of ``Request.content``; it leaves out what a request does not have."""
 
 
 class Shot(NamedTuple):
-    """A prompt and the second from which on it is in force; None where times were left out, to be shared out evenly."""
+    """A prompt and the second from which on it is in force; None where times were left out, to be shared out evenly.
+
+    ``cut`` says that the scene is cut there.
+    """
 
     prompt: str
     at: float | None
+    cut: bool = False
 
 
 class Request(NamedTuple):
@@ -50,6 +55,7 @@ class Request(NamedTuple):
         opening: an image or video that it starts with.
         opening_frames: latent frames taken of the opening's end, at most; 0 for as many as one block leaves of the
             trained horizon.
+        cuts: the latent frames at which the scene is cut.
     """
 
     prompt: str
@@ -59,6 +65,7 @@ class Request(NamedTuple):
     shots: tuple[tuple[int, str], ...] = ()
     opening: Path | None = None
     opening_frames: int = 0
+    cuts: tuple[int, ...] = ()
 
     @property
     def prompts(self) -> dict[int, str]:
@@ -70,9 +77,9 @@ class Request(NamedTuple):
         return self.prompts[max(start for start in self.prompts if start <= frame)]
 
     @property
-    def schedule(self) -> tuple[int, int, tuple[int, ...]]:
-        """Length, seed and the frames at which prompts start: equal among requests that are rolled together."""
-        return self.frames, self.seed, tuple(sorted(self.prompts))
+    def schedule(self) -> tuple[int, int, tuple[int, ...], tuple[int, ...]]:
+        """Length, seed, the frames at which prompts start, and the cuts: equal among requests rolled together."""
+        return self.frames, self.seed, tuple(sorted(self.prompts)), self.cuts
 
     def switched(self, frame: int, prompt: str) -> Request:
         """The same video with another prompt in force from ``frame`` on, until the next one."""
@@ -86,6 +93,8 @@ class Request(NamedTuple):
         told: dict[str, Any] = {"prompt": self.prompt, "seed": self.seed, "latent_frames": self.frames}
         if self.shots:
             told["prompts"] = [[start, prompt] for start, prompt in self.shots]
+        if self.cuts:
+            told["cuts"] = list(self.cuts)
         if self.opening:
             told["opening"] = [content_id(self.opening), self.opening_frames]
         return told
@@ -196,7 +205,7 @@ def _shots(told: Any, where: str, even: bool = False) -> list[Shot]:
 
 def _shot(each: Any, where: str, first: bool, even: bool) -> Shot:
     each = {"prompt": each} if even and isinstance(each, str) else each
-    if not isinstance(each, dict) or not {"prompt"} <= each.keys() <= {"prompt", "at"}:
+    if not isinstance(each, dict) or not {"prompt"} <= each.keys() <= {"prompt", "at", "cut"}:
         raise UserError(f"{where} has {each!r:.200}; {SHAPE}.")
     if not isinstance(each["prompt"], str):
         _no_prompt(each["prompt"], where)
@@ -207,7 +216,10 @@ def _shot(each: Any, where: str, first: bool, even: bool) -> Shot:
         raise UserError(f"{where}: the prompt {prompt!r:.200} is not UTF-8 text; write it in UTF-8.")
     if "at" not in each and not first and not even:
         raise UserError(f"{where}: the prompt {prompt!r:.200} follows another and says no time; {SHAPE}.")
-    return Shot(prompt, seconds(each["at"]) if "at" in each else 0.0 if first else None)
+    cut = each.get("cut", False)
+    if not isinstance(cut, bool) or (cut and first):
+        raise UserError(f"{where}: the prompt {prompt!r:.200} has cut: {cut!r:.40}; {CUT}.")
+    return Shot(prompt, seconds(each["at"]) if "at" in each else 0.0 if first else None, cut)
 
 
 def _no_prompt(told: Any, where: str) -> NoReturn:

@@ -52,11 +52,13 @@ def make_requests(
     names = [video.name for video in videos], [text or None for text in texts]
     openings = read_openings(None if opening is None else str(opening), len(videos), names)
     taken = max(1, round(opening_seconds * fps)) if opening_seconds else 0
-    return [
-        Request(text, n, seed, frames, _timed(video.shots, frames, fps), path, taken)
-        for n, (video, text, path) in enumerate(zip(videos, texts, openings, strict=True))
-        if video.shots
-    ]
+    requests = []
+    for n, (video, text, path) in enumerate(zip(videos, texts, openings, strict=True)):
+        if video.shots:
+            timed = _timed(video.shots, frames, fps)
+            cuts = tuple(start for (start, _), shot in zip(timed, video.shots, strict=False) if shot.cut)
+            requests.append(Request(text, n, seed, frames, timed, path, taken, cuts))
+    return requests
 
 
 def _timed(shots: list[Shot], frames: int, fps: float) -> tuple[tuple[int, str], ...]:

@@ -215,6 +215,7 @@ class VideoRollout(Iterator[VideoBlock]):
             given=self.given,
             state=state,
             finished=finished,
+            cuts=first.cuts,
         )
 
 

@@ -26,7 +26,7 @@ from rollforge.rollout.replay import replay
 from rollforge.rollout.steps import Block, given_steps, step_of
 from rollforge.rollout.switches import Schedule
 from rollforge.samplers.base import Finished, Job, Pass
-from rollforge.spec import EVENTS, Event, Phase, PromptSwitch, Start, Step
+from rollforge.spec import EVENTS, Cut, Event, Phase, PromptSwitch, Start, Step
 from rollforge.state import State, copied, moved
 
 
@@ -43,12 +43,13 @@ class RolloutIterator(Iterator[Block]):
         frames: int,
         seed: int,
         samples: tuple[int, ...],
+        cuts: tuple[int, ...] = (),
     ) -> None:
         self.noise, self.check, self.spec = rollout.noise, rollout.check, rollout.backbone.spec
         components = rollout.policy, rollout.sampler, rollout.positions, rollout.kv_codec, rollout.combine
         self.passes = PassRunner(rollout.backbone, Parts(*components).copy(), schedules, rollout.memory, rollout.encode)
         self.built = partial(parts_of, rollout, len(samples))
-        self.frames, self.seed, self.samples = frames, seed, samples
+        self.frames, self.seed, self.samples, self.cuts = frames, seed, samples, cuts
         self.index, self.start = 0, 0  # of the next block
         self.first = 0  # the number of the first block that is made, after those that are given
         self.entered = -1  # the last block whose first pass was prepared
@@ -234,10 +235,11 @@ class RolloutIterator(Iterator[Block]):
         if self.entered == self.index:
             return
         self.entered, step = self.index, self._step()
+        cut = any(self.passes.prompts.passed < frame <= step.start for frame in self.cuts)
         switched = self.passes.prompts.reach(step.start) and step.start > 0
         events: list[tuple[type[Event], dict[str, Any]]] = [(Start, {})] if self.index == self.first else []
         events += [(EVENTS[name], fields) for name, fields in self.announced]
-        events += [(PromptSwitch, {})] if switched else []
+        events += [*([(Cut, {})] if cut else []), *([(PromptSwitch, {})] if switched else [])]
         self.passes.tell([event(step, self.passes.prompts.coming, **fields) for event, fields in events], step)
         if self.announced:
             self.happened[self.index] = self.announced

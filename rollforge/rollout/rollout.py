@@ -48,6 +48,7 @@ class Rollout(RolloutComponents):
         given: Tensor | None = None,
         state: State | None = None,
         finished: Iterable[Tensor] = (),
+        cuts: Iterable[int] = (),
     ) -> RolloutIterator:
         """Yields finished blocks until ``frames`` latent frames (rounded up to whole blocks) are made.
 
@@ -65,6 +66,7 @@ class Rollout(RolloutComponents):
                 seeds and lengths apply to the later blocks. A policy or sampler with other arguments keeps them, where
                 the frames that it reads are in the state; ``UserError`` is raised where they are not.
             finished: latents of all earlier blocks, in order. Required if the state was saved with ``kv=False``.
+            cuts: first frames of scenes: a ``Cut`` is announced before the first block that starts there or later.
         """
         check_branches(self.sampler)
         check_abilities(self)
@@ -93,7 +95,7 @@ class Rollout(RolloutComponents):
             branch: {0: negative} if branch == "negative" and negative else prompts
             for branch in self.sampler.guidance_branches
         }
-        run = RolloutIterator(self, guidance_branches, frames, seed, numbers)
+        run = RolloutIterator(self, guidance_branches, frames, seed, numbers, tuple(cuts))
         return run.begin(given) if state is None else run.resume(state, given, finished)
 
     def _check_positions(self, frames: int) -> None:

@@ -50,9 +50,23 @@ def test_json_lines_share_the_video_out_where_they_give_no_times(tmp_path: Path)
     assert [requests[0].prompt_at(frame) for frame in (0, 7, 8, 23)] == ["a", "a", "b", "c"]
 
 
+def test_a_prompt_may_begin_with_a_cut_which_is_part_of_what_a_video_is() -> None:
+    shots = [{"prompt": "a"}, {"at": "3s", "prompt": "b"}, {"at": "6s", "prompt": "c", "cut": True}]
+    plain = [{key: value for key, value in shot.items() if key != "cut"} for shot in shots]
+    cut, uncut = RolloutData(prompts=[shots, plain], seconds=12).requests(fps=2.0)
+    assert (cut.prompts, cut.cuts, uncut.cuts) == (uncut.prompts, (12,), ())
+    assert cut.schedule != uncut.schedule
+    assert cut.content == uncut.content | {"cuts": [12]}
+
+
 @pytest.mark.parametrize(
     ("told", "said"),
     [
+        ([[{"prompt": "a"}, {"at": "3s", "prompt": "b", "cut": "yes"}]], "'b' has cut: 'yes'; expected true or false"),
+        (
+            [[{"prompt": "a", "cut": True}]],
+            "'a' has cut: True; expected true or false, and true only for prompts after",
+        ),
         ([[{"prompt": "a"}, {"prompt": "b"}]], "'b' follows another and says no time"),
         ([[{"prompt": "a"}, {"at": "9s", "prompt": "b"}, {"at": "3s", "prompt": "c"}]], "must start at 0 and rise"),
         ([[{"at": "1s", "prompt": "a"}]], "must start at 0"),

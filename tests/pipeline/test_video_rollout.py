@@ -19,6 +19,7 @@ from rollforge.pipeline.video_rollout import VideoBlock, VideoRollout
 from rollforge.policies import AttentionSink, LongLive, RollingSink, Window
 from rollforge.policies.base import CachePolicy
 from rollforge.samplers import Euler
+from rollforge.spec import Cut, Event
 
 ONE, OTHER = "a red ball over snow at day", "a blue box over sand at night"
 SECONDS = 4.0
@@ -88,6 +89,28 @@ def test_switch_equals_a_schedule_given_at_the_start(policy: CachePolicy) -> Non
     assert same([*blocks, *rollout], list(scheduled))
     assert rollout.requests == scheduled.requests
     assert rollout.condition_ids == scheduled.condition_ids
+
+
+class Cutting(Window):
+    """Notes the first frames of the blocks before which it is told of a cut."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.cuts: list[int] = []
+
+    def on_event(self, event: Event) -> Sequence[range]:
+        self.cuts += [event.step.start] if isinstance(event, Cut) else []
+        return ()
+
+
+def test_a_prompt_with_a_cut_tells_the_policy() -> None:
+    made = pipeline(Cutting())
+    at = {"at": f"{8 / made.backbone.spec.fps}s", "prompt": OTHER, "cut": True}
+    rollout = made.roll([[{"prompt": ONE}, at]], SECONDS)
+    some(rollout, 2)
+    rollout = made.roll([[{"prompt": ONE}, at]], SECONDS, state=rollout.state_dict())
+    list(rollout)
+    assert rollout.blocks.policy.cuts == [9]
 
 
 def test_use_equals_resuming_the_state_under_another_policy() -> None:

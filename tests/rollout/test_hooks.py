@@ -296,6 +296,22 @@ def test_announced_events_are_replayed_with_their_blocks(model: Wan, kv: bool) -
         assert all(map(torch.equal, rolled(cut), whole)), cut
 
 
+@pytest.mark.parametrize("kv", [True, False])
+def test_a_cut_of_the_schedule_is_announced_at_the_first_block_from_there_on(model: Wan, kv: bool) -> None:
+    rollout = Rollout(model, SinceCut(3), FEW)
+    run, made = rollout(text(), 12), []
+    while run.index < 3:
+        made.append(next(run).latents)
+    run.announce(Cut)
+    whole = [*made, *(block.latents for block in run)]
+    run, made = rollout(text(), 12, cuts=[5]), []
+    for _ in range(5):
+        made.append(next(run).latents)
+        state = unpack(*pack(run.state_dict(kv)))
+        rest = rollout(text(), 12, cuts=[5], state=state, finished=() if kv else made)
+        assert all(map(torch.equal, [*made, *(block.latents for block in rest)], whole)), run.index
+
+
 class Missing(FewStep):
     """Needs a network with a second time."""
 

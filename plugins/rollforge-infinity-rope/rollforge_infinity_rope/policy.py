@@ -24,7 +24,6 @@ class InfinityRope(CachePolicy):
         sink_frames: how many of them are the first frames of the video.
         flush_frames: how many of the last frames stay at a prompt switch, next to the sink; unset, it flushes nothing.
         cut_index: the time index of the first block of a scene.
-        cut_at_switch: whether every prompt switch is a cut.
 
     Raises:
         UserError: before the first block, if sink and block do not fit into the window, or the context of a block would
@@ -37,10 +36,9 @@ class InfinityRope(CachePolicy):
         sink_frames: CountFromZero = 1,
         flush_frames: CountFromZero | None = 2,
         cut_index: CountFromZero = 45,
-        cut_at_switch: bool = False,
     ) -> None:
         self.window_frames, self.sink_frames, self.flush_frames = window_frames, sink_frames, flush_frames
-        self.cut_index, self.cut_at_switch = cut_index, cut_at_switch
+        self.cut_index = cut_index
         self.oldest = 0  # the first frame that the latest flush left, next to the sink
         self.cut_start = -1  # the first frame of the scene that began with the latest cut
 
@@ -71,11 +69,10 @@ class InfinityRope(CachePolicy):
             )
 
     def on_event(self, event: Event) -> Sequence[range]:
-        start, switch = event.step.start, isinstance(event, PromptSwitch)
-        cut = isinstance(event, Cut) or (switch and self.cut_at_switch)
-        if self.flush_frames is not None and (cut or switch):
+        start = event.step.start
+        if isinstance(event, Cut | PromptSwitch) and self.flush_frames is not None:
             self.oldest = max(self.oldest, start - self.flush_frames)
-        if cut and start:
+        if isinstance(event, Cut) and start:
             self.cut_start = start
         return ()
 

@@ -52,12 +52,6 @@ def test_a_thousand_blocks_read_what_a_rolling_buffer_holds(
     check_plans(InfinityRope(window, sink, flush), Buffer(window, sink, flush, events), block=block, events=events)
 
 
-def test_every_switch_may_be_a_cut() -> None:
-    expected = Buffer(12, 1, 2, {5: [Cut], 9: [Cut]})
-    switches: Events = {5: [PromptSwitch], 9: [PromptSwitch]}
-    check_plans(InfinityRope(12, cut_at_switch=True), expected, blocks=20, events=switches)
-
-
 def test_it_passes_the_kit() -> None:
     check_policy(InfinityRope(), blocks=300)
 

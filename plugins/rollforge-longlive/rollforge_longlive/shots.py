@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rollforge.errors import UserError
 from rollforge.policies import CachePolicy
 from rollforge.ranges import Count, CountFromZero
-from rollforge.spec import Cut, Event, Phase, PromptSwitch, ReadPlan, Step
+from rollforge.spec import Cut, Event, Phase, ReadPlan, Step
 
 
 class LongLive2(CachePolicy):
@@ -26,7 +26,6 @@ class LongLive2(CachePolicy):
         shot_offset: time indices that are left out at a cut.
         drop_at_cut: whether the first block of a shot is committed behind the sink alone, and later blocks see nothing
             else of the shots before. Its denoising passes see them.
-        cut_at_switch: whether a prompt switch begins a shot too.
 
     Raises:
         UserError: S is larger than K - 2.
@@ -38,7 +37,6 @@ class LongLive2(CachePolicy):
         sink_blocks: CountFromZero = 1,
         shot_offset: CountFromZero = 8,
         drop_at_cut: bool = False,
-        cut_at_switch: bool = False,
     ) -> None:
         if sink_blocks > context_blocks - 2:
             raise UserError(
@@ -47,7 +45,7 @@ class LongLive2(CachePolicy):
                 "more, or lower sink_blocks."
             )
         self.context_blocks, self.sink_blocks = context_blocks, sink_blocks
-        self.shot_offset, self.drop_at_cut, self.cut_at_switch = shot_offset, drop_at_cut, cut_at_switch
+        self.shot_offset, self.drop_at_cut = shot_offset, drop_at_cut
         self.cuts: list[int] = []  # the first frame of every shot but the first
 
     def plan(self, step: Step) -> ReadPlan:
@@ -68,9 +66,8 @@ class LongLive2(CachePolicy):
         return self.context_blocks * block
 
     def on_event(self, event: Event) -> Sequence[range]:
-        cut = isinstance(event, Cut) or (self.cut_at_switch and isinstance(event, PromptSwitch))
         start = event.step.start
-        if cut and start and start not in self.cuts:
+        if isinstance(event, Cut) and start and start not in self.cuts:
             self.cuts = [*self.cuts, start]
         return ()
 

@@ -52,13 +52,12 @@ def test_a_thousand_blocks_read_what_a_simulation_of_shots_holds(
     check_plans(LongLive2(window - 1, sink, offset, drop), expected, block=block, events=events)
 
 
-def test_one_shot_is_an_attention_sink_and_switches_may_be_cuts() -> None:
+def test_one_shot_is_an_attention_sink_over_switches_too() -> None:
     def sink(step: Step) -> tuple[tuple[tuple[int, int], ...], int]:
         return AttentionSink(3, 1).plan(step).entries(), step.start
 
     switches: dict[int, list[type[Event]]] = {4: [PromptSwitch], 9: [PromptSwitch]}
     check_plans(LongLive2(), sink, block=8, blocks=40, events=switches)
-    check_plans(LongLive2(cut_at_switch=True), Shots(4, 1, 8, False, {4, 9}), block=8, blocks=40, events=switches)
 
 
 def test_it_passes_the_kit() -> None:
@@ -67,7 +66,7 @@ def test_it_passes_the_kit() -> None:
 
 @pytest.mark.parametrize("drop", [False, True])
 def test_it_resumes_across_shots_with_and_without_keys(drop: bool) -> None:
-    check_resume(LongLive2(drop_at_cut=drop, cut_at_switch=True), switches=(2,), events={4: (Cut, {})})
+    check_resume(LongLive2(drop_at_cut=drop), switches=(2,), events={2: (Cut, {}), 4: (Cut, {})})
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
