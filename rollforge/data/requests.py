@@ -81,11 +81,14 @@ class Request(NamedTuple):
         """Length, seed, the frames at which prompts start, and the cuts: equal among requests rolled together."""
         return self.frames, self.seed, tuple(sorted(self.prompts)), self.cuts
 
-    def switched(self, frame: int, prompt: str) -> Request:
-        """The same video with another prompt in force from ``frame`` on, until the next one."""
+    def switched(self, frame: int, prompt: str, cut: bool = False) -> Request:
+        """The same video with another prompt in force from ``frame`` on, until the next one, perhaps in a new scene."""
         prompts = self.prompts | {frame: prompt}
         shots = tuple(sorted(prompts.items()))
-        return self._replace(prompt=" | ".join(text for _, text in shots), shots=shots if len(shots) > 1 else ())
+        cuts = tuple(sorted({*self.cuts, frame})) if cut and frame else self.cuts
+        return self._replace(
+            prompt=" | ".join(text for _, text in shots), shots=shots if len(shots) > 1 else (), cuts=cuts
+        )
 
     @property
     def content(self) -> dict[str, Any]:

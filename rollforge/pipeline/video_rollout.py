@@ -159,11 +159,12 @@ class VideoRollout(Iterator[VideoBlock]):
             other.decoder.load_state_dict(copied(self.decoder.state_dict()))
         return other
 
-    def switch(self, prompt: str | Sequence[str]) -> None:
+    def switch(self, prompt: str | Sequence[str], cut: bool = False) -> None:
         """Puts another prompt in force from the next block on, and tells the policy of it.
 
         Args:
             prompt: for all videos, or one for each.
+            cut: whether the scene is cut there, which the policy is told too.
 
         Raises:
             UserError: for a prompt that the conditioner cannot express, or another number of them than of videos.
@@ -172,7 +173,7 @@ class VideoRollout(Iterator[VideoBlock]):
         if len(prompts) != len(self.requests):
             raise UserError(f"{len(prompts)} prompts for {len(self.requests)} videos; give one, or one for each.")
         start = self.blocks.start
-        requests = [each.switched(start, text) for each, text in zip(self.requests, prompts, strict=True)]
+        requests = [each.switched(start, text, cut) for each, text in zip(self.requests, prompts, strict=True)]
         self.components.check_prompts(requests)
         with self.components.computing():
             condition = self.components.condition(prompts)

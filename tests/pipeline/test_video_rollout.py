@@ -111,6 +111,12 @@ def test_a_prompt_with_a_cut_tells_the_policy() -> None:
     rollout = made.roll([[{"prompt": ONE}, at]], SECONDS, state=rollout.state_dict())
     list(rollout)
     assert rollout.blocks.policy.cuts == [9]
+    rollout = made.roll(ONE, SECONDS)
+    for cut in (True, False, True):
+        rollout.switch(OTHER, cut)
+        some(rollout, 2)
+    assert rollout.blocks.policy.cuts == [12]
+    assert rollout.requests[0].cuts == (12,)
 
 
 def test_use_equals_resuming_the_state_under_another_policy() -> None:
