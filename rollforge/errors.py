@@ -66,19 +66,26 @@ class PartError(UserError):
     """A part raised an exception of its own, which is the cause of this one."""
 
 
+def attributed(error: Exception, kind: str, part: object, when: str) -> Exception:
+    """What to raise in place of an error of a part: it names the part, and ``when`` says what it was asked for.
+
+    Errors that are sentences already, and those of a machine without memory, stay as they are.
+    """
+    if isinstance(error, UserError) or ran_out(error):
+        return error
+    first = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+    return PartError(
+        f"The {kind} {type(part).__name__} raised {type(error).__name__} {when} ({first}); fix it, or name another "
+        f"{kind} in the config."
+    )
+
+
 @contextmanager
 def attribute_errors(kind: str, part: object, when: str) -> Iterator[None]:
-    """Around a call into a part: whatever it raises names the part, and ``when`` says what it was asked for.
-
-    Errors that are sentences already, and those of a machine without memory, pass.
-    """
+    """Around a call into a part: what it raises is ``attributed`` to it."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, UserError) or ran_out(error):
+        if (told := attributed(error, kind, part, when)) is error:
             raise
-        first = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
-        raise PartError(
-            f"The {kind} {type(part).__name__} raised {type(error).__name__} {when} ({first}); fix it, or name "
-            f"another {kind} in the config."
-        ) from error
+        raise told from error

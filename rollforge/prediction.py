@@ -38,6 +38,11 @@ def takes_extra(backbone: Backbone) -> bool:
     return "extra" in signature(getattr(backbone, "_orig_mod", backbone).forward).parameters
 
 
+def is_compiled(backbone: Backbone) -> bool:
+    """Whether a network was compiled as a whole, by ``torch.compile(network)`` or ``network.compile()``."""
+    return hasattr(backbone, "_orig_mod") or getattr(backbone, "_compiled_call_impl", None) is not None
+
+
 def to_flow(spec: ModelSpec, prediction: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
     """The flow that a prediction stands for, in float32 or better.
 

@@ -17,7 +17,7 @@ from rollforge.errors import PartError
 from rollforge.memory import RolloutMemory
 from rollforge.policies import AttentionSink, CachePolicy, RollingSink, SlidingIndices, Window
 from rollforge.rollout import Rollout, RolloutIterator
-from rollforge.samplers import FewStep
+from rollforge.samplers import Euler, FewStep
 
 POLICIES = [Window(3), AttentionSink(3, 2), SlidingIndices(3, 2), RollingSink(3, 2)]
 TEXT = Condition("text", torch.zeros(1, 2, 4))
@@ -91,25 +91,50 @@ def test_once_the_window_is_full_nothing_is_allocated_and_nothing_piles_up(
     assert seen[0][1] <= len(policy.moves(400, 2)) + 2
 
 
-@pytest.mark.parametrize("policy", [Window(3), RollingSink(3, 2)], ids=lambda policy: type(policy).__name__)
-def test_a_compiled_network_is_compiled_once(model: Wan, policy: CachePolicy) -> None:
-    """Counted with a backend that compiles nothing: every graph it is handed is one compilation."""
+@pytest.mark.parametrize("policy", [Window(3), RollingSink(4, 2)], ids=lambda policy: type(policy).__name__)
+def test_a_network_compiles_as_one_graph_for_each_kind_of_pass(model: Wan, policy: CachePolicy) -> None:
+    """Counted with a backend that compiles nothing: every graph it is handed is one compilation.
+
+    A denoising pass and a commit for each number of frames in the window: none more once it is full, under another
+    prompt neither, nor for the memory of another guidance branch.
+    """
     graphs: list[int] = []
 
     def backend(graph: Any, inputs: Any) -> Any:
         graphs.append(len(graph.graph.nodes))
         return graph.forward
 
+    sampler, prompts = Euler(steps=2, guidance=2.0), {0: TEXT, 24: Condition("other", torch.ones(1, 1, 4))}
     torch._dynamo.reset()
-    compiled: Any = torch.compile(model, backend=backend)
-    compiled.spec = model.spec
-    counts = []
-    whole = torch.cat([_count(block, graphs, counts) for block in Rollout(compiled, policy, FEW)(TEXT, 60)], dim=1)
+    compiled: Any = torch.compile(model, backend=backend, fullgraph=True)
+    counts: list[int] = []
+    run = Rollout(compiled, policy, sampler)(prompts, 32, negative=TEXT)
+    whole = torch.cat([_count(block, graphs, counts) for block in run], dim=1)
     torch._dynamo.reset()
-    assert counts[0] > 0
-    assert counts[4] == counts[-1], f"compiled again: {counts}"
-    plain = torch.cat([block.latents for block in Rollout(model, policy, FEW)(TEXT, 60)], dim=1)
-    torch.testing.assert_close(whole, plain, rtol=0, atol=1e-5)
+    full = policy.visible(2) // 2
+    assert 0 < counts[-1] <= 2 * (full + 1)
+    assert counts[full + 1] == counts[-1], f"compiled again: {counts}"
+    plain = [block.latents for block in Rollout(model, policy, sampler)(prompts, 32, negative=TEXT)]
+    assert torch.equal(whole, torch.cat(plain, dim=1))
+
+
+def test_a_compiled_network_shows_a_policy_what_it_asks_for(model: Wan) -> None:
+    seen: dict[bool, list[Tensor]] = {}
+
+    class Watching(Window):
+        observes, sees = (1,), ("k_rotated", "text_k")
+
+        def observe(self, step: Any, layer: Any, shown: Any) -> None:
+            seen[compiling] += [shown.k_rotated, shown.text_k]
+
+    torch._dynamo.reset()
+    for compiling in (False, True):
+        network: Any = torch.compile(model, backend="eager") if compiling else model
+        seen[compiling] = []
+        list(Rollout(network, Watching(3), FEW)(TEXT, 6))
+    torch._dynamo.reset()
+    assert len(seen[True]) == len(seen[False]) > 0
+    assert all(torch.equal(*pair) for pair in zip(*seen.values(), strict=True))
 
 
 def _count(block: Any, graphs: list[int], counts: list[int]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rollforge.memory.base import Memory
+from rollforge.memory.base import Memory, TextKeys
 from rollforge.positions import NoPositions, Positions
 from rollforge.ranges import Checked
 from rollforge.spec import ModelSpec
@@ -76,6 +76,14 @@ class Backbone(Checked, nn.Module, ABC):
 
         A network that takes a fifth argument, ``extra``, receives what a sampler gave to its pass.
         """
+
+    def text_keys(self, condition: Condition) -> TextKeys:
+        """Keys and values of a text for each layer that ``memory.text`` shall return. Default: none.
+
+        Asked for when the text changes, before the pass and outside of what is compiled, of compiled networks only;
+        others make them inside ``memory.cross``.
+        """
+        return {}
 
     def rollout_state(self) -> State:
         """What the network itself carries from pass to pass of a rollout. Default: nothing.

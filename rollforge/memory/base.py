@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from rollforge.errors import UserError
 from rollforge.spec import Phase, ReadPlan
 
 Projection = Callable[[], tuple[Tensor, Tensor]]
+TextKeys = Mapping[int, tuple[Tensor, Tensor]]
+"""Keys and values of a text by layer, ``[B, L, heads, head_dim]`` each."""
 Recurrent = Callable[[Any], tuple[Tensor, Any]]
 """From the state before a pass (None at the start of a video) to the output and the state after it."""
 
@@ -58,6 +60,14 @@ class Memory(ABC):
     def cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
         """Keys and values of a text for one layer, as ``project`` makes them; ``key`` names the text."""
         return project()
+
+    def text(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        """Keys and values of the text for one layer, where they were made before the pass; else ``cross`` has them.
+
+        A compiled network asks here first, since its graphs must not depend on the name of the text
+        (``Backbone.text_keys``).
+        """
+        return None
 
     def carry(self, layer: int, name: str, step: Recurrent) -> Tensor:
         """The output of a recurrent layer, whose state goes from frame to frame.

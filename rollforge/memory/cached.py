@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rollforge.errors import UserError
-from rollforge.memory.base import Memory
+from rollforge.memory.base import Memory, TextKeys
 from rollforge.memory.combine import Combine
 from rollforge.memory.kv_codec import KVCodec
 from rollforge.memory.observing import Watch
@@ -33,12 +33,19 @@ class CachedMemory(Memory):
     observable: ClassVar[bool] = False
     """Whether it fills the ``watch`` that a rollout sets, for policies that observe queries and keys."""
     watch: Watch | None = None
+    device: torch.device | None = None
+    """Where the network runs; a rollout sets it. Default: where the first pass finds its queries."""
     latents: Mapping[int, Tensor] = {}
     """Latents ``[B, 1, C, H, W]`` of committed frames, which the rollout keeps."""
 
     @abstractmethod
     def make(self, block: int, virtual: Sequence[Virtual]) -> None:
         """Makes the virtual frames of block number ``block``, all of them from what was kept before."""
+
+    def set_text(self, key: str, project: Callable[[], TextKeys]) -> None:
+        """Before a pass of a compiled network: makes what ``text`` returns, where ``key`` names another text than
+        before. Default: nothing, and ``cross`` runs inside the network."""
+        return
 
     @abstractmethod
     def begin(self, step: Step, plan: ReadPlan) -> None:

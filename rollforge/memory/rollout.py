@@ -1,29 +1,34 @@
 """Memory of a rollout: a store of raw keys and values, read through a plan.
 
 What a pass reads is laid out in one static buffer per layer, a slot for each ``(content frame, time index)`` pair of
-the plan, before the network runs: ``begin`` fills the slots of all layers, ``attend`` only computes, ``end`` stores. A
-pair that stays in the plan keeps its slot; only new pairs are turned, from the raw (unrotated) master, once. Slot order
-does not matter to attention, so nothing is ever shifted. Raw masters are kept of the frames that a plan may still move
-to another index; all others live on as they were first turned.
+the plan, before the network runs. ``begin`` fills the slots of all layers and makes a ``Reading`` for each: placements,
+rows of the buffer, biases. ``attend`` is tensors only: it rotates, writes the rows of the pass and attends, so that a
+network with this memory compiles as one graph, whose guards do not change from block to block. ``end`` stores.
+
+A pair that stays in the plan keeps its slot; only new pairs are turned, from the raw (unrotated) master, once. Slot
+order does not matter to attention, so nothing is ever shifted. Raw masters are kept of the frames that a plan may still
+move to another index; all others live on as they were first turned.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rollforge.errors import UserError, attribute_errors
+from rollforge.errors import UserError, attribute_errors, attributed
 from rollforge.memory.attention import attention
-from rollforge.memory.base import Now, Projection, Recurrent
-from rollforge.memory.bias import branches_of, causal_bias, check_segments, context_bias, joined
+from rollforge.memory.base import Now, Projection, Recurrent, TextKeys
+from rollforge.memory.bias import branches_of, causal_bias, check_segments, context_bias
 from rollforge.memory.combine import Combine
 from rollforge.memory.kv_codec import KVCodec
+from rollforge.memory.reading import Reading
 from rollforge.memory.slots import Piece, arrange
 from rollforge.memory.store import FrameStore
 from rollforge.positions import Positions
-from rollforge.positions.base import refusal
+from rollforge.positions.base import Placement, refusal
 from rollforge.ranges import CountFromZero
 from rollforge.spec import ModelSpec, ReadPlan, Segment, Step
 from rollforge.state import tensors_of
@@ -54,13 +59,15 @@ class RolloutMemory(FrameStore):
     ) -> None:
         super().__init__(spec, visible, positions, kv_codec, combine)
         self._staged: dict[int, Piece] = {}
-        self._texts: dict[tuple[int, str], Piece] = {}
+        self._texts: dict[tuple[int, str], Piece] = {}  # by layer and name, as the network has made them
+        self._text: TextKeys = {}  # made before the pass
+        self._text_key: str | None = None
         self._key: Any = None
         self._start = -1  # of the pass that the placements were made for
         self._runs: list[Runs] = []
         self._orders: list[list[int]] = []
-        self._biases: list[list[Tensor | None]] = []
-        self._differentiable = False
+        self._readings: list[Reading] = []  # of the pass in progress, for each layer
+        self._writes = False
 
     @property
     def now(self) -> Now:
@@ -68,15 +75,18 @@ class RolloutMemory(FrameStore):
 
     @property
     def nbytes(self) -> int:
-        kept = [self.raw, self._parked, self._texts, self._states.kept]
+        kept = [self.raw, self._parked, self._texts, self._text, self._states.kept]
         views = [tensor for view in self._views.values() for tensor in (view.keys, view.values)]
         return sum(tensor.nbytes for tensor in (*views, *tensors_of(kept)))
 
     # Before the network: all Python.
 
+    def set_text(self, key: str, project: Callable[[], TextKeys]) -> None:
+        if key != self._text_key:
+            self._text, self._text_key = dict(project()), key
+
     def begin(self, step: Step, plan: ReadPlan) -> None:
         self._check(step, plan)
-        self._differentiable = torch.is_grad_enabled()
         if step.start != self._start:  # the passes of one block share their placements
             self._placements, self._start = {}, step.start
         self._follow_positions(step, plan)
@@ -90,11 +100,9 @@ class RolloutMemory(FrameStore):
         self._step, self._staged = step, {}
         times = range(plan.query, plan.query + len(step.frames))
         self._now = Now(step.frames, times, step.phase, step.level, plan)
+        self._writes = step.phase.writes
         self._arrange()
-        if not self._differentiable:
-            for layer in sorted(self._attending):
-                self._fill(layer, len(step.frames))
-        self._biases = self._context_biases() if self._views or self._differentiable else []
+        self._readings = self._read(step, plan)
 
     def _check(self, step: Step, plan: ReadPlan) -> None:
         """Raises ``ValueError`` for a plan that this memory cannot follow, whatever it holds."""
@@ -148,9 +156,32 @@ class RolloutMemory(FrameStore):
             layouts.append([entries[n] for n in order])
         self._layouts = layouts
 
-    def _context_biases(self) -> list[list[Tensor | None]]:
+    def _read(self, step: Step, plan: ReadPlan) -> list[Reading]:
+        """What each layer reads."""
+        frames, device = len(step.frames), self._where
+        joint = plan.causal and frames > step.block
+        own = causal_bias(frames, step.block, self.spec.tokens, device) if joint else None
+        placements, biases = self._placed(self._now.times), self._context_biases(device)
+        readings = []
+        for layer, (placement, context) in enumerate(zip(placements, biases, strict=True)):
+            keys, values, room = self._context(layer, frames)
+            readings.append(Reading(placement, keys, values, room, own, context))
+        return readings
+
+    def _context(self, layer: int, frames: int) -> tuple[Tensor | None, Tensor | None, bool]:
+        """Keys and values of the slots of a layer, and whether they have room for those of a pass of ``frames``."""
+        layout = self._layouts[layer]
+        if not layout or layer not in self._attending:
+            return None, None, True
+        if torch.is_grad_enabled():  # never write into what the backward pass needs
+            pieces = self._pieces(layer, layout)
+            keys, values = (torch.cat(each, 1) for each in zip(*(pieces[entry] for entry in layout), strict=True))
+            return keys, values, False
+        self._fill(layer, frames)
+        return *self._views[layer].read(frames, len(layout)), True
+
+    def _context_biases(self, device: torch.device) -> list[list[Tensor | None]]:
         """For each layer the bias of the context in each branch that it reads."""
-        device = self._device()
         known: dict[Any, list[Tensor | None]] = {}
         biases = []
         for layer, (runs, order) in enumerate(zip(self._runs, self._orders, strict=True)):
@@ -163,45 +194,22 @@ class RolloutMemory(FrameStore):
             biases.append(known[which])
         return biases
 
-    def _device(self) -> torch.device:
-        if self._views:
-            return next(iter(self._views.values())).keys.device
-        return next((tensor.device for tensor in tensors_of(self.raw)), torch.device("cpu"))
+    # Inside the network: tensors only, and nothing that changes from block to block.
 
-    # Inside the network: tensors only, once the first pass has said how large keys are and in which number format. A
-    # compiled network breaks here, and so sees the same shapes at every block.
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        step = self._step
-        if step is None:
+        if not self._readings:
             raise ValueError("RolloutMemory.begin(step, plan) comes before attend().")
-        if step.phase.writes:
+        if self._writes:
             self._staged[layer] = (k, v)
-        times = self._now.times
+        if q.device != self._where:
+            self._move(q.device)
+        reading = self._readings[layer]
         if self.watch is not None:
-            self.watch.attended(layer, q, k, lambda x: self._turned(layer, x, times))
-        q, turned = self._turned(layer, q, times), self._turned(layer, k, times)
-        slots = len(self._layouts[layer])
-        if self._differentiable:  # never write into what the backward pass needs
-            pieces = self._pieces(layer, self._layouts[layer])
-            seen = [(turned, v), *(pieces[entry] for entry in self._layouts[layer])]
-            keys, values = (torch.cat([x.to(parts[0]) for x in parts], 1) for parts in zip(*seen, strict=True))
-        else:
-            if layer not in self._views:  # the first pass of all, which reads nothing
-                self._views[layer] = self._blank(turned, v, len(step.frames))
-            view = self._views[layer]
-            view.write(turned, v)
-            keys, values = view.read(k.shape[1], slots)
-        own = self._own_bias(bias, len(step.frames), q.device)
-        context = self._biases[layer] if self._biases else [None]
-        outputs = [
-            self.attention(layer, q, keys, values, joined(own, each, k.shape[1], slots * self.spec.tokens))
-            for each in context
-        ]
-        if len(outputs) == 1 or self.combine is None:
-            return outputs[0]
-        with attribute_errors("combine", self.combine, f"in layer {layer} at block {step.index}"):
-            return self.combine(outputs, layer, self.spec, self._now)
+            self._show(layer, q, k, reading.placement)
+        q, (keys, values) = self._turn(q, reading.placement), reading.together(self._turn(k, reading.placement), v)
+        biases = reading.biases(bias, k.shape[1], keys.shape[1])
+        outputs = [self.attention(layer, q, keys, values, each) for each in biases]
+        return outputs[0] if len(outputs) == 1 or self.combine is None else self._combined(outputs, layer)
 
     def attention(self, layer: int, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """Attention of one layer and branch to the tokens of the pass, which come first, and of the slots.
@@ -210,27 +218,54 @@ class RolloutMemory(FrameStore):
         """
         return attention(q, keys, values, bias)
 
-    def _own_bias(self, bias: Tensor | None, frames: int, device: torch.device) -> Tensor | None:
-        """What is added to the logits among the frames of the pass."""
-        plan = self._now.plan
-        if plan is None or not plan.causal or self._step is None or frames <= self._step.block:
-            return bias
-        causal = causal_bias(frames, self._step.block, self.spec.tokens, device)
-        return causal if bias is None else bias + causal
+    def _turn(self, x: Tensor, placement: Placement) -> Tensor:
+        try:
+            return self.positions.turn(x, placement)
+        except Exception as error:
+            if (told := attributed(error, "positions", self.positions, "in memory.attend")) is error:
+                raise
+            raise told from error
 
     @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
+    def _move(self, device: torch.device) -> None:
+        """To the device of the network, in the first pass, where nobody has named it. Nothing is cached yet."""
+        assert self._step is not None
+        assert self._now.plan is not None
+        self.device, self._placements = device, {}
+        self._readings = self._read(self._step, self._now.plan)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
+    def _show(self, layer: int, q: Tensor, k: Tensor, placement: Placement) -> None:
+        """Shows the policy what it has asked to see."""
+        if self.watch is not None:
+            self.watch.attended(layer, q, k, lambda x: self._turn(x, placement))
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
+    def _combined(self, outputs: list[Tensor], layer: int) -> Tensor:
+        assert self.combine is not None
+        when = f"in layer {layer} at block {self._step.index if self._step else 0}"
+        with attribute_errors("combine", self.combine, when):
+            return self.combine(outputs, layer, self.spec, self._now)
+
+    def text(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        if (kept := self._text.get(layer)) is not None and self.watch is not None:
+            self._show_text(layer, kept[0])
+        return kept
+
     def cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
         if torch.is_grad_enabled():
             return project()
-        if self.watch is not None:
-            self.watch.text(layer, self._cross(layer, key, project)[0])
-        return self._cross(layer, key, project)
-
-    def _cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
         if (layer, key) not in self._texts:
             self._texts = {place: kept for place, kept in self._texts.items() if place[1] == key}
             self._texts[layer, key] = project()
+        if self.watch is not None:
+            self._show_text(layer, self._texts[layer, key][0])
         return self._texts[layer, key]
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
+    def _show_text(self, layer: int, k: Tensor) -> None:
+        if self.watch is not None:
+            self.watch.text(layer, k)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
     def carry(self, layer: int, name: str, step: Recurrent) -> Tensor:
@@ -266,7 +301,7 @@ class RolloutMemory(FrameStore):
             self.born = {frame: time for frame, time in self.born.items() if frame in live}
             self.rotated &= live
             self.places = {frame: places for frame, places in self.places.items() if frame in live}
-        self._step, self._now, self._staged = None, Now(), {}
+        self._step, self._now, self._staged, self._readings = None, Now(), {}, []
 
     def _store(self, step: Step) -> None:
         """What a writing pass has handed over."""
@@ -280,6 +315,9 @@ class RolloutMemory(FrameStore):
                     for layer in range(self.spec.layers)
                 ]
             self.born[frame] = int(self._now.times[n])
+        for layer in self._staged.keys() - self._blanks.keys():
+            k, v = self._staged[layer]
+            self._blanks[layer] = k[:, :0].clone(), v[:, :0].clone()
 
     def _check_layers(self, step: Step) -> None:
         """Notes which layers have keys. A network without any may read latents, or carry states alone."""

@@ -61,6 +61,7 @@ class RoutedMemory(Checked, RolloutMemory):
             )
         self.top_k, self.forced, self.choice = top_k, frozenset(forced), choice
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
     def attention(self, layer: int, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         tokens = self.spec.tokens
         own = len(self._now.frames) * tokens

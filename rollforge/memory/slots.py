@@ -26,6 +26,9 @@ class View:
     tokens: int
     slots: list[Entry | None]
 
+    def __post_init__(self) -> None:
+        self._shown, self._pair = (-1, -1), (self.keys, self.values)
+
     @classmethod
     def blank(cls, k: Tensor, v: Tensor, own: int, slots: int, tokens: int) -> View:
         """An empty buffer for keys and values like these."""
@@ -43,17 +46,12 @@ class View:
         wider.slots = self.slots
         return wider
 
-    def write(self, keys: Tensor, values: Tensor) -> None:
-        """Puts in the frames of a pass."""
-        end = self.own * self.tokens
-        rows = slice(end - keys.shape[1], end)
-        self.keys[:, rows], self.values[:, rows] = keys, values
-
     def read(self, own: int, slots: int) -> Piece:
-        """The tokens of a pass of ``own`` tokens and of the first ``slots``."""
-        end = self.own * self.tokens
-        rows = slice(end - own, end + slots * self.tokens)
-        return self.keys[:, rows], self.values[:, rows]
+        """Room for ``own`` frames of a pass, then the first ``slots``; the same tensors while both stay the same."""
+        if (own, slots) != self._shown:
+            rows = slice((self.own - own) * self.tokens, (self.own + slots) * self.tokens)
+            self._shown, self._pair = (own, slots), (self.keys[:, rows], self.values[:, rows])
+        return self._pair
 
     def fill(self, slot: int, entry: Entry, piece: Piece) -> None:
         """Puts a frame into a slot."""

@@ -46,6 +46,9 @@ class FrameStore(CachedMemory):
         self._attending = set(range(spec.layers))  # layers that have keys; the others only carry states
         self._states = RecurrentStates()
         self._placements: dict[tuple[float, ...], list[Placement]] = {}
+        self._blanks: dict[
+            int, Piece
+        ] = {}  # layer -> keys and values of no tokens, in shape and dtype as first written
         self._step: Step | None = None
         self._now = Now()
         self._live: frozenset[int] = frozenset()
@@ -97,6 +100,7 @@ class FrameStore(CachedMemory):
             "raw": self.raw, "rotated": sorted(self.rotated), "places": self.places, "born": self.born,
             "attending": sorted(self._attending), "slots": self._layouts,
             "held": {layer: self._bare(layer) for layer in sorted(self._attending)}, "states": self._states.kept,
+            "blanks": self._blanks,
         }  # fmt: skip
 
     def load_state_dict(self, state: State, device: torch.device) -> None:
@@ -110,7 +114,8 @@ class FrameStore(CachedMemory):
             for layer, pieces in state["held"].items()
         }
         self._live = frozenset([*self.raw, *(frame for parked in self._parked.values() for frame, _ in parked)])
-        self._states.kept = state["states"]
+        self._states.kept, self._blanks = state["states"], state.get("blanks", {})
+        self.device = device
 
     def lacks(self, plan: ReadPlan, moves: frozenset[int]) -> set[int]:
         unread = {pair[0] for pair in plan.entries() if not self._holds(pair, sorted(self._attending))}
@@ -142,7 +147,8 @@ class FrameStore(CachedMemory):
             return
         pieces = self._pieces(layer, [layout[slot] for slot in changed])
         if view is None:
-            view = self._views[layer] = self._blank(*pieces[layout[changed[0]]], own)
+            like = self._blanks.get(layer) or pieces[layout[changed[0]]]
+            view = self._views[layer] = View.blank(*like, max(own, self.spec.block), self.visible, self.spec.tokens)
         leaving = {entry for slot in changed if (entry := view.slots[slot]) and self._is_bare(entry)}
         parked = self._parked.setdefault(layer, {})
         parked |= {entry: view.copy_of(entry) for entry in leaving - set(layout)}
@@ -181,13 +187,22 @@ class FrameStore(CachedMemory):
 
     def _turned(self, layer: int, x: Tensor, times: Sequence[float], places: Tensor | None = None) -> Tensor:
         """Queries or keys of a layer at the time indices of their frames, or ``places [B, n]`` of these."""
-        which = tuple(times)
-        with attribute_errors("positions", self.positions, f"at time indices {min(which)} to {max(which)}"):
-            if which not in self._placements:
-                now = self._now
-                self._placements[which] = placed(self.positions, self.spec, which, x.device, self._step, now.plan)
-            placement = self._placements[which][layer]
+        placement = self._placed(times)[layer]
+        with attribute_errors("positions", self.positions, f"at time indices {min(times)} to {max(times)}"):
             return self.positions.turn(x, placement if places is None else self.positions.rows(placement, places))
+
+    @property
+    def _where(self) -> torch.device:
+        return self.device or torch.device("cpu")
+
+    def _placed(self, times: Sequence[float]) -> list[Placement]:
+        """The placements of frames at these time indices, one for each layer."""
+        which = tuple(times)
+        if which not in self._placements:
+            step, plan = self._step, self._now.plan
+            with attribute_errors("positions", self.positions, f"at time indices {min(which)} to {max(which)}"):
+                self._placements[which] = placed(self.positions, self.spec, which, self._where, step, plan)
+        return self._placements[which]
 
     def _holds(self, entry: Entry, layers: Sequence[int]) -> bool:
         """Whether a frame can be read at a time index in these layers."""
@@ -210,9 +225,6 @@ class FrameStore(CachedMemory):
             for parked in self._parked.values():
                 for entry in [entry for entry in parked if entry[0] in frames]:
                     del parked[entry]
-
-    def _blank(self, k: Tensor, v: Tensor, own: int) -> View:
-        return View.blank(k, v, max(own, self.spec.block), self.visible, self.spec.tokens)
 
     def _bare(self, layer: int) -> list[list[Any]]:
         """Frames of a layer without a raw master: frame, time index, turned keys, values."""

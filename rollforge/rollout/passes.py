@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from rollforge.errors import UserError, attribute_errors
 from rollforge.memory import CachedMemory, MakeMemory
 from rollforge.memory.observing import Watch
 from rollforge.policies.base import CachePolicy
-from rollforge.prediction import predict, takes_extra, to_flow
+from rollforge.prediction import is_compiled, predict, takes_extra, to_flow
 from rollforge.rollout.abilities import check_shown
 from rollforge.rollout.borders import frame_count, frame_numbers, wishes
 from rollforge.rollout.branching import REPLAY
@@ -58,6 +59,8 @@ class PassRunner:
         arguments = self.spec, visible, parts.positions, parts.kv_codec, parts.combine
         with attribute_errors("memory", memory, "starting a rollout"):
             self.memories = {branch: memory(*arguments) for branch in schedules}
+        for made in self.memories.values():
+            made.device = self.device
         self.encode = encode
         next(iter(self.memories.values())).watch = _watch(parts.policy, self.spec)  # all branches run the same passes
         self.finished: dict[int, Tensor] = {}  # latents of live frames, which a later pass may read again
@@ -195,6 +198,8 @@ class PassRunner:
         when = f"at block {step.index} ({step.phase.value})"
         with attribute_errors("backbone", self.backbone, when):
             self.backbone.load_rollout_state(self.carried)
+            if is_compiled(self.backbone):  # whose graphs must not depend on which text it is
+                memory.set_text(condition.id, partial(self.backbone.text_keys, condition))
             made = predict(self.backbone, request.latents.to(self.dtype), timesteps, condition, memory, **extra)
             self.carried = self.backbone.rollout_state()
         check_tensor("backbone", self.backbone, made, when, request.latents.shape, request.latents.device)

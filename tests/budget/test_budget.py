@@ -120,7 +120,8 @@ def test_keys_and_values_are_what_a_rollout_really_holds(
     texts = [x for memory in memories for pair in memory._texts.values() for x in pair]
     told = sizes(work)
     assert len(memories) == 2
-    assert told["keys and values in view"] == sum(view.keys.nbytes + view.values.nbytes for view in views)
+    held = sum(view.keys.nbytes + view.values.nbytes for view in views)
+    assert held == (told["keys and values in view"] if frames > 3 else 0)  # a single block reads nothing
     assert told["raw keys and values"] == raw
     assert told["text keys and values"] == sum(x.nbytes for x in texts)
 

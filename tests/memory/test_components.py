@@ -27,7 +27,7 @@ from rollforge.positions.rope import axis_frequencies
 from rollforge.rollout import Rollout
 from rollforge.rollout.block_check import BlockCheck
 from rollforge.samplers import FewStep
-from rollforge.spec import ModelSpec, ReadPlan, Step, Virtual
+from rollforge.spec import ModelSpec, Phase, ReadPlan, Step, Virtual
 
 BLOCK, FRAMES = 2, 16
 SPEC = ModelSpec(2, 2, 2, (1, 1), 2, 2, 6, BLOCK, 6, 6, 4.0)
@@ -295,11 +295,15 @@ def test_virtual_frames_survive_interruptions_batches_and_refused_blocks(kv: boo
 
 
 def test_memory_tells_its_size() -> None:
-    memory, step = RolloutMemory(SPEC, 4), Step.of(0, BLOCK)
+    memory = RolloutMemory(SPEC, 4)
     assert memory.nbytes == FullMemory(SPEC, [0]).nbytes == 0
-    memory.begin(step, ReadPlan((), 0))
+    frame = 2 * 2 * 4 * 12 * 4  # keys and values in two layers of four tokens, float32
     with torch.no_grad():
-        for layer in range(2):
-            memory._differentiable = False
-            memory.attend(layer, *torch.zeros(3, 1, BLOCK * 4, 2, 6))
-    assert memory.nbytes == 2 * 2 * (4 + BLOCK) * 4 * 12 * 4
+        for index, entries in enumerate([[], [(0, 0), (1, 1)]]):
+            memory.begin(
+                Step.of(index, BLOCK, (Phase.COMMIT, Phase.DENOISE)[index]), ReadPlan.of(entries, index * BLOCK)
+            )
+            for layer in range(2):
+                memory.attend(layer, *torch.zeros(3, 1, BLOCK * 4, 2, 6))
+            memory.end(frozenset(range(BLOCK)))
+    assert memory.nbytes == frame * (BLOCK + 4 + BLOCK)  # raw, and a buffer for a block and four frames

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from functools import cache
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from rollforge.backbones.wan.sizes import EvenWidth, Frames, Grid, Layers, Rate,
 from rollforge.backbones.weights import named
 from rollforge.devices import sent
 from rollforge.memory.attention import attention
-from rollforge.memory.base import Memory
+from rollforge.memory.base import Memory, TextKeys
 from rollforge.positions import Rope
 from rollforge.ranges import Count, NonNegative, Positive, UserPath
 from rollforge.spec import ModelSpec
@@ -68,6 +67,19 @@ class Attention(nn.Module):
         return self.split(self.norm_k(self.k(x))), self.split(self.v(x))
 
 
+class Text:
+    """Text features, made when they are first asked for: a memory may hold their keys and values already."""
+
+    def __init__(self, make: Callable[[], Tensor]) -> None:
+        self.make = make
+        self.features: Tensor | None = None
+
+    def __call__(self) -> Tensor:
+        if self.features is None:
+            self.features = self.make()
+        return self.features
+
+
 class Block(nn.Module):
     """Self-attention, cross-attention to the text, feed-forward; modulated by the timestep of each frame."""
 
@@ -91,7 +103,8 @@ class Block(nn.Module):
         attended = memory.attend(self.layer, self.self_attn.query(h), *self.self_attn.key_value(h))
         x = x + _per_frame(self.self_attn.o(attended.flatten(2)), gate1, frames)
 
-        k, v = memory.cross(self.layer, text_id, lambda: self.cross_attn.key_value(text()))
+        made = memory.text(self.layer)
+        k, v = made or memory.cross(self.layer, text_id, lambda: self.cross_attn.key_value(text()))
         x = x + self.cross_attn.o(attention(self.cross_attn.query(self.norm3(x)), k, v).flatten(2))
 
         h = self.ffn(_modulate(self.norm2(x), scale2, shift2, frames))
@@ -210,10 +223,22 @@ class Wan(Backbone):
         x = self.patch_embedding(latents.transpose(1, 2)).flatten(2).transpose(1, 2)  # [B, F * tokens, dim]
         time = self.time_embedding(sinusoid(timesteps, self.freq_dim).to(x.dtype))  # [B, F, dim]
         modulation = self.time_projection(time).unflatten(-1, (6, -1))
-        text = cache(lambda: self.text_embedding(self._padded(condition.embeds.to(x.dtype))))  # once, if at all
+        text = self._text(condition)
         for block in self.blocks:
             x = block(x, modulation, text, condition.id, memory)
         return self._unpatch(self.head(x, time), frames)
+
+    def text_keys(self, condition: Condition) -> TextKeys:
+        text = self._text(condition)
+        return {block.layer: block.cross_attn.key_value(text()) for block in self._layers()}
+
+    def _layers(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+    def _text(self, condition: Condition) -> Text:
+        """The features of a text, ``[B, text_len, dim]``."""
+        dtype = self.patch_embedding.weight.dtype
+        return Text(lambda: self.text_embedding(self._padded(condition.embeds.to(dtype))))
 
     def _padded(self, embeds: Tensor) -> Tensor:
         return functional.pad(embeds, (0, 0, 0, self.text_len - embeds.shape[1]))
