@@ -338,7 +338,8 @@ class Wordless(Wan):
     """Never asks for keys of the text."""
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Any) -> Tensor:
-        shown = SimpleNamespace(attend=memory.attend, now=memory.now, cross=lambda layer, key, project: project())
+        cross, text = (lambda layer, key, project: project()), (lambda layer: None)
+        shown = SimpleNamespace(attend=memory.attend, now=memory.now, cross=cross, text=text)
         return super().forward(latents, timesteps, condition, shown)  # type: ignore[arg-type]
 
 
