@@ -76,7 +76,7 @@ class _OwnBlock(Memory):
 
     def __init__(self, live: Live, spec: ModelSpec, text_len: int, dtype: torch.dtype) -> None:
         self.live, self.most, self.frames = live, 0, range(spec.block)
-        self.text = torch.empty(1, text_len, spec.heads, spec.head_dim, device="meta", dtype=dtype)
+        self.words = torch.empty(1, text_len, spec.heads, spec.head_dim, device="meta", dtype=dtype)
 
     @property
     def now(self) -> Now:
@@ -91,4 +91,4 @@ class _OwnBlock(Memory):
         return torch.empty_like(rotate(q, rotation))  # a fused kernel writes nothing else
 
     def cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
-        return self.text, self.text
+        return self.words, self.words
