@@ -23,11 +23,16 @@ def _enter(namespace: dict[str, Any]) -> None:
     """Makes the folder of a page: empty but for the configs of the repository."""
     folder = Path(tempfile.mkdtemp(prefix="rollforge-page-"))
     (folder / "configs").symlink_to(ROOT / "configs")
+    sys.path.insert(0, str(folder))  # as in a notebook
     namespace |= {"__name__": "page", "__folder__": folder}
 
 
 def _leave(namespace: dict[str, Any]) -> None:
-    shutil.rmtree(namespace["__folder__"], ignore_errors=True)
+    folder = str(namespace["__folder__"])
+    sys.path.remove(folder)
+    for name in [name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(folder)]:
+        del sys.modules[name]
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 pytest_collect_file = Sybil(

@@ -34,6 +34,9 @@ BLOCK = re.compile(
     r"(?:\n```text\n(?P<output>.*?)^```\n)?",
     re.MULTILINE | re.DOTALL,
 )
+# What a page installs goes into its folder, and takes nothing from an index (0 is how pip is told `--no-build-isolation`).
+INSTALLED = "installed"
+PIP = {"PIP_TARGET": INSTALLED, "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 @dataclass(frozen=True)
@@ -115,8 +118,8 @@ def _python(block: Block, example: Example) -> str:
 def _shell(code: str) -> str:
     """Runs commands. Returns what they printed; raises with what they wrote to standard error if one fails."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"PATH": path, "PYTHONPATH": paths, "COLUMNS": "120"}
+    paths = os.pathsep.join(filter(None, [INSTALLED, str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PATH": path, "PYTHONPATH": paths, "COLUMNS": "120"} | PIP
     command = ["bash", "-euo", "pipefail", "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
