@@ -31,11 +31,11 @@ docs: $(READY)
 
 # Runs the code of the tutorials and compares what comes out with what they show; `make test` does it, too.
 docs-test: $(READY)
-	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) docs
+	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests/docs
 
 # Writes outputs and pictures of the tutorials anew. Read the difference before you commit it.
 docs-refresh: $(READY)
-	cd $(ROOT) && ROLLFORGE_DOCS_REFRESH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) docs
+	cd $(ROOT) && ROLLFORGE_DOCS_REFRESH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests/docs
 
 # Checks a CUDA card with $(PYTHON) as it is: makes no environment, installs nothing. Without CUDA: results on the CPU.
 gpu:

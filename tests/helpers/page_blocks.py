@@ -34,7 +34,7 @@ BLOCK = re.compile(
     r"(?:\n```text\n(?P<output>.*?)^```\n)?",
     re.MULTILINE | re.DOTALL,
 )
-# What a page installs goes into its folder, and takes nothing from an index (0 is how pip is told `--no-build-isolation`).
+# What a page installs goes into its folder, from no index; 0 is how pip is told `--no-build-isolation`.
 INSTALLED = "installed"
 PIP = {"PIP_TARGET": INSTALLED, "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 

@@ -1,0 +1,17 @@
+"""Every tutorial runs from top to bottom in a clean folder, and shows what its code makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from page import Page
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs" / "tutorials").glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_tutorial_shows_what_its_code_makes(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")  # nothing else of the repository
+    Page(page).run(tmp_path)
