@@ -356,7 +356,7 @@ class Virtual:
             and layer. Default: their mean.
         pool: ``tokens`` makes one key and one value for each head, the same at every place.
         make: in place of weights: a function of the layer, the keys and the values, ``[B, len(of), tokens, heads,
-            head_dim]`` each, and ``of``, to keys and values ``[B, tokens, heads, head_dim]``.
+            head_dim]`` each in their number format, and ``of``, to keys and values ``[B, tokens, heads, head_dim]``.
         tokens: in place of weights: the frame consists of these tokens of the sources, laid end to end, in each layer
             and sample, ``[layers, B, tokens of a frame]``. Each token keeps its place within a frame.
         count: how many frames ``make`` makes at once, ``frame, frame + 1, ...``. Where it is given, also as 1, the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -14,13 +15,14 @@ from rollforge.spec import Virtual
 def blended(virtual: Virtual, layer: int, sources: Sequence[Piece]) -> list[Piece]:
     """Keys and values in one layer of each frame that is made, ``[B, tokens, heads, head_dim]`` each.
 
-    In float32 at least, and kept so: a slow average would stand still in half precision.
+    Averages are in float32 at least, and kept so: a slow one would stand still in half precision. What a function makes
+    is in the number format that it returns.
     """
     if virtual.tokens is not None:
         keys, values = (_gathered(virtual, virtual.tokens[layer], list(each)) for each in zip(*sources, strict=True))
         return [(keys, values)]
-    precise = torch.promote_types(sources[0][0].dtype, torch.float32)
-    keys, values = (torch.stack(each, dim=1).to(precise) for each in zip(*sources, strict=True))  # [B, n, tokens, ...]
+    averages = virtual.make is None or virtual.pool is not None
+    keys, values = (_stacked(each, averages) for each in zip(*sources, strict=True))  # [B, n, tokens, ...]
     if virtual.make is not None:
         k, v = virtual.make(layer, keys, values, virtual.of)
         expected = (len(keys), *([virtual.count] if virtual.count else []), *keys.shape[2:])
@@ -58,6 +60,13 @@ def _gathered(virtual: Virtual, index: Tensor, sources: Sequence[Tensor]) -> Ten
             f"{list(sources[0].shape[:2])}, one for each sample and token of a frame."
         )
     return every.gather(1, index[:, :, None, None].expand(-1, -1, *every.shape[2:]))
+
+
+def _stacked(parts: Sequence[Tensor], precise: bool) -> Tensor:
+    """Frames ``[B, tokens, heads, head_dim]`` in the widest of their number formats; ``precise``: float32 at least."""
+    formats = [part.dtype for part in parts] + ([torch.float32] if precise else [])
+    widest = reduce(torch.promote_types, formats)
+    return torch.stack([part.to(widest) for part in parts], dim=1)
 
 
 def _weighted(virtual: Virtual, layer: int, x: Tensor) -> Tensor:

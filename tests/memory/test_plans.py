@@ -361,6 +361,8 @@ def test_slow_average_does_not_stand_still_in_half_precision() -> None:
     for block in range(2, 202):
         memory.make(block, [Virtual(-1, (-1, 1), (0.999, 0.001))])
     assert memory.raw[-1][0][0].mean().item() == pytest.approx(3 - 2 * 0.999**200, rel=1e-3)
+    memory.make(202, [Virtual(-2, (0, 1), make=lambda layer, k, v, of: (k[:, 1], v[:, 0]))])
+    assert {kept.dtype for kept in memory.raw[-2][0]} == {torch.bfloat16}  # a choice is as its sources are
 
 
 @pytest.mark.parametrize(

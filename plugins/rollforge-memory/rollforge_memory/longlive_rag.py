@@ -72,7 +72,8 @@ class LongLiveRAG(CachePolicy):
         known = [] if self.descriptors is None else [self.descriptors]
         every = torch.cat([*known, seen.latents.float()], dim=1)
         frames = [*self.described, *step.frames]
-        wanted = [n for n, frame in enumerate(frames) if frame in self.live(start, step.block)]
+        live = self.live(start, step.block)
+        wanted = [n for n, frame in enumerate(frames) if frame in live]
         self.described, self.descriptors = [frames[n] for n in wanted], every[:, wanted]
         self.retrieved = {step.start: self.retrieved.get(step.start, []), start: self._most_like(every[0, -1], start)}
 

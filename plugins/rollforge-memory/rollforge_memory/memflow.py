@@ -10,7 +10,7 @@ from torch import Tensor
 from rollforge.policies import CachePolicy
 from rollforge.policies.checks import check_window
 from rollforge.ranges import Count, CountFromZero
-from rollforge.spec import Event, ModelSpec, Phase, PromptSwitch, ReadPlan, Seen, Segment, Step, Virtual
+from rollforge.spec import Capacity, Event, ModelSpec, Phase, PromptSwitch, ReadPlan, Seen, Segment, Step, Virtual
 from rollforge_memory.choice import chosen_of, shared_heads
 
 
@@ -111,6 +111,10 @@ class MemFlow(CachePolicy):
 
     def visible(self, block: int) -> int:
         return self.window_frames - block + self.bank_frames
+
+    def capacity(self, block: int) -> Capacity:
+        held = self.window_frames - self.sink_frames - (0 if self.interactive else block)
+        return Capacity(self.sink_frames + self.bank_frames + max(held, block), self.bank_frames)
 
     def _records(self, step: Step) -> bool:
         """Whether a block has a candidate."""

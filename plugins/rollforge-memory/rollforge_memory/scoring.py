@@ -49,9 +49,9 @@ def blend(x: Tensor, reference: Tensor, share: float) -> Tensor:
     """
     if not reference.shape[1]:
         return x
-    mean, std = _statistics(x, (2,))
-    new_mean, new_std = _statistics(reference, (1, 2))
-    return torch.lerp(x, (x - mean) / std * new_std + new_mean, share)
+    exact, (new_mean, new_std) = x.float(), _statistics(reference.float(), (1, 2))
+    mean, std = _statistics(exact, (2,))
+    return torch.lerp(exact, (exact - mean) / std * new_std + new_mean, share).to(x.dtype)
 
 
 def _statistics(x: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:

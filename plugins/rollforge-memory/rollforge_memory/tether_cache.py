@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rollforge.policies import CachePolicy
 from rollforge.ranges import Count, CountFromZero, NonNegative, Share
-from rollforge.spec import ReadPlan, Seen, Step, Virtual
+from rollforge.spec import Capacity, ReadPlan, Seen, Step, Virtual
 from rollforge_memory.choice import chosen_of, shared_heads
 from rollforge_memory.scoring import attention_mass, blend, choose
 
@@ -93,6 +93,10 @@ class TetherCache(CachePolicy):
 
     def visible(self, block: int) -> int:
         return self.sink_frames + self.memory_frames + self.recent_frames
+
+    def capacity(self, block: int) -> Capacity:
+        held = self.sink_frames + self.memory_frames + self.recent_frames + block
+        return Capacity(held, held)
 
     def _recent(self, start: int) -> int:
         """The first of the last frames that the block at ``start`` sees; all between the sink and it have left."""
