@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rollforge.devices import sent
 from rollforge.errors import UserError
 from rollforge.memory.attention import attention
 from rollforge.memory.bias import NEVER
@@ -83,4 +84,4 @@ class RoutedMemory(Checked, RolloutMemory):
         ends = {"first": min, "last": max}
         wanted = {ends[end](contents) for end in self.forced if contents}
         slots = [content in wanted for content, _ in self._layouts[layer]]
-        return torch.tensor(slots, device=device) if wanted else None
+        return sent(torch.tensor(slots), device) if wanted else None

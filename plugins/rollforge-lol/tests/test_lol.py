@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import rollforge_lol
 import torch
 from brute import BruteMemory, check_rollout
 from rollforge_lol import JitteredRope
 from torch import Tensor
 from toy_backbone import BLOCK, TOKENS, Toy, condition
 
-import rollforge
 from rollforge.errors import UserError
 from rollforge.memory.base import Now
 from rollforge.policies import AttentionSink, CachePolicy, RollingSink
@@ -87,12 +84,3 @@ def test_no_keys_are_kept_raw_for_it() -> None:
 def test_jitter_out_of_range_is_refused() -> None:
     with pytest.raises(UserError, match="jitter must be a number of 0 or more and below 1, not 1"):
         JitteredRope(jitter=1)
-
-
-@pytest.mark.usefixtures("installed")
-def test_the_config_rolls_pocket() -> None:
-    config = Path(rollforge_lol.__file__).parents[1] / "configs" / "lol.yaml"
-    pipeline = rollforge.load(config, "trainer.accelerator=cpu")
-    assert isinstance(pipeline.positions, JitteredRope)
-    made = list(pipeline.roll("a red box over grass at night", seconds=0.75))
-    assert sum(block.latents.shape[1] for block in made) == 6

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import rollforge_recency
 from brute import BruteMemory, check_rollout
 from rollforge_recency import ReadLocus, RecencyForcing
 from toy_backbone import BLOCK, TOKENS, Toy, condition
 
-import rollforge
 from rollforge.errors import UserError
 from rollforge.policies import CachePolicy, RollingSink, Window
 from rollforge.positions import Rope
@@ -132,12 +129,3 @@ def test_without_its_parameters_nothing_is_left_of_the_method() -> None:
 def test_sizes_that_do_not_fit_are_refused_before_the_first_block(make, sentence: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match=sentence):
         make()
-
-
-@pytest.mark.usefixtures("installed")
-def test_the_config_rolls_pocket() -> None:
-    config = Path(rollforge_recency.__file__).parents[1] / "configs" / "recency.yaml"
-    pipeline = rollforge.load(config, "trainer.accelerator=cpu", "model.sampler.init_args.guidance=1")
-    assert isinstance(pipeline.policy, ReadLocus)
-    made = list(pipeline.roll("a red box over grass at night", seconds=0.75))
-    assert sum(block.latents.shape[1] for block in made) == 6
