@@ -151,7 +151,9 @@ class RollforgeCLI(LightningCLI):
 
     def resolved(self, config: Any) -> dict[str, Any]:
         """A parsed config of the subcommand as plain data, defaults included."""
-        plain: dict[str, Any] = yaml.safe_load(self.parser.dump(config, skip_unset=False))[self.command]
+        plain: dict[str, Any] = yaml.safe_load(self.parser.dump(config, skip_unset=False, skip_validation=True))[
+            self.command
+        ]
         return plain
 
     @property

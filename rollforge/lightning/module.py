@@ -170,7 +170,10 @@ class RolloutModule(TrainedModule):
 
     @float32_by_default()
     def test_step(self, batch: list[Request], batch_idx: int) -> None:
-        """Rolls requests. Logs the mean of each curve, unless a callback chooses what is rolled."""
+        """Rolls requests. Logs the mean of each curve, unless a callback chooses what is rolled.
+
+        Of several processes each logs the mean over its own videos: one may have none, and would keep others waiting.
+        """
         if self.rollouts is not None:
             deque(self.blocks(batch), maxlen=0)
             return
@@ -229,6 +232,13 @@ class RolloutModule(TrainedModule):
         Raises ``UserError`` for weights that do not fit; ``source`` names their file in it.
         """
         self.take_average(weights)
+        own = {plain(name): name for name in self.state_dict()}
+        weights = {own.get(plain(name), name): value for name, value in weights.items()}
         if strict:
             check_fit(self.state_dict(), weights, type(self).__name__, source)
         self.load_state_dict(weights, strict=strict)
+
+
+def plain(name: str) -> str:
+    """The name of a weight, whether ``torch.compile`` has wrapped its network or not."""
+    return name.replace("_orig_mod.", "")

@@ -113,8 +113,13 @@ def test_the_weights_that_fit_writes_can_be_rolled(training: Any) -> None:
     assert len(training.videos()) == 1
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-@pytest.mark.parametrize("part", ["backbone", "codec"])
+@pytest.mark.parametrize(
+    ("part", "ema"),
+    [
+        ("backbone", 0.9), ("codec", 0.0),
+        *(pytest.param(*each, marks=pytest.mark.matrix) for each in (("backbone", 0.0), ("codec", 0.9))),
+    ],
+)  # fmt: skip
 def test_a_checkpoint_rolls_the_weights_that_fit_writes(training: Any, ema: float, part: str) -> None:
     if part == "codec":
         training.config["model"]["objective"] = {"class_path": "Reconstruction"}
@@ -150,7 +155,7 @@ def test_going_on_with_an_average_that_was_never_kept_is_one_sentence(
     assert "average.n_averaged is missing" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.5])
+@pytest.mark.parametrize("ema", [0.5, pytest.param(0.0, marks=pytest.mark.matrix)])
 def test_a_resumed_fit_equals_an_uninterrupted_one(training: Any, ema: float) -> None:
     training.config["model"]["ema"] = ema
     training.config["model"]["scheduler"] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,12 +43,20 @@ class Failing(Callback):
         raise ZeroDivisionError
 
 
-def module(**more: Any) -> RolloutModule:
+def network() -> Pocket:
     torch.manual_seed(0)
-    network = Pocket(dim=32, layers=1, heads=2, ffn_dim=64, weights="random")
-    return RolloutModule(
-        network, PocketText(), PocketCodec(width=16, weights="random"), Window(), Euler(steps=1), **more
-    )
+    return Pocket(dim=32, layers=1, heads=2, ffn_dim=64, weights="random")
+
+
+def parts() -> dict[str, Any]:
+    return {
+        "backbone": network(), "conditioner": PocketText(), "codec": PocketCodec(width=16, weights="random"),
+        "policy": Window(), "sampler": Euler(steps=1), "metrics": [Flicker()],
+    }  # fmt: skip
+
+
+def module(**more: Any) -> RolloutModule:
+    return RolloutModule(**parts() | {"metrics": None} | more)
 
 
 def trainer(*callbacks: Callback, **more: Any) -> Trainer:
@@ -97,6 +106,28 @@ def test_a_failing_callback_does_not_stop_a_rollout(caplog: pytest.LogCaptureFix
         trainer(failing, watcher).predict(module(), data())
     assert "ZeroDivisionError in on_block" in caplog.text
     assert len(watcher.blocks) > 1
+
+
+def test_a_compiled_network_trains_and_its_checkpoint_fits_with_and_without_compilation(tmp_path: Path) -> None:
+    def compiled() -> Any:
+        return torch.compile(network(), backend="eager")
+
+    plain, own = module(objective=DiffusionForcing(), ema=0.5), module(objective=DiffusionForcing(), ema=0.5)
+    own.backbone = compiled()
+    own.backbone.load_state_dict({f"_orig_mod.{name}": value for name, value in plain.backbone.state_dict().items()})
+    for each in (plain, own):
+        torch.manual_seed(1)
+        fitting = trainer(max_steps=2)
+        fitting.fit(each, RolloutData(train_dataset=CLIPS, batch_size=2))
+        fitting.save_checkpoint(tmp_path / "a.ckpt")
+    average = own.average.module.state_dict()
+    for name, value in plain.average.module.state_dict().items():
+        torch.testing.assert_close(average[name], value)
+    for backbone in (network(), compiled()):
+        loaded = RolloutModule.load_from_checkpoint(tmp_path / "a.ckpt", **(parts() | {"backbone": backbone}))
+        for name, value in loaded.backbone.state_dict().items():
+            assert torch.equal(value, average[name.removeprefix("_orig_mod.")]), name
+        assert trainer().test(loaded, data(), verbose=False)
 
 
 def test_a_compiled_network_is_what_the_pipeline_rolls() -> None:

@@ -8,17 +8,16 @@ from typing import Any
 
 import pytest
 
-BLOCKS = 2000
 PAGE = 4096
-GROWTH = 12 * 1024**2  # bytes; keys and values of all blocks would be ten times that
+GROWTH = 12 * 1024**2  # bytes; keys and values of a thousand blocks would be five times that
 
 
-@pytest.mark.parametrize("kv", ["save"])
-def test_two_thousand_blocks_hold_no_more_memory_than_two_hundred(case: Any, kv: str) -> None:
+@pytest.mark.parametrize("blocks", [1000, pytest.param(2000, marks=pytest.mark.slow)])
+def test_a_long_rollout_holds_no_more_memory_than_its_beginning(case: Any, blocks: int) -> None:
     case.config["model"]["backbone"]["init_args"] |= {"block": 1}
     case.config["model"]["sampler"] = {"class_path": "Euler", "init_args": {"steps": 1}}
-    case.config["data"]["seconds"] = BLOCKS / 8
-    case.config["snapshots"] |= {"kv": kv, "every_blocks": 50}
+    case.config["data"]["seconds"] = blocks / 8
+    case.config["snapshots"] |= {"kv": "save", "every_blocks": 50}
     process = case.start()
     held: list[tuple[int, int]] = []  # blocks, bytes
     while process.code is None:
@@ -29,7 +28,7 @@ def test_two_thousand_blocks_hold_no_more_memory_than_two_hundred(case: Any, kv:
         held.append((case.number(), resident))
         time.sleep(0.05)
     assert process.wait() == 0, process.said
-    early = [size for blocks, size in held if 200 <= blocks < 600]
-    late = [size for blocks, size in held if blocks >= 1500]
+    early = [size for number, size in held if 200 <= number < 400]
+    late = [size for number, size in held if number >= 0.75 * blocks]
     assert max(late) - max(early) < GROWTH, (max(early), max(late))
-    assert case.manifest()["videos"][0]["frames"] == BLOCKS
+    assert case.manifest()["videos"][0]["frames"] == blocks

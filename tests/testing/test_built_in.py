@@ -52,7 +52,8 @@ def _seeded() -> None:
     "policy",
     [
         Window(2), AttentionSink(3, 2), SlidingIndices(3, 2), RollingSink(3, 2),
-        LongLive(3, 1), LongLive(2, 1, recache_blocks=4, recache="block", global_sink=False),
+        LongLive(2, 1, recache_blocks=4, recache="block", global_sink=False),
+        pytest.param(LongLive(3, 1), marks=pytest.mark.matrix),
     ],
     ids=lambda policy: type(policy).__name__,
 )  # fmt: skip
@@ -63,9 +64,10 @@ def test_policies(policy: Any) -> None:
 @pytest.mark.parametrize(
     "sampler",
     [
-        FewStep(timesteps=(1000, 500), context_noise=100),
-        FewStep(timesteps=(1000, 500), first_timesteps=(1000, 800, 300)),
-        Euler(steps=2), Euler(steps=2, guidance=3.0, guided_blocks=2, context_noise=50),
+        FewStep(timesteps=(1000, 500), first_timesteps=(1000, 800, 300), context_noise=100),
+        Euler(steps=2, guidance=3.0, guided_blocks=2, context_noise=50),
+        pytest.param(FewStep(timesteps=(1000, 500), context_noise=100), marks=pytest.mark.matrix),
+        pytest.param(Euler(steps=2), marks=pytest.mark.matrix),
     ],
 )  # fmt: skip
 def test_samplers(sampler: Any) -> None:

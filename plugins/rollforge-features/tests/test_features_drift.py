@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -15,7 +13,9 @@ from rollforge_features.drift import FeatureDrift
 from rollforge_features.extractors import Dino
 from torch import Tensor
 
+from rollforge.cli import main
 from rollforge.errors import UserError
+from rollforge.registry import registry
 from rollforge.testing import check_metric
 
 HERE = Path(__file__).parent
@@ -129,20 +129,22 @@ def test_settings_and_weights_that_will_not_do_are_refused() -> None:
         FeatureDrift(Broken()).update(video((1, 1, 1)), 0)
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which the plugin is installed: its sources and the entry point that pip would write."""
-    site = tmp_path_factory.mktemp("site")
-    info = site / "rollforge_features-0.1.0.dist-info"
-    info.mkdir()
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The entry point that pip would write."""
+    info = tmp_path / "site" / "rollforge_features-0.1.0.dist-info"
+    info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rollforge-features\nVersion: 0.1.0\n")
     (info / "entry_points.txt").write_text("[rollforge]\nfeatures = rollforge_features\n")
-    path = os.pathsep.join([str(site), str(HERE.parent), str(HERE.parents[2])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ROLLFORGE_PLUGINS": "features"}
+    monkeypatch.syspath_prepend(str(info.parent))
+    monkeypatch.setenv("ROLLFORGE_PLUGINS", "features")
+    registry.cache_clear()
+    yield
+    registry.cache_clear()
 
 
 def test_a_config_names_metric_and_feature_space_shortly(
-    installed: dict[str, str], models: dict[str, Path], tmp_path: Path
+    installed: None, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "features.yaml").write_text(
         f"""
@@ -164,8 +166,8 @@ model:
 data: {{prompts: [a red ball over snow at day], seconds: 3}}
 """
     )
-    line = [sys.executable, "-m", "rollforge", "test", "--config", "features.yaml"]
-    done = subprocess.run(line, cwd=tmp_path, env=installed, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "dino_consistency_proxy" in done.stdout
-    assert "clip_to_first" in done.stdout
+    line = ["test", "--config", str(tmp_path / "features.yaml"), "--output_dir", str(tmp_path / "out")]
+    assert main(line) == 0
+    printed = capsys.readouterr().out
+    assert "dino_consistency_proxy" in printed
+    assert "clip_to_first" in printed

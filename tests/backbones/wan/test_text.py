@@ -396,6 +396,8 @@ def test_the_config_of_another_model(copied: Release) -> None:
     fails("is not a config of an encoder", copied.transformers)
 
 
-def test_choosing_it_imports_no_transformers() -> None:
-    code = "import sys, rollforge.backbones.wan.text; sys.exit(not {'transformers', 'ftfy'}.isdisjoint(sys.modules))"
+def test_choosing_it_or_the_codec_imports_no_other_library() -> None:
+    libraries = {"transformers", "ftfy", "diffusers"}
+    code = "import sys, rollforge.backbones.wan.text, rollforge.backbones.wan.codec;"
+    code += f"sys.exit(not {libraries}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
