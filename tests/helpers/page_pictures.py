@@ -33,9 +33,8 @@ def finish(example: Example) -> str | None:
         differences = (_difference(page.parent / name, folder / name) for name in example.parsed)
         return next((said for said in differences if said), None)
     for name in example.parsed:
-        if _difference(page.parent / name, folder / name):
-            (page.parent / name).parent.mkdir(exist_ok=True)
-            shutil.copy(folder / name, page.parent / name)
+        (page.parent / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / name, page.parent / name)
     if changes := example.namespace.get("__refreshed__"):
         page.write_text(refreshed(page.read_text(), changes))
     return None
