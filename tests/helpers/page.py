@@ -24,9 +24,12 @@ class Page:
         self.document = Sybil(parsers, path=str(file.parent)).parse(file)
         self.skipped: list[str] = []
 
-    def run(self, folder: Path) -> None:
-        """Runs all of it in a folder. Raises at the first block that fails or prints something else than is shown."""
-        self.document.namespace |= {"__name__": "page", "__folder__": folder}
+    def run(self, folder: Path, programs: Path | None = None) -> None:
+        """Runs all of it in a folder. Raises at the first block that fails or prints something else than is shown.
+
+        Commands are first looked for in ``programs``.
+        """
+        self.document.namespace |= {"__name__": "page", "__folder__": folder, "__programs__": programs}
         sys.path.insert(0, str(folder))  # as in a notebook
         try:
             for example in self.document.examples():

@@ -78,7 +78,7 @@ def evaluate(example: Example) -> str | None:
         if block.title is not None:
             _write(folder / block.title, block.code)
             return None
-        printed = _python(block, example) if block.language == "python" else _shell(block.code)
+        printed = _python(block, example) if block.language == "python" else _shell(block, example)
     if block.output is None or OutputChecker().check_output(_lines(block.output), _lines(printed), ELLIPSIS):
         return None
     if REFRESH:
@@ -115,12 +115,13 @@ def _python(block: Block, example: Example) -> str:
     return printed.getvalue()
 
 
-def _shell(code: str) -> str:
+def _shell(block: Block, example: Example) -> str:
     """Runs commands. Returns what they printed; raises with what they wrote to standard error if one fails."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    programs = (example.namespace.get("__programs__"), Path(sys.executable).parent, os.environ.get("PATH"))
+    path = os.pathsep.join(str(each) for each in programs if each)
     paths = os.pathsep.join(filter(None, [INSTALLED, str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PATH": path, "PYTHONPATH": paths, "COLUMNS": "120"} | PIP
-    command = ["bash", "-euo", "pipefail", "-c", code]
+    command = ["bash", "-euo", "pipefail", "-c", block.code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         raise AssertionError(f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
