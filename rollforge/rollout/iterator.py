@@ -90,7 +90,7 @@ class RolloutIterator(Iterator[Block]):
             check_recomputes(self.policy)
         state: State = {"index": self.index, "start": self.start, "attempts": self.attempts, "parts": self.built()}
         state |= self.parts.state_dict() | {"backbone": self.passes.carried}
-        state |= {"announced": self.announced, "happened": self.happened}
+        state |= {"announced": self.announced, "happened": self.happened, "read": self.passes.read.state_dict()}
         if kv:
             state |= {"pending": self.pending and _saved(*self.pending), **self.passes.state_dict()}
         return copied(state)
@@ -113,6 +113,7 @@ class RolloutIterator(Iterator[Block]):
         self.attempts = dict(state["attempts"])
         self.happened = {index: _events(told) for index, told in state.get("happened", {}).items()}
         if "memories" in state:
+            self.passes.read.load_state_dict(state.get("read", {}))
             self.saved_under = self._load(state)
             self.announced = _events(state.get("announced", []))
             self._blocks = chain(self._checked(), self.prefill(given, self.start), self._sample())
@@ -121,7 +122,8 @@ class RolloutIterator(Iterator[Block]):
         return self
 
     def _after_replay(self, state: State) -> Iterator[Block]:
-        """No block; restores the events that were announced."""
+        """No block; restores the events that were announced, and what was counted."""
+        self.passes.read.load_state_dict(state.get("read", {}))
         self.announced = _events(state.get("announced", []))
         yield from ()
 

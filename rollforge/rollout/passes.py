@@ -22,6 +22,7 @@ from rollforge.rollout.abilities import check_shown
 from rollforge.rollout.borders import frame_count, frame_numbers, wishes
 from rollforge.rollout.branching import REPLAY
 from rollforge.rollout.parts import Parts
+from rollforge.rollout.read_counts import ReadCounts
 from rollforge.rollout.switches import Prompts, Schedule
 from rollforge.samplers.base import Pass
 from rollforge.spec import Event, ModelSpec, Phase, ReadPlan, Reencode, Seen, Step
@@ -61,7 +62,7 @@ class PassRunner:
             self.memories = {branch: memory(*arguments) for branch in schedules}
         for made in self.memories.values():
             made.device = self.device
-        self.encode = encode
+        self.encode, self.read = encode, ReadCounts()
         next(iter(self.memories.values())).watch = _watch(parts.policy, self.spec)  # all branches run the same passes
         self.finished: dict[int, Tensor] = {}  # latents of live frames, which a later pass may read again
         self.estimated: set[int] = set()  # frames in the memories that are not final
@@ -78,6 +79,7 @@ class PassRunner:
         step, memory = request.step, self.memories[request.guidance_branch]
         now = frontier if step.phase is Phase.RECACHE else step.start
         plan, memory.latents = (request.plan or self._plan(step)).of_depth(self.spec.layers), self.finished
+        self.read.see(step, plan, frontier)
         with self._following(step):
             memory.begin(step, plan)
         flow = self._flow(request, now, memory)
