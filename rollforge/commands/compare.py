@@ -36,18 +36,33 @@ def run(arguments: list[str]) -> int:
     parser.add_argument(
         "--output_dir", type=path, default=None, help="folder of runs and report (default: outputs/<config name>)"
     )
+    parser.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        help="a point, as the tables call it, e.g. Window: table.md gets the differences from it, prompt by prompt",
+    )
     chosen, rest = parser.parse_known_args(arguments)
     made = points(chosen.vary)
+    if chosen.against:
+        from rollforge.comparison.paired import check_against
+
+        check_against(chosen.against, [point.label for point in made])
     if not chosen.config and not any(choice.option == CONFIG for choice in made[0].choices):
         raise UserError("compare needs --config FILE, or --vary config=FILE,FILE,....")
     stem = Path(chosen.config[-1]).stem if chosen.config else "compare"
     folder = Path(chosen.output_dir or Path("outputs") / stem)
     lines = [point.line(chosen.config, rest) for point in made]
-    return _compare(folder, made, lines, ["rollforge", "compare", *arguments], chosen.vary)
+    return _compare(folder, made, lines, ["rollforge", "compare", *arguments], chosen.vary, chosen.against)
 
 
 def _compare(
-    folder: Path, made: Sequence[Point], lines: Sequence[list[str]], command: Sequence[str], varied: Sequence[str]
+    folder: Path,
+    made: Sequence[Point],
+    lines: Sequence[list[str]],
+    command: Sequence[str],
+    varied: Sequence[str],
+    against: Sequence[str],
 ) -> int:
     from rollforge.commands.resolve import resolve, seconds
     from rollforge.comparison.executor import RunExecutor
@@ -71,10 +86,12 @@ def _compare(
             if work.asked:
                 complain(f"Stopped by {work.asked.name}; the same command continues from here.\n")
             raise
-        return _report(folder, runs, command, varied)
+        return _report(folder, runs, command, varied, against)
 
 
-def _report(folder: Path, runs: Sequence[Run], command: Sequence[str], varied: Sequence[str]) -> int:
+def _report(
+    folder: Path, runs: Sequence[Run], command: Sequence[str], varied: Sequence[str], against: Sequence[str]
+) -> int:
     from rollforge.comparison.page.build import build
     from rollforge.comparison.run_result import gather
     from rollforge.comparison.tables import markdown, summary
@@ -83,7 +100,7 @@ def _report(folder: Path, runs: Sequence[Run], command: Sequence[str], varied: S
     failed = [run for run in runs if run.failure]
     if len(failed) < len(runs):
         comparison = gather(runs)
-        write(folder / TABLE, markdown(comparison))
+        write(folder / TABLE, markdown(comparison, against))
         write(folder / REPORT, build(comparison, folder, command, varied))
         say(f"\n{summary(comparison)}\n\nOpen:\n  {folder / REPORT}\n  {folder / TABLE}\n")
     for run in failed:

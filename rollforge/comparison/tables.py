@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rollforge.comparison import activity, paired
 from rollforge.comparison.ranking import STEADIER, Place, Ranking, rankings
 from rollforge.comparison.run_result import Comparison, number
 from rollforge.evaluation.prompts import Intervals
@@ -13,9 +14,11 @@ from rollforge.evaluation.table import marks_table
 from rollforge.metrics.interval import Interval
 
 
-def markdown(comparison: Comparison) -> str:
-    """All tables, for ``table.md``."""
-    return "\n\n".join([*_marks(comparison), *(_ranked(each) for each in rankings(comparison))]) + "\n"
+def markdown(comparison: Comparison, against: Sequence[str] = ()) -> str:
+    """All tables, for ``table.md``; with the differences from the points named in ``against``."""
+    tables = [*_marks(comparison), *(_ranked(each) for each in rankings(comparison))]
+    tables += paired.markdown(paired.paired(comparison, against), against) if against else ()
+    return "\n\n".join([*tables, activity.markdown(comparison)]).strip() + "\n"
 
 
 def summary(comparison: Comparison) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,12 +13,13 @@ from torch.nn import functional
 from rollforge.data.world import SHAPES, Scene, render
 from rollforge.errors import UserError
 from rollforge.metrics.base import Blocks, Metric
+from rollforge.metrics.identity import Gap, opening_of
 from rollforge.metrics.jumps import Jumps
 from rollforge.metrics.landscape import Landscape
 from rollforge.metrics.palette import Palette, Tint, rows
 from rollforge.metrics.skyline import Skyline
 from rollforge.metrics.template import HALF, LEAST_SEEN, Strays, Template, misfits, without_edges
-from rollforge.ranges import Share
+from rollforge.ranges import Share, UserPath
 from rollforge.state import State
 
 STRIDE = 8  # frames over which motion is taken, so that positions to two pixels suffice
@@ -49,15 +51,20 @@ class WorldTruth(Metric):
         sharpness: variance of the Laplacian of luma, over that of true frames with the same caption; 1 is as crisp.
         motion: pixels per frame that the things travel, taken over eight frames (the truth: 0.4 to 0.9 less bounces).
         repetition: 1 where a frame copies one of the opening's, 0 where it is as unlike them as another true moment.
+        landscape_gap: with ``other``, ``landscape`` minus the same against the opening of that video: below 0 where the
+            video still is its own and not any video of its caption.
+        colour_gap: with ``other``, the mean absolute difference of the things' colours from the opening's, minus the
+            same against the opening of that video.
 
     Args:
         tolerance: largest root mean square difference, in 0..1, at which a thing counts as found.
+        other: the folder of a finished run of the same prompts with another seed, one horizon long or longer.
     """
 
     reference_frames = OPENING
 
-    def __init__(self, tolerance: Share = 0.12) -> None:
-        self.tolerance = tolerance
+    def __init__(self, tolerance: Share = 0.12, other: UserPath | None = None) -> None:
+        self.tolerance, self.other = tolerance, other
 
     def start(self, prompt: str, fps: float, blocks: Blocks | None = None) -> None:
         scene = opening_scene(prompt)
@@ -74,6 +81,7 @@ class WorldTruth(Metric):
         self.palette, self.tint = Palette(scene), Tint(OPENING)
         self.skyline, self.landscape = Skyline(OPENING), Landscape(scene, OPENING)
         self.strays, self.jumps = Strays(), Jumps(len(self.things))
+        self.prompt, self.gap = prompt, Gap(scene, OPENING) if self.other else None
         self.opening = torch.zeros(0, 256)
         self.path = torch.zeros(0, len(self.things), 2)
         self.next = 0
@@ -81,7 +89,10 @@ class WorldTruth(Metric):
     def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
         video = _floats(frames)
         small = functional.avg_pool2d(video, 2)
-        found, colour_error, centres, strays, free = self._things(small)
+        if self.gap and not self.gap.known:
+            other = opening_of(Path(str(self.other)), self.prompt, OPENING, (frames.shape[1], frames.shape[2]))
+            self._reference(self.gap, functional.avg_pool2d(_floats(other), 2))
+        found, colours_off, centres, strays, free = self._things(small)
         count = found.sum(dim=1) + strays
         seen = rows(small, free)
         colours = self.palette.fitted(seen)
@@ -89,16 +100,18 @@ class WorldTruth(Metric):
         self.opening = torch.cat([self.opening, thumbnails])[:OPENING] if len(self.opening) < OPENING else self.opening
         path = torch.cat([self.path if start == self.next else self.path[:0], centres])
         self.path, self.next = path[-STRIDE:], start + len(frames)
-        return {
+        landscape = self.landscape.changed(small, free, found.all(dim=1))
+        gaps = self.gap.measured(small, free, found, colours_off, landscape) if self.gap else {}
+        return gaps | {
             "presence": found.float().mean(dim=1),
             "count": count,
             "count_error": (count - len(self.things)).abs(),
             "jump": self.jumps.share(centres, found, start),
-            "colour_error": colour_error,
+            "colour_error": colours_off.abs().mean(dim=(1, 2)),
             "background_error": self.palette.error(seen, colours),
             "tint": self.tint.drifted(seen),
             "skyline": self.skyline.moved(video, colours),
-            "landscape": self.landscape.changed(small, free, found.all(dim=1)),
+            "landscape": landscape,
             "sharpness": _laplacian(video) / self.true_sharpness,
             "motion": _travel(path, len(frames)),
             "repetition": 1 - torch.cdist(thumbnails, self.opening).min(dim=1).values / self.true_distance,
@@ -110,13 +123,22 @@ class WorldTruth(Metric):
     def state_dict(self) -> State:
         carried = {"opening": self.opening, "path": self.path, "next": self.next}
         parts = {"tint": self.tint, "skyline": self.skyline, "landscape": self.landscape, "jumps": self.jumps}
+        parts |= {"gap": self.gap} if self.gap else {}
         return deepcopy(carried | {name: part.state_dict() for name, part in parts.items()})
+
+    def _reference(self, gap: Gap, small: Tensor) -> None:
+        """Takes the opening of another video as the reference. What is counted of this one is left as it is."""
+        strays = deepcopy(self.strays)
+        found, colours_off, _, _, free = self._things(small)
+        self.strays = strays
+        gap.refer(small, free, found, colours_off)
 
     def _things(self, small: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Looks for things in frames ``[T, 3, h, w]`` at half resolution. Nearer ones hide farther ones.
 
-        What was found ``[T, things]``, colour error ``[T]``, centres ``[T, things, 2]``, number of strays ``[T]``, and
-        what of the frames ``[T, 1, h, w]`` is free of things and their edges, also of those that fit nowhere well.
+        What was found ``[T, things]``, by how much colours are off ``[T, things, 3]``, centres ``[T, things, 2]``,
+        number of strays ``[T]``, and what of the frames ``[T, 1, h, w]`` is free of things and their edges, also of
+        those that fit nowhere well.
         """
         visible, free = torch.ones_like(small[:, :1]), torch.ones_like(small[:, :1])
         found, errors, centres = [], [], []
@@ -128,14 +150,14 @@ class WorldTruth(Metric):
             columns = fits[named].shape[2]
             place = fits[named].flatten(1).argmin(dim=1)
             top, left = (place // columns).tolist(), (place % columns).tolist()
-            errors.append(_colour_error(small, visible, shapes[named], top, left))
+            errors.append(_colour_off(small, visible, shapes[named], top, left))
             _hide(visible, shapes[named], top, left, here)
             _hide(free, shapes[named], top, left, torch.ones_like(here))
             found.append(here)
             centres.append(torch.stack([place % columns, place // columns], dim=1) * 2.0 + HALF)
         known, places = torch.stack(found, 1), torch.stack(centres, 1)
         strays = self.strays.count(small, visible, self.tolerance, known, ((places - HALF) / 2).long())
-        return known, torch.stack(errors, 1).mean(1), places, strays, without_edges(free)
+        return known, torch.stack(errors, 1), places, strays, without_edges(free)
 
 
 def opening_scene(prompt: str) -> Scene:
@@ -143,14 +165,14 @@ def opening_scene(prompt: str) -> Scene:
     return Scene.parse(prompt.partition(" | ")[0])
 
 
-def _colour_error(video: Tensor, visible: Tensor, template: Template, top: list[int], left: list[int]) -> Tensor:
-    """Difference of mean colours where the template lies, mean over channels: ``[T]``."""
+def _colour_off(video: Tensor, visible: Tensor, template: Template, top: list[int], left: list[int]) -> Tensor:
+    """Difference of mean colours from the template's where it lies: ``[T, 3]``."""
     high, wide = template.solid.shape
     errors = []
     for t, (y, x) in enumerate(zip(top, left, strict=True)):
         shown = template.solid * visible[t, 0, y : y + high, x : x + wide]
         difference = (video[t, :, y : y + high, x : x + wide] - template.colours) * shown
-        errors.append((difference.sum(dim=(1, 2)) / shown.sum().clamp(min=1)).abs().mean())
+        errors.append(difference.sum(dim=(1, 2)) / shown.sum().clamp(min=1))
     return torch.stack(errors)
 
 
