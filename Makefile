@@ -37,6 +37,10 @@ docs-test: $(READY)
 docs-refresh: $(READY)
 	cd $(ROOT) && ROLLFORGE_DOCS_REFRESH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests/docs
 
+# Draws the plan of every cache policy, and writes docs/catalogue.md (a few minutes). `make catalogue ONLY=Window` draws one again.
+catalogue: $(READY)
+	cd $(ROOT) && $(BIN)/python tests/helpers/packages.py $(BIN)/python docs/catalogue.py $(ONLY)
+
 # Checks a CUDA card with $(PYTHON) as it is: makes no environment, installs nothing. Without CUDA: results on the CPU.
 gpu:
 	cd $(ROOT) && PYTHONPATH=$(ROOT) $(PYTHON) -m rollforge gpu $(GPU)

@@ -17,6 +17,7 @@ from rollforge.doctor.parts import OPTIONAL
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "field").glob("*.yaml"))
 COMBINATIONS = [file for file in CONFIGS if "codec" in yaml.safe_load(file.read_text())["model"]]
+METHODS = sorted((ROOT / "configs" / "field" / "methods").glob("*.yaml"))
 POCKET = [file for file in COMBINATIONS if not file.stem.endswith("-1.3b")]
 PROMPT = "a purple ball and a red box over grass at night"
 
@@ -40,6 +41,15 @@ def test_a_combination_builds_its_parts(config: Path) -> None:
     with parts_of([str(config)]) as parts:
         for name in ("policy", "sampler", *(name for name in OPTIONAL if name in named)):
             assert type(parts.build(name)).__name__ == named[name]["class_path"]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda file: file.stem)
+def test_a_method_of_the_table_builds_its_parts(method: Path) -> None:
+    named = yaml.safe_load(method.read_text())["model"]
+    with parts_of([str(CONFIGS[0].parent / "table.yaml"), str(method)]) as parts:
+        for name, part in named.items():
+            assert type(parts.build(name)).__name__ == part["class_path"]
+        assert parts.chosen.data.seconds == 52.5
 
 
 @pytest.mark.parametrize("config", POCKET, ids=lambda file: file.stem)

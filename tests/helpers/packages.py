@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,13 +33,7 @@ def installed(names: Iterable[str], site: Path) -> Iterator[None]:
         site: an empty folder for what pip would write.
     """
     with pytest.MonkeyPatch.context() as patch:
-        for name in names:
-            project = tomllib.loads((PACKAGES[name] / "pyproject.toml").read_text())["project"]
-            info = site / f"{name.replace('-', '_')}-{project['version']}.dist-info"
-            info.mkdir(parents=True)
-            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {project['version']}\n")
-            entries = project["entry-points"]["rollforge"].items()
-            (info / "entry_points.txt").write_text("\n".join(["[rollforge]", *(f"{a} = {b}" for a, b in entries), ""]))
+        write(names, site)
         patch.syspath_prepend(str(site))
         patch.delenv("ROLLFORGE_PLUGINS", raising=False)
         registry.cache_clear()
@@ -44,3 +41,26 @@ def installed(names: Iterable[str], site: Path) -> Iterator[None]:
             yield
         finally:
             registry.cache_clear()
+
+
+def write(names: Iterable[str], site: Path) -> None:
+    """What pip would write of these packages, so that their entry points are found where ``site`` is searched."""
+    for name in names:
+        project = tomllib.loads((PACKAGES[name] / "pyproject.toml").read_text())["project"]
+        info = site / f"{name.replace('-', '_')}-{project['version']}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {project['version']}\n")
+        entries = project.get("entry-points", {}).get("rollforge", {}).items()
+        (info / "entry_points.txt").write_text("\n".join(["[rollforge]", *(f"{a} = {b}" for a, b in entries), ""]))
+
+
+def main(command: list[str]) -> int:
+    """Runs a command that finds every package: python packages.py COMMAND ..."""
+    with tempfile.TemporaryDirectory() as site:
+        write(PACKAGES, Path(site))
+        found = os.pathsep.join([site, *map(str, PACKAGES.values()), os.environ.get("PYTHONPATH", "")])
+        return subprocess.run(command, env={**os.environ, "PYTHONPATH": found}, check=False).returncode
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
