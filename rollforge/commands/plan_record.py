@@ -14,6 +14,8 @@ from rollforge.samplers.base import Sampler
 from rollforge.spec import Cut, Event, Phase, ReadPlan, Step
 from rollforge.testing.tiny import Rolls, condition
 
+LATER = 8
+"""Blocks of the video after those that are recorded, so that no sampler comes to its end meanwhile."""
 BLOCKS, LAYERS = 24, (2, 30)
 """Blocks that are rolled; layers of the network: few, or those of Wan 1.3B, where a policy names its layers."""
 
@@ -104,7 +106,7 @@ def _rolled(
             passes.append((step, plan))
             super().begin(step, plan)
 
-    rolls = Rolls(policy, sampler, block, blocks + 1, layers, memory=Recording)
+    rolls = Rolls(policy, sampler, block, BLOCKS + LATER, layers, memory=Recording)
     text = {0: condition()} | ({at * block: condition(name="other")} if at and event is None else {})
     run = rolls.start(text)
     read: list[BlockRead] = []
@@ -146,7 +148,8 @@ def _all_earlier(read: BlockRead) -> bool:
 
 
 def _same(one: BlockRead, other: BlockRead) -> bool:
-    return not one.reread and (one.plan.entries(), one.plan.query) == (other.plan.entries(), other.plan.query)
+    first, second = ((read.plan.entries(), read.plan.query, read.reread) for read in (one, other))
+    return first == second
 
 
 def entries(plan: ReadPlan) -> Iterator[tuple[int, int, float, str]]:

@@ -16,7 +16,7 @@ from rollforge.doctor.parts import OPTIONAL
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "field").glob("*.yaml"))
-COMBINATIONS = [file for file in CONFIGS if "codec" in yaml.safe_load(file.read_text())["model"]]
+COMBINATIONS = [file for file in CONFIGS if "-on-" in file.stem]
 METHODS = sorted((ROOT / "configs" / "field" / "methods").glob("*.yaml"))
 POCKET = [file for file in COMBINATIONS if not file.stem.endswith("-1.3b")]
 PROMPT = "a purple ball and a red box over grass at night"
