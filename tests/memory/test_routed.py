@@ -27,7 +27,7 @@ from rollforge.testing import check_memory
 from rollforge.testing.tiny import Rolls
 
 CONFIG = Path(__file__).parents[2] / "configs" / "pocket" / "routed.yaml"
-FRAMES = 14
+FRAMES = 10
 SAMPLER = FewStep((1000, 500), shift=1.0, context_noise=20.0)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import rollforge_deep_forcing
 import torch
 from brute import check_rollout
 from rollforge_deep_forcing import DeepForcing
@@ -16,7 +14,6 @@ from rollforge_deep_forcing.selection import scores, top
 from token_lists import TokenLists
 from toy_backbone import BLOCK, TOKENS, Toy, condition
 
-import rollforge
 from rollforge.errors import UserError
 from rollforge.positions import Rope
 from rollforge.rollout import Rollout
@@ -91,11 +88,3 @@ def test_a_rollout_that_is_cut_off_resumes_over_a_compression_and_a_switch() -> 
 def test_what_does_not_fit_is_refused_before_the_first_block(make: Callable[[], Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         make()
-
-
-@pytest.mark.usefixtures("installed")
-def test_the_config_rolls_pocket_past_its_window() -> None:
-    config = Path(rollforge_deep_forcing.__file__).parents[1] / "configs" / "deep-forcing.yaml"
-    pipeline = rollforge.load(config, "trainer.accelerator=cpu", "model.sampler.init_args.guidance=1")
-    made = list(pipeline.roll("a red box over grass at night", seconds=2.75))
-    assert sum(block.latents.shape[1] for block in made) == 24

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import rollforge_freq
 import torch
 from brute import BruteMemory, check_rollout
 from rollforge_freq import FreqForcing, LowPassBlend
 from torch import Tensor
 from toy_backbone import BLOCK, TOKENS, Toy, condition
 
-import rollforge
 from rollforge.errors import UserError
 from rollforge.memory.base import Now
 from rollforge.policies import RollingSink, Window
@@ -127,13 +124,3 @@ def test_another_local_policy_resumes() -> None:
 def test_what_does_not_fit_is_refused_before_the_first_block(make: Callable[[], Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         make()
-
-
-@pytest.mark.usefixtures("installed")
-def test_the_config_rolls_pocket() -> None:
-    config = Path(rollforge_freq.__file__).parents[1] / "configs" / "freq.yaml"
-    short = ("model.policy.init_args.horizon=16", "model.sampler.init_args.guidance=1")
-    pipeline = rollforge.load(config, "trainer.accelerator=cpu", *short)
-    assert isinstance(pipeline.combine, LowPassBlend)
-    made = list(pipeline.roll("a red box over grass at night", seconds=2.5))
-    assert sum(block.latents.shape[1] for block in made) == 21
