@@ -48,7 +48,7 @@ def load(config: str | PathLike[str], *overrides: str, trust: Sequence[str] = ()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(chosen.seed_everything or 0)  # of random weights
             parts = {name: build(name, chosen.model.get(name)) for name in (*NEEDED, *OPTIONAL)}
-        module = RolloutModule(**parts, negative_prompt=chosen.model.negative_prompt)
+        module = RolloutModule(**parts, negative_prompt=chosen.model.negative_prompt, compile=chosen.model.compile)
         if chosen.ckpt_path:
             check_checkpoint(chosen.ckpt_path)
             content = read_checkpoint(chosen.ckpt_path, "cpu", typed.weights_only)

@@ -30,6 +30,7 @@ from rollforge.metrics.base import Metric
 from rollforge.noise import NoisePrior
 from rollforge.objectives.base import Objective
 from rollforge.pipeline import Pipeline
+from rollforge.pipeline.components import Compile
 from rollforge.pipeline.video_rollout import VideoBlock, VideoRollout
 from rollforge.policies.base import CachePolicy
 from rollforge.ranges import Range, checked
@@ -57,6 +58,8 @@ class RolloutModule(TrainedModule):
         negative_prompt: the prompt that guidance leads away from; the empty one unless said.
         memory: what a backbone attends to in a rollout. Default: ``RolloutMemory``.
         combine: what joins the branches of a plan that has several.
+        compile: whether rollouts run the network under ``torch.compile``, and in which of its modes; true is
+            ``default``. The first blocks take minutes longer, later starts less (torch keeps what it compiled).
         compare_policy: a second policy, rolled from the same prompts and seeds and shown beside the first.
         metrics: what ``test`` measures; ``DriftSuite`` unless said.
         objective: what ``fit`` minimises.
@@ -82,6 +85,7 @@ class RolloutModule(TrainedModule):
         negative_prompt: str = "",
         memory: MakeMemory | None = None,
         combine: Combine | None = None,
+        compile: Compile = False,
         compare_policy: CachePolicy | None = None,
         metrics: list[Metric] | None = None,
         objective: Objective | None = None,
@@ -97,7 +101,8 @@ class RolloutModule(TrainedModule):
         self.backbone, self.conditioner, self.codec = backbone, conditioner, codec
         self.pipeline = Pipeline(
             backbone=backbone, conditioner=conditioner, codec=codec, policy=policy, sampler=sampler,
-            negative_prompt=negative_prompt, **{name: part for name, part in optional.items() if part is not None},
+            negative_prompt=negative_prompt, compile=compile,
+            **{name: part for name, part in optional.items() if part is not None},
         )  # fmt: skip
         self.compare_policy, self.metrics = compare_policy, metrics or []
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler

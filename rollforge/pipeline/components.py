@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from rollforge.memory import Combine, IdentityKVCodec, KVCodec, MakeMemory, Posi
 from rollforge.noise import IndependentNoise, NoisePrior
 from rollforge.policies.base import CachePolicy
 from rollforge.precision import MIXED, TRUE
+from rollforge.prediction import is_compiled
 from rollforge.rollout import Rollout
 from rollforge.rollout.block_check import BlockCheck
 from rollforge.rollout.borders import check_condition
@@ -31,6 +32,8 @@ from rollforge.samplers.base import Sampler
 from rollforge.video import PICTURES
 
 log = logging.getLogger(__name__)
+
+Compile = bool | Literal["default", "max-autotune"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -50,6 +53,8 @@ class Components:
         negative_prompt: the prompt that guidance leads away from. Default: the empty one.
         memory: what makes the memory of a rollout, once for each guidance branch. Default: ``RolloutMemory``.
         combine: what joins the branches of a plan that has several.
+        compile: whether rollouts run the network under ``torch.compile``, and in which of its modes; true is
+            ``default``. The first blocks take minutes longer, later starts less (torch keeps what it compiled).
     """
 
     backbone: Backbone
@@ -64,6 +69,7 @@ class Components:
     negative_prompt: str = ""
     memory: MakeMemory = RolloutMemory
     combine: Combine | None = None
+    compile: Compile = False
     precision: str = field(default="32-true", init=False)  # one of the Trainer's, as ``to`` sets it
 
     def __post_init__(self) -> None:
@@ -171,7 +177,12 @@ class Components:
             self.conditioner.check([prompt for request in requests for prompt in request.prompts.values()])
 
     def rollout(self, policy: CachePolicy | None = None) -> Rollout:
-        """The rollout loop of these components, under another ``policy`` if there is one."""
+        """The rollout loop of these components, under another ``policy`` if there is one.
+
+        With ``compile`` the network is compiled in place, the first time; training then runs what was compiled too.
+        """
+        if self.compile and not is_compiled(self.backbone):
+            self.backbone.compile(mode="default" if self.compile is True else self.compile)
         return Rollout(
             self.backbone, policy or self.policy, self.sampler, self.noise, self.positions, self.kv_codec,
             self.block_check, self.memory, self.combine,

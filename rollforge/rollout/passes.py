@@ -204,6 +204,8 @@ class PassRunner:
                 memory.set_text(condition.id, partial(self.backbone.text_keys, condition))
             made = predict(self.backbone, request.latents.to(self.dtype), timesteps, condition, memory, **extra)
             self.carried = self.backbone.rollout_state()
+            if is_compiled(self.backbone):  # a CUDA graph overwrites what it returned when it runs again
+                made = made.clone()
         check_tensor("backbone", self.backbone, made, when, request.latents.shape, request.latents.device)
         return to_flow(self.spec, made, request.latents, timesteps)
 

@@ -130,6 +130,25 @@ def test_a_compiled_network_trains_and_its_checkpoint_fits_with_and_without_comp
         assert trainer().test(loaded, data(), verbose=False)
 
 
+@pytest.mark.parametrize(("chosen", "mode"), [(True, "default"), ("max-autotune", "max-autotune")])
+def test_compile_rolls_the_network_under_torch_compile(chosen: Any, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[str] = []
+
+    def compiling(self: torch.nn.Module, mode: str) -> None:
+        modes.append(mode)
+        self._compiled_call_impl = torch.compile(self._call_impl, backend="eager", fullgraph=True)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compiling)
+    (frames,) = trainer().predict(module(), data())
+    assert not modes
+    own = module(compile=chosen)
+    names = set(own.state_dict())
+    (compiled,) = trainer().predict(own, data())
+    assert modes == [mode]
+    assert set(own.state_dict()) == names
+    assert torch.equal(compiled, frames)
+
+
 def test_a_compiled_network_is_what_the_pipeline_rolls() -> None:
     own = module()
     (frames,) = trainer().predict(own, data())
