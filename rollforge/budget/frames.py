@@ -19,7 +19,8 @@ class Moment:
 
     Args:
         raw: frames kept raw, in the memories of all branches together.
-        staged: frames whose keys and values a writing pass has set aside.
+        staged: frames whose keys and values are set aside as the network computes them: by a writing pass, or because
+            the plan leaves out frames that a later one reads as they were rotated first.
         passing: frames in the network; 0 when the pass is over and its keys and values are stored.
         turned: raw frames whose keys are rotated anew.
     """
@@ -37,12 +38,14 @@ class Held:
     Args:
         view: of the buffer of each layer.
         raw: kept raw in one memory while a finished block is decoded.
+        virtual: how many of ``raw`` are virtual frames, which the KV codec leaves as they are.
         moments: of the passes that keep most.
         saved: raw, and in their slot alone, in one memory of the largest snapshot.
     """
 
     view: int
     raw: int
+    virtual: int
     moments: frozenset[Moment]
     saved: tuple[int, int]
 
@@ -82,7 +85,8 @@ def held(
             walk.expect_most()
         if policy.sees:  # its plans depend on what it will see
             walk.expect_most()
-    return Held(policy.visible(block) + walk.longest, walk.resting, frozenset(walk.moments), walk.saved)
+    view = policy.visible(block) + walk.longest
+    return Held(view, walk.resting, walk.virtual, frozenset(walk.moments), walk.saved)
 
 
 def _at_most(most: Capacity, visible: int, block: int, frames: int, branches: int, all_raw: bool) -> Held:
@@ -91,7 +95,7 @@ def _at_most(most: Capacity, visible: int, block: int, frames: int, branches: in
     passes = (Moment(branches * raw, staged, block, visible) for staged in (0, block))
     stored = Moment(branches * raw + block, block, 0, 0)
     saved = raw, max(0, min(most.frames, frames) - raw)
-    return Held(visible + block, raw, frozenset([*passes, stored]), saved)
+    return Held(visible + block, raw, 0, frozenset([*passes, stored]), saved)
 
 
 @dataclass
@@ -110,6 +114,7 @@ class _Walk:
     kept: set[int] = field(default_factory=set)
     shown: set[tuple[int, int]] = field(default_factory=set)
     resting: int = 0
+    virtual: int = 0
     saved: tuple[int, int] = (0, 0)
 
     def run(self, starts: Iterable[int], switches: set[int]) -> None:
@@ -123,6 +128,7 @@ class _Walk:
             count = min(self.joint, -(-(self.frames - start) // self.block) * self.block)
             self._pass(replace(step, count=count if count != self.block else None), start)
             self.resting = max(self.resting, len(self.raw))
+            self.virtual = max(self.virtual, sum(frame < 0 for frame in self.raw))
             bare = sum(content not in self.raw for content, _ in self.shown) + self._parked
             self.saved = max(self.saved, (len(self.raw), bare), key=sum)
             if step.frames.stop < self.frames:  # nothing reads the last block
@@ -139,25 +145,26 @@ class _Walk:
     def _pass(self, step: Step, now: int) -> None:
         entries = set(self.policy.plan(step).entries())
         count, before = len(step.frames), len(self.raw)
-        turned = sum(entry[0] in self.raw for entry in entries - self.shown)
+        again = entries if self.all_raw else entries - self.shown  # where all are raw, all may be rotated again
+        turned = sum(content in self.raw for content, _ in again)
         written = set(step.frames) if step.phase.writes else set[int]()
         self.longest = max(self.longest, count)
         self.shown = {entry for entry in entries if entry[0] not in written}
         self.raw |= written
         self.kept |= written
         stored = len(self.raw)
-        again = self.policy.on_commit(step) if step.phase is Phase.COMMIT else None
+        wishes = self.policy.on_commit(step) if step.phase is Phase.COMMIT else None
         reached = max(now, step.frames.stop if written else step.start)
         live, moves = self.policy.live(reached, self.block), self.policy.moves(reached, self.block)
         self.raw &= live if self.all_raw else live & (moves | written)
         self.kept &= live
-        # some of the others have been through the pass; parked frames are as large as raw ones
-        others = (self.branches - 1) * max(before, len(self.raw)) + self.branches * self._parked
-        self.moments.add(Moment(others + before, len(written), count, turned))
+        others = (self.branches - 1) * max(before, len(self.raw))  # some of them have been through the pass
+        staged = len(written) + self.branches * self._parked
+        self.moments.add(Moment(others + before, staged, count, turned))
         if written:
-            self.moments.add(Moment(others + stored, len(written), 0, 0))
-        if again:
-            self._recache(again, Step(step.index + 1, step.frames.stop, self.block))
+            self.moments.add(Moment(others + stored, staged, 0, 0))
+        if wishes:
+            self._recache(wishes, Step(step.index + 1, step.frames.stop, self.block))
 
     def _recache(self, wishes: Iterable[range | Reencode], step: Step) -> None:
         for again in wishes:

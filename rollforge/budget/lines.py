@@ -15,6 +15,7 @@ For one rollout of B videos under L branches (2 with guidance), where a frame's 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -60,7 +61,7 @@ def weight_lines(work: MemoryInput) -> Iterable[Line]:
 
 def _keys_and_values(work: MemoryInput) -> Iterable[Line]:
     spec, here, computing = work.spec, work.device, work.computing
-    frame, raw_frame = frame_bytes(spec, computing), raw_frame_bytes(spec, computing, work.kv_codec)
+    frame = frame_bytes(spec, computing)
     most = max((held_by(work, policy) for policy in work.policies.values()), key=lambda each: _size(work, each))
     videos = f"{work.branches} x {work.batch} x {spec.layers} layers"
     yield Line(
@@ -68,7 +69,7 @@ def _keys_and_values(work: MemoryInput) -> Iterable[Line]:
         f"{videos} x {most.view} frames, {_name(computing)}", ROLLING,
     )  # fmt: skip
     yield Line(
-        "raw keys and values", work.rows * most.raw * raw_frame, here, f"{videos} x {most.raw} frames", ROLLING
+        "raw keys and values", work.rows * raw_bytes(work, most), here, f"{videos} x {most.raw} frames", ROLLING
     )  # fmt: skip
     if text := getattr(work.backbone, "text_len", 0):
         size = work.rows * spec.layers * 2 * text * width_of(spec) * computing.itemsize
@@ -117,12 +118,21 @@ def pass_bytes(work: MemoryInput, most: Held) -> int:
     """Bytes that the busiest moment of a pass adds to what is held between passes."""
     frame, raw_frame = frame_bytes(work.spec, work.computing), raw_frame_bytes(work.spec, work.computing, work.kv_codec)
     active, resting = activations(work.backbone, work.computing), work.branches * most.raw
+    if not as_they_are(work.kv_codec):  # keys and values of one layer are decoded before they are rotated
+        active = replace(active, turning=active.turning + frame // work.spec.layers)
     widened = 2 * most.view * work.spec.tokens * width_of(work.spec) * 4 if _widens(work) else 0
     return work.batch * max(
         (moment.raw - resting) * raw_frame + moment.staged * frame
         + (active.of(moment.passing, moment.turned) + widened if moment.passing else 0)
         for moment in most.moments
     )  # fmt: skip
+
+
+def raw_bytes(work: MemoryInput, most: Held) -> int:
+    """Bytes of the raw keys and values of one memory; those of virtual frames are averages in float32."""
+    precise = torch.promote_types(work.computing, torch.float32)
+    raw_frame = raw_frame_bytes(work.spec, work.computing, work.kv_codec)
+    return (most.raw - most.virtual) * raw_frame + most.virtual * frame_bytes(work.spec, precise)
 
 
 def frame_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
@@ -135,7 +145,7 @@ def frame_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
 def raw_frame_bytes(spec: ModelSpec, dtype: torch.dtype, kv_codec: KVCodec | None) -> int:
     """The same in the form in which the KV codec keeps them."""
     plain = frame_bytes(spec, dtype)
-    if kv_codec is None or type(kv_codec) is IdentityKVCodec:
+    if kv_codec is None or as_they_are(kv_codec):
         return plain
     samples = [
         torch.empty(1, spec.tokens, *spec.kv_shape(layer), dtype=dtype, device="meta") for layer in range(spec.layers)
@@ -146,10 +156,15 @@ def raw_frame_bytes(spec: ModelSpec, dtype: torch.dtype, kv_codec: KVCodec | Non
         return plain
 
 
+def as_they_are(kv_codec: KVCodec | None) -> bool:
+    """Whether keys and values are kept as the network computes them."""
+    return kv_codec is None or type(kv_codec) is IdentityKVCodec
+
+
 def _size(work: MemoryInput, most: Held) -> int:
     """Bytes of everything that depends on the policy, to find the larger of two."""
-    frame, raw_frame = frame_bytes(work.spec, work.computing), raw_frame_bytes(work.spec, work.computing, work.kv_codec)
-    return work.rows * (most.view * frame + most.raw * raw_frame) + pass_bytes(work, most)
+    view = most.view * frame_bytes(work.spec, work.computing)
+    return work.rows * (view + raw_bytes(work, most)) + pass_bytes(work, most)
 
 
 def _widens(work: MemoryInput) -> bool:

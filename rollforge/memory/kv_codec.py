@@ -15,7 +15,10 @@ class KVCodec(Checked, Stateful, ABC):
     """Encodes and decodes raw keys and values of one frame and layer, ``[B, tokens, heads, head_dim]`` each.
 
     What is kept is plain: tensors, numbers and strings in tuples, lists and dicts, so that a snapshot can hold it.
-    Every memory has a codec of its own.
+    Every memory has a codec of its own. Virtual frames are not encoded.
+
+    The memory budget counts the tensors that ``encode`` returns for tensors on the meta device, which have a shape and
+    a dtype and no values. A codec that cannot work with these is counted as if it kept keys and values as they are.
     """
 
     @abstractmethod

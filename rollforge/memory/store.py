@@ -36,7 +36,7 @@ class FrameStore(CachedMemory):
     ) -> None:
         self.spec, self.visible, self.combine = spec, visible, combine
         self.positions, self.kv_codec = positions or Rope(), kv_codec or IdentityKVCodec()
-        self.raw: dict[int, list[Any]] = {}  # frame -> what the KV codec keeps, layer by layer
+        self.raw: dict[int, list[Any]] = {}  # frame -> what the KV codec keeps, layer by layer; virtual ones as made
         self.rotated: set[int] = set()  # virtual frames whose keys keep the rotation of their birth
         self.places: dict[int, dict[int, Tensor]] = {}  # virtual frames of single tokens -> layer -> their places
         self.born: dict[int, int] = {}  # frame -> the time index at which it was written
@@ -122,7 +122,7 @@ class FrameStore(CachedMemory):
         return unread | {*moves} - self.raw.keys()
 
     def _blend(self, virtual: Virtual, layer: int) -> list[Any]:
-        """The frames that are made, in one layer, as the KV codec keeps them; None where the layer has no keys."""
+        """The frames that are made, in one layer, kept as they are; None where the layer has no keys."""
         if layer not in self._attending:
             return [None] * len(virtual.frames)
         sources = [self._decoded(frame, layer) for frame in virtual.of]
@@ -132,9 +132,7 @@ class FrameStore(CachedMemory):
                 for frame, (k, _) in zip(virtual.of, sources, strict=True)
             )
             sources = [(k, v) for k, (_, v) in zip(turned, sources, strict=True)]
-        made = blended(virtual, layer, sources)
-        with attribute_errors("KV codec", self.kv_codec, f"encoding frame {virtual.frame}"):
-            return [self.kv_codec.encode(keys, values) for keys, values in made]
+        return [(keys.clone(), values.clone()) for keys, values in blended(virtual, layer, sources)]
 
     def _fill(self, layer: int, own: int) -> None:
         """Puts the plan into a layer's slots: only those whose entry has changed are turned and copied."""
@@ -182,6 +180,9 @@ class FrameStore(CachedMemory):
         return parked[entry] if entry in parked else self._views[layer].copy_of(entry)
 
     def _decoded(self, frame: int, layer: int) -> Piece:
+        if frame < 0:  # a slow average of rounded values would stand still, so virtual frames are not encoded
+            keys, values = self.raw[frame][layer]
+            return keys, values
         with attribute_errors("KV codec", self.kv_codec, f"decoding frame {frame} for layer {layer}"):
             return self.kv_codec.decode(self.raw[frame][layer])
 
