@@ -93,8 +93,6 @@ class ModelSpec:
         if min(self.patch) < 1 or self.height % self.patch[0] or self.width % self.patch[1]:
             size, patch = f"{self.height}x{self.width}", f"{self.patch[0]}x{self.patch[1]}"
             raise UserError(f"The backbone's latent size {size} cannot be cut into patches of {patch}.")
-        if self.head_dim % 2:
-            raise UserError(f"The backbone's head_dim is {self.head_dim}; rotary embeddings need an even number.")
         if not 0 < self.fps < float("inf"):
             raise UserError(f"The backbone's fps is {self.fps}; it must be above 0.")
         if self.predicts not in get_args(Prediction):

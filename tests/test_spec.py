@@ -45,11 +45,6 @@ def test_patches_divide_the_frame(patch: tuple[int, int]) -> None:
         replace(WAN, patch=patch)
 
 
-def test_heads_have_channel_pairs() -> None:
-    with pytest.raises(UserError, match=r"head_dim is 127; rotary embeddings need an even number\.$"):
-        replace(WAN, head_dim=127)
-
-
 @pytest.mark.parametrize("fps", [0.0, -4.0, float("nan"), float("inf")])
 def test_frames_have_a_rate(fps: float) -> None:
     with pytest.raises(UserError, match=r"fps is .*; it must be above 0\.$"):

@@ -35,6 +35,9 @@ class Positions(Checked, Stateful, ABC):
         """
         return step, plan.entries(), plan.query, plan.causal
 
+    def check_spec(self, spec: ModelSpec) -> None:
+        """Raises ``UserError`` for a model whose keys they cannot turn. Called before anything is allocated."""
+
     @abstractmethod
     def place(
         self, spec: ModelSpec, times: Sequence[float], step: Step | None = None, plan: ReadPlan | None = None

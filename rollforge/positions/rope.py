@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rollforge.devices import sent
+from rollforge.errors import UserError
 from rollforge.positions.base import Positions
 from rollforge.ranges import Positive
 from rollforge.spec import ModelSpec, ReadPlan, Step
@@ -26,7 +27,12 @@ class Rotation(NamedTuple):
 
 
 def split_pairs(head_dim: int) -> tuple[int, int, int]:
-    """Channel pairs of the time, height and width axes."""
+    """Channel pairs of the time, height and width axes. Raises ``UserError`` for an odd number of channels."""
+    if head_dim % 2:
+        raise UserError(
+            f"The backbone's head_dim is {head_dim}, and rotary positions need an even number; choose other positions, "
+            "such as NoPositions."
+        )
     pairs = head_dim // 2
     return pairs - 2 * (pairs // 3), pairs // 3, pairs // 3
 
@@ -48,6 +54,9 @@ class Rope(Positions):
 
     def __init__(self, theta: Positive = 10000.0) -> None:
         self.theta = theta
+
+    def check_spec(self, spec: ModelSpec) -> None:
+        split_pairs(spec.head_dim)
 
     def temporal(self, spec: ModelSpec, step: Step | None = None) -> Tensor:
         """Temporal frequencies in radians per frame, float64, ``[pairs]`` or ``[heads, pairs]``.

@@ -41,6 +41,8 @@ def check_abilities(rollout: RolloutComponents) -> None:
             "another policy, or the memory RolloutMemory."
         )
     check_shown(policy, backbone, {*policy.sees} & {*backbone.hides})
+    with attribute_errors("positions", rollout.positions, "checking whether they fit"):
+        rollout.positions.check_spec(backbone.spec)
     if {*policy.sees} - {"latents", "pixels"} and not policy.observes:
         raise UserError(f"The cache policy {name} sees {', '.join(policy.sees)} of no layer; name some in observes.")
     if policy.branches > 1 and rollout.combine is None:

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+import toy_backbone
 from brute import BruteMemory, check_rollout
 from torch import Tensor
 from toy_backbone import BLOCK, TOKENS, Toy, condition
 
 from rollforge.backbones.base import Condition
+from rollforge.errors import UserError
 from rollforge.policies import Window
+from rollforge.positions import Rope
 from rollforge.rollout import Rollout
 from rollforge.samplers import Euler, Finished, Job, Pass, Passes, Sampler
 from rollforge.spec import ReadPlan, Segment, Step
@@ -33,6 +36,14 @@ def test_a_condition_has_an_action_for_every_frame() -> None:
     half = acting(0).to(dtype=torch.bfloat16)
     assert half.embeds.dtype == torch.bfloat16
     assert torch.equal(half.extra["actions"], acting(0).extra["actions"])
+
+
+def test_an_odd_head_dim_is_refused_by_rotary_positions_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy_backbone, "DIM", 7)
+    check_rollout(Rollout(Toy(), Window(2), SAMPLER), condition, BruteMemory(TOKENS, BLOCK), FRAMES)
+    told = "head_dim is 7, and rotary positions need an even number; choose other positions, such as NoPositions"
+    with pytest.raises(UserError, match=told):
+        Rollout(Toy(positions=Rope()), Window(2), SAMPLER)(condition(0), FRAMES)
 
 
 @pytest.mark.parametrize("first", [1, 3])

@@ -131,6 +131,22 @@ def test_use_equals_resuming_the_state_under_another_policy() -> None:
     assert not same(blocks, list(unchanged))
 
 
+class Movable(Window):
+    """Keeps its frames so that a later policy can move them."""
+
+    moves = Window.live
+
+
+def test_use_of_a_policy_that_moves_frames_needs_one_before_it_that_keeps_them_movable() -> None:
+    other = RollingSink(context_blocks=3, sink_blocks=1)
+    fixed, movable = (pipeline(policy).roll(ONE, SECONDS) for policy in (Window(4), Movable(4)))
+    assert same(some(fixed, 3), some(movable, 3))
+    with pytest.raises(UserError, match=r"start under one whose moves\(\) returns what its live\(\) does"):
+        fixed.use(other)
+    movable.use(other)
+    assert not same(list(movable), list(fixed))
+
+
 def test_use_of_a_policy_whose_frames_are_gone_changes_nothing() -> None:
     rollout, whole = pipeline(Window(1)).roll(ONE, SECONDS), list(pipeline(Window(1)).roll(ONE, SECONDS))
     some(rollout, 4)

@@ -58,16 +58,30 @@ def through_a_file(state: Any) -> Any:
     return unpack(*pack(deepcopy(state)))
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    policy=st.sampled_from(POLICIES),
-    sampler=st.sampled_from(SAMPLERS),
-    switch=st.sampled_from([None, 6, 14]),
-    opening=st.sampled_from([0, 1, 3, 4]),
-    cut=st.integers(1, 10),
-    kv=st.booleans(),
-)
-def test_what_comes_after_a_cut_is_what_would_have_come(
+CUTS: Any = {
+    "policy": st.sampled_from(POLICIES),
+    "sampler": st.sampled_from(SAMPLERS),
+    "switch": st.sampled_from([None, 6, 14]),
+    "opening": st.sampled_from([0, 1, 3, 4]),
+    "cut": st.integers(1, 10),
+    "kv": st.booleans(),
+}
+
+
+@settings(max_examples=25, deadline=None)
+@given(**CUTS)
+def test_what_comes_after_a_cut_is_what_would_have_come(model: Wan, **cut: Any) -> None:
+    assert_resumed(model, **cut)
+
+
+@pytest.mark.matrix
+@settings(max_examples=250, deadline=None)
+@given(**CUTS)
+def test_what_comes_after_a_cut_is_what_would_have_come_in_many_cases(model: Wan, **cut: Any) -> None:
+    assert_resumed(model, **cut)
+
+
+def assert_resumed(
     model: Wan, policy: CachePolicy, sampler: Sampler, switch: int | None, opening: int, cut: int, kv: bool
 ) -> None:
     whole = list(roll(model, policy, sampler, switch, opening))

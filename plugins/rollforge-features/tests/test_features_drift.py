@@ -18,8 +18,6 @@ from rollforge.errors import UserError
 from rollforge.registry import registry
 from rollforge.testing import check_metric
 
-HERE = Path(__file__).parent
-
 
 class Corner(Features):
     """The upper left pixel as a vector around grey; counts the frames it sees."""
