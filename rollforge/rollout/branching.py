@@ -78,8 +78,8 @@ def check_frames(policy: CachePolicy, saved: str, memory: CachedMemory, step: St
         raise UserError(
             f"The cache policy {type(policy).__name__} reads frame {min(lacking)} at block {step.index} or later, but "
             f"the state does not hold it so: it was saved under {saved.rpartition('.')[2]} of other arguments or "
-            "class, which has evicted that frame, or keeps its keys only as rotated for its own plans, since its moves() does "
-            f"not name it. Use that policy; start under one whose moves() returns what its live() does; or {REPLAY}."
+            "class, which has evicted that frame, or keeps its keys only as rotated for its own plans, as its moves() "
+            f"leaves it out. Use that policy; start under one whose moves() returns what its live() does; or {REPLAY}."
         )
 
 

@@ -78,6 +78,10 @@ RULES: dict[str, str] = {
     "combine-batch": "a batch of two equals two of one",
     "memory-attend": "attention sees exactly the frames of the plan, at their time indices, and the pass itself",
     "memory-state": "a new memory with the state of another goes on like it",
+    "memory-bias": "a bias, of a segment or of the pass, is added to the logits of its keys",
+    "memory-layers": "each layer reads the segments that name it, and those that name none",
+    "memory-groups": "each of fewer key heads is shared by as many query heads in a row",
+    "memory-virtual": "a virtual frame is made from raw keys and values, and read like any frame",
     "memory-missing": "a plan that reads a frame that is not kept, or too many, is refused with a ValueError",
 }  # fmt: skip
 """What a part promises, by the name of the rule."""

@@ -22,7 +22,7 @@ from rollforge.policies import AttentionSink, CachePolicy, Window
 from rollforge.positions import Rope
 from rollforge.samplers import Finished, Pass
 from rollforge.samplers.few_step import FewStep
-from rollforge.spec import ModelSpec, Phase, ReadPlan, Step
+from rollforge.spec import ModelSpec, Phase, ReadPlan, Step, Virtual
 
 SHARED: list[Any] = []
 DOCS = Path(__file__).parents[2] / "docs" / "plugins.md"
@@ -578,6 +578,33 @@ class Empty(RolloutMemory):
         return RolloutMemory(self.spec, self.visible).state_dict()
 
 
+class Unbiased(RolloutMemory):
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *more: Any, **named: Any) -> Tensor:
+        return super().attend(layer, q, k, v)
+
+
+class Undivided(RolloutMemory):
+    """Every layer reads every segment."""
+
+    def begin(self, step: Step, plan: ReadPlan) -> None:
+        super().begin(step, replace(plan, segments=tuple(replace(run, layers=None) for run in plan.segments)))
+
+
+class Ungrouped(RolloutMemory):
+    """Gives the keys to the first query heads alone."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *more: Any, **named: Any) -> Tensor:
+        q = torch.cat([q[:, :, : k.shape[2]], torch.zeros_like(q[:, :, k.shape[2] :])], dim=2)
+        return super().attend(layer, q, k, v, *more, **named)
+
+
+class Unmixed(RolloutMemory):
+    """Makes virtual frames from their last source."""
+
+    def make(self, block: int, virtual: Sequence[Virtual]) -> None:
+        super().make(block, [Virtual(each.frame, each.of[-1:]) for each in virtual])
+
+
 class Obliging(RolloutMemory):
     def begin(self, step: Step, plan: ReadPlan) -> None:
         try:
@@ -671,6 +698,10 @@ BROKEN: dict[str, tuple[Check, Callable[[], Any]]] = {
     "combine-batch": (testing.check_combine, lambda: joining(lambda outputs: outputs[0] + outputs[0].mean())),
     "memory-attend": (testing.check_memory, lambda: Blind),
     "memory-state": (testing.check_memory, lambda: Empty),
+    "memory-bias": (testing.check_memory, lambda: Unbiased),
+    "memory-layers": (testing.check_memory, lambda: Undivided),
+    "memory-groups": (testing.check_memory, lambda: Ungrouped),
+    "memory-virtual": (testing.check_memory, lambda: Unmixed),
     "memory-missing": (testing.check_memory, lambda: Obliging),
 }
 
