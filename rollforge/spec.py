@@ -158,7 +158,8 @@ class Step:
     """One forward pass as a policy sees it.
 
     ``block`` is the model's block size, the unit in which policies count; ``count`` the frames of this very pass, where
-    they differ from it (joint denoising of several blocks, a single given frame).
+    they differ from it (joint denoising of several blocks, a single given frame). ``keeps`` marks a denoising pass
+    whose keys and values enter the memory, in case that the sampler commits the block with a ``Keep``.
     """
 
     index: int
@@ -167,6 +168,12 @@ class Step:
     phase: Phase = Phase.DENOISE
     level: int = 0
     count: int | None = None
+    keeps: bool = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether the keys and values of this pass are kept."""
+        return self.phase.writes or self.keeps
 
     @classmethod
     def of(cls, index: int, block: int, phase: Phase = Phase.DENOISE, level: int = 0) -> Step:

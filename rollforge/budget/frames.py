@@ -147,7 +147,7 @@ class _Walk:
         count, before = len(step.frames), len(self.raw)
         again = entries if self.all_raw else entries - self.shown  # where all are raw, all may be rotated again
         turned = sum(content in self.raw for content, _ in again)
-        written = set(step.frames) if step.phase.writes else set[int]()
+        written = set(step.frames) if step.writes else set[int]()
         self.longest = max(self.longest, count)
         self.shown = {entry for entry in entries if entry[0] not in written}
         self.raw |= written

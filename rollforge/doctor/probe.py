@@ -122,16 +122,19 @@ def passes_per_block(sampler: Sampler, spec: ModelSpec) -> float | None:
     """
     steps = [Step.of(n, spec.block) for n in range(DRY)]
     passes = deepcopy(sampler).run(Job(steps, lambda step, level: torch.zeros(1, len(step.frames), *spec.latent_shape)))
-    frames, reply = 0, None
+    frames = 0
+    reply: Any = None
     with suppress(Exception):  # any sampler, by anyone
         while True:
             try:
                 request = next(passes) if reply is None else passes.send(reply)
             except StopIteration:
                 return frames / (DRY * spec.block)
-            is_pass = isinstance(request, Pass)
-            frames += len(request.step.frames) if is_pass else 0
-            reply = torch.zeros_like(request.latents) if is_pass else True
+            if isinstance(request, Pass):
+                frames += len(request.step.frames)
+                reply = torch.zeros_like(request.latents)
+            else:
+                reply = True
     return None
 
 

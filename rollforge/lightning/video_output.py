@@ -86,7 +86,7 @@ class VideoOutput(Callback):
         ]
         if self.settings.kv == "recompute":
             for recording in missing:
-                check_recomputes(recording.policy)
+                check_recomputes(recording.policy, self.pipeline.sampler)
         begun = next((recording for recording in missing if recording.begun), None)
         if begun and not self.resume and not self.folder.overwrite:
             raise UserError(

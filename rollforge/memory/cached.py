@@ -55,6 +55,8 @@ class CachedMemory(Memory):
     def end(self, live: frozenset[int], moves: frozenset[int] | None = None) -> None:
         """Closes a pass. What a writing pass brought is stored; frames outside ``live`` are forgotten.
 
+        Without a pass in progress it only forgets.
+
         ``moves`` are the frames that a later plan may read at another time index. Default: all.
         """
 

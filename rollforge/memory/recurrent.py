@@ -27,7 +27,7 @@ class RecurrentStates:
                 f"(block {step.index}, {step.phase.value}); the policy's live() must name the frame."
             )
         output, after = recurrent(known[start] if start else None)
-        if step.phase.writes:
+        if step.writes:
             self._after[layer, name] = after
         return output
 

@@ -100,7 +100,7 @@ class RolloutMemory(FrameStore):
         self._step, self._staged = step, {}
         times = range(plan.query, plan.query + len(step.frames))
         self._now = Now(step.frames, times, step.phase, step.level, plan)
-        self._writes = step.phase.writes
+        self._writes = step.writes
         self._arrange()
         self._readings = self._read(step, plan)
 
@@ -282,16 +282,14 @@ class RolloutMemory(FrameStore):
         turned them.
         """
         step = self._step
-        if step is None:
-            return
         self._live = live
         written: set[int] = set()
-        if step.phase.writes:
+        if step is not None and step.writes:
             self._store(step)
             self._states.store(step, live)
             written = set(step.frames)
             self._invalidate(written)
-        if step.phase.writes or moves is not None:
+        if written or moves is not None:
             kept = live if moves is None or self._key is not None else live & (moves | written)
             kept |= {frame for frame in self.raw.keys() & live - kept if not self._turned_everywhere(frame)}
             for frame in self.raw.keys() - kept:

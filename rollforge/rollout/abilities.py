@@ -10,6 +10,7 @@ from rollforge.backbones.base import Backbone
 from rollforge.errors import UserError, attribute_errors
 from rollforge.policies.base import CachePolicy
 from rollforge.prediction import takes_extra
+from rollforge.samplers.base import Sampler
 from rollforge.spec import Seen
 
 if TYPE_CHECKING:
@@ -88,8 +89,13 @@ def not_batching(rollout: RolloutComponents) -> str | None:
     return None
 
 
-def check_recomputes(policy: CachePolicy) -> None:
-    """Raises ``UserError`` for a policy whose state does not come back when latents are committed again."""
+def check_recomputes(policy: CachePolicy, sampler: Sampler) -> None:
+    """Raises ``UserError`` where committing the latents again does not restore a policy's state or the memories."""
+    if not sampler.recomputes:
+        raise UserError(
+            f"The sampler {type(sampler).__name__} keeps keys and values of denoising passes, which snapshots with kv: "
+            "recompute do not run again; set snapshots.kv to 'save'."
+        )
     if not policy.recomputes:
         raise UserError(
             f"The cache policy {type(policy).__name__} learns from passes that snapshots with kv: recompute do not run "

@@ -14,15 +14,19 @@ from rollforge.backbones.base import Condition
 from rollforge.borders import WrongAnswer, check_tensor, shown
 from rollforge.errors import UserError
 from rollforge.policies.base import CachePolicy
-from rollforge.samplers.base import TIMESTEPS, Finished, Pass, Sampler
+from rollforge.samplers.base import TIMESTEPS, Finished, Keep, Pass, Sampler
 from rollforge.spec import ModelSpec, Phase, ReadPlan, Reencode, Step
 
 
 def check_request(sampler: Sampler, request: Any, due: Step, rows: int, spec: ModelSpec) -> None:
     """Raises ``UserError`` for a request of a sampler that cannot be met. ``due`` is the block that is made next."""
     when = f"at block {due.index}"
-    if not isinstance(request, (Pass, Finished)) or not isinstance(request.step, Step):
-        raise WrongAnswer("sampler", sampler, request, when, "a Pass or a Finished with its Step")
+    if not isinstance(request, (Pass, Keep, Finished)) or not isinstance(request.step, Step):
+        raise WrongAnswer("sampler", sampler, request, when, "a Pass, a Keep or a Finished with its Step")
+    if not isinstance(request, Finished):
+        _check_branch(sampler, request)
+    if isinstance(request, Keep):
+        return
     frames = request.step.frames
     when = f"for frames {frames.start} to {frames.stop - 1}"
     check_tensor("sampler", sampler, request.latents, when, (rows, len(frames), *spec.latent_shape))
@@ -30,10 +34,13 @@ def check_request(sampler: Sampler, request: Any, due: Step, rows: int, spec: Mo
         _check_pass(sampler, request, when)
 
 
-def _check_pass(sampler: Sampler, request: Pass, when: str) -> None:
+def _check_branch(sampler: Sampler, request: Pass | Keep) -> None:
     branches = sampler.guidance_branches
     if request.guidance_branch not in branches:
         raise WrongAnswer("sampler", sampler, request.guidance_branch, "as a guidance branch", f"one of {branches}")
+
+
+def _check_pass(sampler: Sampler, request: Pass, when: str) -> None:
     if not isinstance(request.step.phase, Phase):
         raise WrongAnswer("sampler", sampler, request.step.phase, f"as a phase {when}", "a Phase")
     if request.plan is not None and not isinstance(request.plan, ReadPlan):

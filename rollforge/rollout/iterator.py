@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,7 @@ from rollforge.rollout.passes import PassRunner
 from rollforge.rollout.replay import replay
 from rollforge.rollout.steps import Block, given_steps, step_of
 from rollforge.rollout.switches import Schedule
-from rollforge.samplers.base import Finished, Job, Pass
+from rollforge.samplers.base import Finished, Job, Keep, Pass, Passes
 from rollforge.spec import EVENTS, Cut, Event, Phase, PromptSwitch, Start, Step
 from rollforge.state import State, copied, moved
 
@@ -87,7 +87,7 @@ class RolloutIterator(Iterator[Block]):
         the rollout, which writes into none of them.
         """
         if not kv:
-            check_recomputes(self.policy)
+            check_recomputes(self.policy, self.sampler)
         state: State = {"index": self.index, "start": self.start, "attempts": self.attempts, "parts": self.built()}
         state |= self.parts.state_dict() | {"backbone": self.passes.carried}
         state |= {"announced": self.announced, "happened": self.happened, "read": self.passes.read.state_dict()}
@@ -197,7 +197,7 @@ class RolloutIterator(Iterator[Block]):
             reply: Tensor | bool | None = None
             while (request := self._next(passes, reply)) is not None:
                 check_request(self.sampler, request, self._step(), len(self.samples), self.spec)
-                if isinstance(request, Pass):
+                if not isinstance(request, Finished):
                     reply = self._run(request)
                     continue
                 check_finished(self.sampler, request, self._step(), self.frames)
@@ -211,9 +211,7 @@ class RolloutIterator(Iterator[Block]):
                 if self.start < self.frames:
                     raise ended_early(self.sampler, self._step(), self.frames)
 
-    def _next(
-        self, passes: Generator[Pass | Finished, Any, None], reply: Tensor | bool | None
-    ) -> Pass | Finished | None:
+    def _next(self, passes: Passes, reply: Tensor | bool | None) -> Pass | Keep | Finished | None:
         """What the sampler requests next; None when it is through."""
         with attribute_errors("sampler", self.sampler, f"at block {self.index}"):
             try:
@@ -221,15 +219,19 @@ class RolloutIterator(Iterator[Block]):
             except StopIteration:
                 return None
 
-    def _run(self, request: Pass) -> Tensor:
+    def _run(self, request: Pass | Keep) -> Tensor | None:
         """The flow of a pass that the sampler requests."""
-        if request.step.phase is not Phase.COMMIT:
+        if isinstance(request, Pass) and request.step.phase is not Phase.COMMIT:
             self._enter()
-        elif request.step.frames.stop >= self.frames:
-            return request.latents  # nothing will read the last block
-        flow = self.passes.run(request, self.start)
-        if request.step.phase is Phase.COMMIT:
-            self.pending = None
+            return self.passes.run(request, self.start)
+        flow = None if isinstance(request, Keep) else request.latents
+        if request.step.frames.stop >= self.frames:
+            return flow  # nothing will read the last block
+        if isinstance(request, Keep):
+            self.passes.settle(request)
+        else:
+            flow = self.passes.run(request, self.start)
+        self.pending = None
         return flow
 
     def _enter(self) -> None:
@@ -283,7 +285,7 @@ class RolloutIterator(Iterator[Block]):
         if self._retries:
             self._sampler = deepcopy(self.sampler)
 
-    def _drop(self, passes: Generator[Pass | Finished, Any, None], step: Step) -> None:
+    def _drop(self, passes: Passes, step: Step) -> None:
         """Takes back what the components have learned from a refused block."""
         with attribute_errors("sampler", self.sampler, f"when block {step.index} was refused"):
             passes.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,7 @@ from rollforge.rollout.branching import REPLAY
 from rollforge.rollout.parts import Parts
 from rollforge.rollout.read_counts import ReadCounts
 from rollforge.rollout.switches import Prompts, Schedule
-from rollforge.samplers.base import Pass
+from rollforge.samplers.base import Keep, Pass
 from rollforge.spec import Event, ModelSpec, Phase, ReadPlan, Reencode, Seen, Step
 from rollforge.state import State, moved
 
@@ -66,6 +66,7 @@ class PassRunner:
         next(iter(self.memories.values())).watch = _watch(parts.policy, self.spec)  # all branches run the same passes
         self.finished: dict[int, Tensor] = {}  # latents of live frames, which a later pass may read again
         self.estimated: set[int] = set()  # frames in the memories that are not final
+        self.left: set[int] = set()  # those of them that the last denoising pass has left
         self.carried: State = {}  # what the network keeps of this rollout outside of the memories
 
     @torch.no_grad()
@@ -85,15 +86,19 @@ class PassRunner:
         flow = self._flow(request, now, memory)
         if memory.watch is not None:
             self._show(step, memory.watch)
-        again: list[range | Reencode] = []
-        with self.asking("which frames live", step):
-            last = request.guidance_branch == self.parts.sampler.guidance_branches[-1]
-            if step.phase.final and last:  # every branch has seen the same plan
-                again = wishes(self.parts.policy, self.parts.policy.on_commit(step), "on_commit")
-            self._end(memory, step, frontier, last)
-        if again:
-            self._recache(again, Step(step.index + 1, step.frames.stop, self.spec.block))
+        self._close(step, request.guidance_branch, frontier)
         return flow.to(request.latents.dtype)
+
+    def settle(self, request: Keep) -> None:
+        """Commits a block without a pass, with the keys and values that its last pass has left."""
+        step, memory = replace(request.step, phase=Phase.COMMIT), self.memories[request.guidance_branch]
+        if missing := memory.lacks(ReadPlan((), 0), frozenset(step.frames)):
+            raise UserError(
+                f"The sampler {type(self.parts.sampler).__name__} keeps what the last pass of block {step.index} has "
+                f"left, and frame {min(missing)} of it is not in the memory; resume with the sampler that the state "
+                "was saved under."
+            )
+        self._close(step, request.guidance_branch, step.start)
 
     def restore(self, parts: Parts, carried: State) -> None:
         """Continues with copies of these components, and with this state of the network."""
@@ -124,11 +129,11 @@ class PassRunner:
                 memory.make(step.index, virtual)
 
     def keep(self, step: Step, latents: Tensor) -> None:
-        """Keeps the latents of a finished block as long as its frames are live. Estimates are dropped.
+        """Keeps the latents of a finished block as long as its frames are live. Estimates of others are dropped.
 
-        What its own passes read is kept until it is committed.
+        What its own passes read, and the keys and values that they have left, are kept until it is committed.
         """
-        self.drop_estimates()
+        self.drop_estimates(but=self.left & {*step.frames})
         policy = self.parts.policy
         if "latents" in policy.sees:
             with self.asking("to observe a block", step):
@@ -138,11 +143,11 @@ class PassRunner:
         with self.asking("which frames live", step):
             self._keep_latents(self._live("live", step.frames.stop) | self._live("live", step.start))
 
-    def drop_estimates(self) -> None:
-        """Drops keys and values of frames that are not final."""
+    def drop_estimates(self, but: Collection[int] = ()) -> None:
+        """Drops keys and values of frames that are not final, ``but`` for some."""
         for memory in self.memories.values():
-            memory.forget(self.estimated)
-        self.estimated = set()
+            memory.forget(self.estimated - {*but})
+        self.estimated &= {*but}
 
     def state_dict(self) -> State:
         """The memories, and what may be read again."""
@@ -237,13 +242,27 @@ class PassRunner:
                 f"({step.phase.value}, level {step.level}): {error}"
             ) from error
 
+    def _close(self, step: Step, branch: str, frontier: int) -> None:
+        """Ends a pass of a guidance branch, or a commit without one."""
+        again: list[range | Reencode] = []
+        with self.asking("which frames live", step):
+            last = branch == self.parts.sampler.guidance_branches[-1]
+            if step.phase.final and last:  # every branch has seen the same plan
+                again = wishes(self.parts.policy, self.parts.policy.on_commit(step), "on_commit")
+            self._end(self.memories[branch], step, frontier, last)
+        if again:
+            self._recache(again, Step(step.index + 1, step.frames.stop, self.spec.block))
+
     def _end(self, memory: CachedMemory, step: Step, frontier: int, last: bool) -> None:
         """Closes the pass. Frames that the policy does not keep are dropped; estimates stay until a block is done.
 
         ``last`` says whether every guidance branch has seen it.
         """
-        if step.phase is Phase.ESTIMATE:
+        if step.phase is Phase.ESTIMATE or step.keeps:
             self.estimated |= {*step.frames}
+            self.left = {*step.frames} if step.keeps else set()
+        elif step.phase.final and last:
+            self.estimated -= {*step.frames}
         reached = step.frames.stop if step.phase.final else frontier
         live, moves = self._live("live", reached), self._live("moves", reached)
         memory.end(live | self.estimated, moves | self.estimated)

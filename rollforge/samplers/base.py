@@ -36,6 +36,17 @@ class Pass:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """In place of a commit pass: the keys and values that the last pass of a finished block has left become final.
+
+    The passes of the block have a step that ``keeps``.
+    """
+
+    step: Step
+    guidance_branch: str = "prompt"
+
+
+@dataclass(frozen=True)
 class Finished:
     """A block is done. True is sent back. If the block is refused, the generator is closed instead."""
 
@@ -43,7 +54,7 @@ class Finished:
     latents: Tensor
 
 
-Passes = Generator[Pass | Finished, Any, None]  # the flow of each pass is sent back, and True for each block
+Passes = Generator[Pass | Keep | Finished, Any, None]  # the flow of each pass is sent back, and True for each block
 Noise = Callable[[Step, int], Tensor]
 
 
@@ -74,6 +85,8 @@ class Sampler(Checked, Stateful, ABC):
     """Whether the network must take the ``extra`` of its passes. Otherwise it goes to those that do."""
     timesteps: Sequence[float] = ()
     context_noise: float = 0.0
+    recomputes: bool = True
+    """Whether committing all latents again restores the keys and values, so that snapshots may do without them."""
 
     @property
     def commit_level(self) -> int:
@@ -101,8 +114,8 @@ class Sampler(Checked, Stateful, ABC):
         """
         return
 
-    def commit(self, step: Step, clean: Tensor, noise: Noise) -> Iterator[Pass]:
-        """The passes by which a finished block enters the memories: one in each branch, at ``context_noise``."""
+    def commit(self, step: Step, clean: Tensor, noise: Noise) -> Iterator[Pass | Keep]:
+        """How a finished block enters the memories. Default: one pass in each branch, at ``context_noise``."""
         commit = replace(step, phase=Phase.COMMIT, level=self.commit_level)
         if self.context_noise:
             clean = add_noise(clean, noise(step, commit.level), self.context_noise)

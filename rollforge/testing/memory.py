@@ -164,7 +164,7 @@ class _Checked:
                 self.raw[each.frame, layer] = k, v
 
     def _run(self, rule: str, memory: Any, step: Step, drawn: list[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:
-        reached = step.start + (self.block if step.phase.writes else 0)
+        reached = step.start + (self.block if step.writes else 0)
         with keeping(rule, memory, f"At block {step.index} ({step.phase.value})"), torch.no_grad():
             memory.begin(step, self.policy.plan(step))
             biased = () if self.bias is None else (self.bias,)

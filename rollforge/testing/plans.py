@@ -97,7 +97,7 @@ class FrameNumbers:
         self.turned = {frame: times for frame, times in self.turned.items() if frame not in self.raw}
         for frame, time in plan.entries():
             self.turned.setdefault(frame, set()).add(time)
-        written = step.frames if step.phase.writes else ()
+        written = step.frames if step.writes else ()
         self._write(written)
         if step.phase is not Phase.COMMIT:
             self._forget(start, written)

@@ -34,7 +34,7 @@ def check_resume(
     latents are committed again. What is saved goes through the form that snapshots have on disk.
 
     Args:
-        policy: default: the last two blocks. One that cannot be recomputed is only saved.
+        policy: default: the last two blocks. One that cannot be recomputed, or whose sampler cannot, is only saved.
         sampler: default: one step.
         block: frames of a block.
         blocks: how many are rolled.
@@ -53,7 +53,7 @@ def check_resume(
     with keeping(rule, part, "without interruption"):
         whole = _finish(rolls.start(text), happens)
     expect(len(whole) == blocks, rule, part, f"{len(whole)} blocks came, not {blocks}.")
-    for mode, kv in saved_in(rolls.rollout.policy).items():
+    for mode, kv in saved_in(rolls.rollout).items():
         with keeping(rule, part, f"while its state was saved ({mode})"):
             run = rolls.start(text)
             states = [_cut(run, happens, kv) for _ in range(blocks - 1)]

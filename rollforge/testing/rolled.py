@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rollforge.policies.base import CachePolicy
+from rollforge.rollout import Rollout
 from rollforge.rollout.abilities import not_batching
 from rollforge.testing.rules import expect, keeping, same
 from rollforge.testing.tiny import TOLERANCE, Rolls, condition, row_of
@@ -39,7 +39,7 @@ def check_cuts(kind: str, part: object, rolls: Rolls) -> None:
     """A rollout that is cut after any block goes on as if it had not been, with and without keys and values."""
     rule = f"{kind}-resume"
     whole = rolls.blocks_of()
-    for mode, kv in saved_in(rolls.rollout.policy).items():
+    for mode, kv in saved_in(rolls.rollout).items():
         with keeping(rule, part, f"while its state was saved ({mode})"):
             states = list(rolls.cut(kv))
         for count, state in states:
@@ -54,10 +54,10 @@ def check_cuts(kind: str, part: object, rolls: Rolls) -> None:
                 same(rule, part, f"{when}, in block {index}", latents, whole[index], 0 if kv else TOLERANCE)
 
 
-def saved_in(policy: CachePolicy) -> dict[str, bool]:
-    """The modes of snapshots that a policy can resume from, and whether they hold keys and values."""
+def saved_in(rollout: Rollout) -> dict[str, bool]:
+    """The modes of snapshots that policy and sampler can resume from, and whether they hold keys and values."""
     modes = {"snapshots.kv: save": True, "snapshots.kv: recompute": False}
-    return {mode: kv for mode, kv in modes.items() if kv or policy.recomputes}
+    return {mode: kv for mode, kv in modes.items() if kv or (rollout.policy.recomputes and rollout.sampler.recomputes)}
 
 
 def finite(latents: torch.Tensor) -> bool:

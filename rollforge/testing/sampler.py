@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rollforge.noise import IndependentNoise, Shape, normal
 from rollforge.rollout.block_check import BlockCheck
-from rollforge.samplers.base import TIMESTEPS, Finished, Job, Pass, Sampler
+from rollforge.samplers.base import TIMESTEPS, Finished, Job, Keep, Pass, Sampler
 from rollforge.spec import Phase, Step
 from rollforge.testing.rolled import check_batch, check_cuts, check_turns, finite
 from rollforge.testing.rules import expect, fail, keeping, same
@@ -68,6 +68,9 @@ class _Trace:
         if isinstance(request, Finished):
             self._finished(request)
             return True
+        if isinstance(request, Keep):
+            self.uncommitted.discard(request.guidance_branch)
+            return None
         if not isinstance(request, Pass):
             fail("sampler-requests", self.sampler, f"At block {self.done} it yields {request!r:.60}.")
         frames, at = request.latents.shape[1], f"At block {request.step.index}, level {request.step.level},"

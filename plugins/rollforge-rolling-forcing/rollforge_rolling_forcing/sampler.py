@@ -79,9 +79,9 @@ class JointFewStep(FewStep):
 
     def _advance(self, steps: Sequence[Step], flow: Tensor, noise: Noise) -> Tensor:
         """Takes every block to its next level. Returns the clean frames that the oldest predicts."""
-        flows = flow.split([len(step.frames) for step in steps], dim=1)
+        flows = torch.split(flow, [len(step.frames) for step in steps], dim=1)
         blocks = zip(steps, self.latents, self.levels, flows, strict=True)
-        predicted = [x - self.timesteps[level] / TIMESTEPS * part for _, x, level, part in blocks]
+        predicted: list[Tensor] = [x - self.timesteps[level] / TIMESTEPS * part for _, x, level, part in blocks]
         self.levels = [level + 1 for level in self.levels]
         self.latents = [
             add_noise(clean, noise(step, level), self.timesteps[level]) if level < self.in_flight else clean
