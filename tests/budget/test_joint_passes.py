@@ -73,3 +73,9 @@ class Again(Window):
 def test_frames_that_are_read_again_at_a_commit_count() -> None:
     assert max(moment.passing for moment in held(Again(3), 3, 60, 1, False, ()).moments) == 9
     assert held(Again(3), 3, 60, 1, False, ()).view == 9 + 9
+
+
+def test_all_keys_may_be_rotated_again_where_positions_depend_on_the_plan() -> None:
+    fixed, moving = (held(Window(2), 3, 60, 1, all_raw, ()) for all_raw in (False, True))
+    assert max(moment.turned for moment in fixed.moments) == 3  # the block that was committed last
+    assert max(moment.turned for moment in moving.moments) == 6
