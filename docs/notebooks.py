@@ -8,6 +8,7 @@ from typing import Any
 
 import jupytext
 
+HEADER = "---\njupyter:\n  kernelspec: {name: python3, display_name: Python 3, language: python}\n---\n"
 TITLED = re.compile(r'^```\w+ +title="([^"]+)"\n', re.MULTILINE)
 OUTPUT = re.compile(r"(?<=^```\n)\n```text\n.*?^```\n", re.MULTILINE | re.DOTALL)
 NOTE = re.compile(r'^(?:!!!|\?\?\?) \w+ "([^"]+)"\n((?:(?: {4}.*)?\n)+)', re.MULTILINE)
@@ -18,9 +19,7 @@ def notebook(page: str) -> Any:
     page = OUTPUT.sub("", page)
     page = TITLED.sub(r"```python\n%%writefile \1\n", page)
     page = NOTE.sub(lambda found: f"**{found[1]}**\n\n" + re.sub(r"^ {4}", "", found[2], flags=re.MULTILINE), page)
-    made = jupytext.reads(page, fmt="md")
-    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return made
+    return jupytext.reads(HEADER + page, fmt="md")
 
 
 def on_post_build(config: Any) -> None:

@@ -20,6 +20,13 @@ Image.new("RGB", (8, 8), "{colour}").save("images/one.png")
 """
 
 
+@pytest.fixture(autouse=True)
+def comparing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These pages are compared, also where the others are written anew."""
+    for module in (page_blocks, page_pictures):
+        monkeypatch.setattr(module, "REFRESH", False)
+
+
 def run(file: Path, text: str) -> Page:
     """Runs a page of this text."""
     file.write_text(text)
@@ -33,11 +40,12 @@ def run(file: Path, text: str) -> Page:
     "text",
     [
         "```python\nprint(1 + 1)\n```\n\n```text\n2\n```\n",
+        "```python\nprint('tint 0.11 of 3')\n```\n\n```text\ntint 0.14 of 3\n```\n",
         "```python\nx = 1\n```\n\n```python\nx + 1\n```\n\n```text\n2\n```\n",
         "```python\nprint('one'); print('two'); print('three')\n```\n\n```text\none\n...\nthree\n```\n",
         '```yaml title="a.yaml"\nx: 1\n```\n\n```bash\ncat a.yaml | tr x y\n```\n\n```text\ny: 1\n```\n',
     ],
-    ids=["printed", "one namespace", "ellipsis", "a file and a command"],
+    ids=["printed", "nearly", "one namespace", "ellipsis", "a file and a command"],
 )
 def test_a_page_that_is_right_passes(tmp_path: Path, text: str) -> None:
     assert run(tmp_path / "page.md", text).skipped == []
@@ -46,6 +54,12 @@ def test_a_page_that_is_right_passes(tmp_path: Path, text: str) -> None:
 def test_a_block_that_is_left_out_says_why(tmp_path: Path) -> None:
     text = '<!--- skip: next "no GPU here" -->\n\n```python\nraise SystemError\n```\n'
     assert run(tmp_path / "page.md", text).skipped == ["no GPU here"]
+
+
+@pytest.mark.parametrize("shown", ["tint 0.25 of 3", "tint 0.11 of 4", "hue 0.11 of 3", "tint 0.11 of 3 in 2.0 s"])
+def test_a_number_too_far_off_and_other_words_fail(tmp_path: Path, shown: str) -> None:
+    with pytest.raises(SybilFailure, match="but this was printed"):
+        run(tmp_path / "page.md", f"```python\nprint('tint 0.11 of 3')\n```\n\n```text\n{shown}\n```\n")
 
 
 def test_a_wrong_output_fails_and_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ A page is plain markdown:
 - a ``python`` block runs in the namespace of the page, and a last expression is shown as in a notebook;
 - a ``bash`` block runs in a shell that stops at the first failure;
 - a block with ``title="name"`` is a file, written into the folder;
-- a ``text`` block right after one that runs is its output: compared line by line, where ``...`` stands for anything;
+- a ``text`` block right after one that runs is its output, where ``...`` stands for anything; of numbers with a decimal
+  point a tenth may be missing, since processors round differently and long rollouts carry that on;
 - ``<!--- skip: next "reason" -->`` before a block leaves it out.
 
 With ``ROLLFORGE_DOCS_REFRESH=1`` outputs and pictures are written into the page in place of being compared.
@@ -34,6 +35,8 @@ BLOCK = re.compile(
     r"(?:\n```text\n(?P<output>.*?)^```\n)?",
     re.MULTILINE | re.DOTALL,
 )
+NUMBER = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
+TOLERANCE = 0.1
 # What a page installs goes into its folder, from no index; 0 is how pip is told `--no-build-isolation`.
 INSTALLED = "installed"
 PIP = {"PIP_TARGET": INSTALLED, "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -79,12 +82,22 @@ def evaluate(example: Example) -> str | None:
             _write(folder / block.title, block.code)
             return None
         printed = _python(block, example) if block.language == "python" else _shell(block, example)
-    if block.output is None or OutputChecker().check_output(_lines(block.output), _lines(printed), ELLIPSIS):
+    if block.output is None or alike(_lines(block.output), _lines(printed)):
         return None
     if REFRESH:
         example.namespace.setdefault("__refreshed__", []).append((example.start, example.end, block, printed))
         return None
     return f"The page shows\n{block.output}\nbut this was printed:\n{printed}\n`make docs-refresh` writes it anew."
+
+
+def alike(shown: str, printed: str) -> bool:
+    """Whether a text is the one that is shown."""
+    numbers = [[float(found) for found in NUMBER.findall(text)] for text in (shown, printed)]
+    if OutputChecker().check_output(shown, printed, ELLIPSIS):
+        return True
+    if NUMBER.sub("#", shown).split() != NUMBER.sub("#", printed).split():
+        return False
+    return all(abs(one - other) <= TOLERANCE * max(1.0, abs(one)) for one, other in zip(*numbers, strict=True))
 
 
 def refreshed(text: str, changes: list[tuple[int, int, Block, str]]) -> str:
@@ -122,7 +135,7 @@ def _shell(block: Block, example: Example) -> str:
     paths = os.pathsep.join(filter(None, [INSTALLED, str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PATH": path, "PYTHONPATH": paths, "COLUMNS": "120"} | PIP
     command = ["bash", "-euo", "pipefail", "-c", block.code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         raise AssertionError(f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done.stdout
