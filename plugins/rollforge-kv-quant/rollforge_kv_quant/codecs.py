@@ -52,7 +52,7 @@ class QuantizedKVCodec(KVCodec):
 
 
 class Int8KVCodec(QuantizedKVCodec):
-    """Keeps keys and values as 8-bit integers: half the bytes of bfloat16.
+    """Keeps keys and values as 8-bit integers: about half the bytes of bfloat16.
 
     Args:
         group: tokens that share a scale and an offset; a frame with fewer tokens is one group.
@@ -88,7 +88,7 @@ class Int4KVCodec(QuantizedKVCodec):
 
 
 class FP8KVCodec(QuantizedKVCodec):
-    """Keeps keys and values as 8-bit floats (e4m3: 4 bits of exponent, 3 of mantissa): half the bytes of bfloat16.
+    """Keeps keys and values as 8-bit floats (e4m3, with 3 bits of mantissa): about half the bytes of bfloat16.
 
     Args:
         group: tokens that share a scale and an offset; a frame with fewer tokens is one group.
