@@ -61,6 +61,11 @@ def check_abilities(rollout: RolloutComponents) -> None:
             f"The cache policy {name} needs pixel frames, and this rollout has none; roll it through a Pipeline, or "
             "give Rollout an encode."
         )
+    if policy.observes and not sampler.recomputes:
+        raise UserError(
+            f"The cache policy {name} observes passes, those that commit a block included, and the sampler "
+            f"{type(sampler).__name__} runs no commit passes; choose another policy, or a sampler with commit passes."
+        )
     if sampler.needs_extra and not takes_extra(backbone):
         raise UserError(
             f"The sampler {type(sampler).__name__} gives the network something extra, which the backbone {network} "

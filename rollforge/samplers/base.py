@@ -86,7 +86,10 @@ class Sampler(Checked, Stateful, ABC):
     timesteps: Sequence[float] = ()
     context_noise: float = 0.0
     recomputes: bool = True
-    """Whether committing all latents again restores the keys and values, so that snapshots may do without them."""
+    """Whether committing all latents again restores the keys and values, so that snapshots may do without them.
+
+    False for a sampler that commits with ``Keep``.
+    """
 
     @property
     def commit_level(self) -> int:

@@ -19,8 +19,8 @@ class WithCommit(Sampler):
 
     ``clean`` runs the commit passes of ``sampler``. ``last`` runs none: what the last denoising pass of a block, whose
     latents still have noise, has left in the cache is what later blocks read. A branch that no denoising pass of the
-    block ran in (``guided_blocks`` of ``Euler``) is committed with a pass. A policy that learns from what commit passes
-    compute learns nothing. Snapshots cannot do without keys and values then.
+    block ran in (``guided_blocks`` of ``Euler``) is committed with a pass. Policies that observe passes are refused:
+    they would not see a commit. Snapshots cannot do without keys and values then.
 
     Args:
         sampler: the sampler that is wrapped, with one block in progress at a time.

@@ -122,6 +122,17 @@ def test_several_blocks_in_progress_are_refused() -> None:
         WithCommit(JointFewStep((1000, 500)))
 
 
+class Watching(RollingSink):
+    observes, sees = (0,), ("k",)
+
+
+def test_a_policy_that_observes_passes_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"policy Watching observes passes.* the sampler WithCommit runs no commit passes;"
+    ):
+        Rolls(Watching(2, 1), WithCommit(FewStep())).start()
+
+
 @pytest.mark.usefixtures("installed")
 def test_a_config_nests_a_policy_in_a_policy_and_a_sampler_in_a_sampler(capsys: pytest.CaptureFixture[str]) -> None:
     recent = rollforge.load(CONFIGS / "commit-recent.yaml", "model.policy.init_args.policy.init_args.context_blocks=7")
