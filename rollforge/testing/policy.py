@@ -33,6 +33,7 @@ def check_policy(policy: CachePolicy, *, blocks: int = 10_000, same_as: CachePol
     Raises:
         CheckFailed: with the rule, the step and the values.
     """
+    _declares(policy)
     for block in (3, 1):
         _follow(deepcopy(policy), block, blocks)
         _roll(policy, block)
@@ -44,6 +45,16 @@ def check_policy(policy: CachePolicy, *, blocks: int = 10_000, same_as: CachePol
             pairs = zip(rolls.blocks_of(), Rolls(same_as, block=block).blocks_of(), strict=True)
             for index, (one, other) in enumerate(pairs):
                 same("policy-shift", policy, f"In block {index} of {block}", one, other, TOLERANCE)
+
+
+def _declares(policy: CachePolicy) -> None:
+    """A policy that observes says what it sees."""
+    kind = type(policy)
+    receives, names = kind.observe is not CachePolicy.observe, "sees" in vars(policy) or kind.sees != CachePolicy.sees
+    if receives and not names:
+        fail("policy-observe", policy, "It has a method observe and names nothing in sees, so that it is never called.")
+    if policy.sees and not receives:
+        fail("policy-observe", policy, f"It names {policy.sees[0]!r} in sees and has no method observe to receive it.")
 
 
 def _follow(policy: CachePolicy, block: int, blocks: int) -> None:
@@ -63,8 +74,24 @@ def _follow(policy: CachePolicy, block: int, blocks: int) -> None:
             fail("policy-moves", policy, f"At block {index} moves names frame {min(odd)}, which is not live.")
         for phase in (Phase.DENOISE, Phase.COMMIT):
             _readable(policy, replace(step, phase=phase), live, visible)
+        if not policy.sees:  # what others make may depend on what they have seen
+            _sources(policy, step, live)
         policy.on_commit(replace(step, phase=Phase.COMMIT))
         kept = live | frozenset(step.frames)
+
+
+def _sources(policy: CachePolicy, step: Step, live: frozenset[int]) -> None:
+    """The sources of virtual frames are there, raw, when they are made."""
+    at, movable = f"At block {step.index} of {step.block}", _moves(policy, step.start, step.block)
+    with keeping("policy-virtual", policy, at):
+        before, made = policy.state_dict(), list(policy.virtual(step))
+    told = f"{at} virtual changed its state from {before} to {policy.state_dict()}."
+    expect(equal(before, policy.state_dict()), "policy-pure", policy, told)
+    for each in made:
+        for what, named in (("live", live), ("moves", movable)):
+            if lost := [frame for frame in each.of if frame not in named]:
+                told = f"{at} the virtual frame {each.frame} is made from frame {lost[0]}, which {what} leaves out"
+                fail("policy-virtual", policy, f"{told}; it names {_short(named)}.")
 
 
 def _readable(policy: CachePolicy, step: Step, live: frozenset[int], visible: int) -> None:

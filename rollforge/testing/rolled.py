@@ -6,6 +6,7 @@ import torch
 
 from rollforge.rollout import Rollout
 from rollforge.rollout.abilities import not_batching
+from rollforge.state import same as equal
 from rollforge.testing.rules import expect, keeping, same
 from rollforge.testing.tiny import TOLERANCE, Rolls, condition, row_of
 
@@ -38,20 +39,26 @@ def check_turns(kind: str, part: object, rolls: Rolls) -> None:
 def check_cuts(kind: str, part: object, rolls: Rolls) -> None:
     """A rollout that is cut after any block goes on as if it had not been, with and without keys and values."""
     rule = f"{kind}-resume"
-    whole = rolls.blocks_of()
+    uncut = rolls.start()
+    whole = [block.latents for block in uncut]
     for mode, kv in saved_in(rolls.rollout).items():
         with keeping(rule, part, f"while its state was saved ({mode})"):
             states = list(rolls.cut(kv))
         for count, state in states:
             when = f"Cut after {count} of {rolls.blocks} blocks of {rolls.block} ({mode})"
             with keeping(rule, part, when):
-                later = rolls.blocks_of(state=state, finished=whole[:count])
+                resumed = rolls.start(state=state, finished=whole[:count])
+                later = [block.latents for block in resumed]
             expect(
                 len(later) == len(whole) - count, rule, part,
                 f"{when}, {len(later)} blocks came, not {len(whole) - count}.",
             )  # fmt: skip
             for index, latents in enumerate(later, count):
                 same(rule, part, f"{when}, in block {index}", latents, whole[index], 0 if kv else TOLERANCE)
+            if kind == "policy" and kv:
+                left, expected = resumed.policy.state_dict(), uncut.policy.state_dict()
+                told = f"{when} its state is {left!s:.200}, and without a cut {expected!s:.200}."
+                expect(equal(left, expected), "policy-state", part, told)
 
 
 def saved_in(rollout: Rollout) -> dict[str, bool]:

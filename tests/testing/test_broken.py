@@ -110,6 +110,30 @@ class Amnesiac(Window):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+class Unfounded(Window):
+    """Makes virtual frames from frames that it has let go."""
+
+    def virtual(self, step: Step) -> Sequence[Virtual]:
+        return [Virtual(-1, (0,))] if step.index > 4 else []
+
+
+class Unheard(Window):
+    """Observes, and does not say what."""
+
+    def observe(self, step: Step, layer: int | None, seen: Any) -> None: ...
+
+
+class Uncounted(Window):
+    """Counts what it does not restore, and what no plan depends on."""
+
+    count = 0
+
+    def on_commit(self, step: Step) -> None:
+        self.count += 1
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
 class Sampled(FewStep):
     """A sampler to be broken: two steps."""
 
@@ -640,6 +664,9 @@ BROKEN: dict[str, tuple[Check, Callable[[], Any]]] = {
     "policy-batch": (policy, lambda: Moody(2)),
     "policy-separate": (policy, lambda: Crowded(2)),
     "policy-resume": (policy, Amnesiac),
+    "policy-virtual": (policy, lambda: Unfounded(2)),
+    "policy-observe": (policy, lambda: Unheard(2)),
+    "policy-state": (policy, lambda: Uncounted(2)),
     "policy-shift": (lambda part: policy(part, same_as=Window(2)), lambda: Window(1)),
     "sampler-requests": (testing.check_sampler, Hot),
     "sampler-order": (testing.check_sampler, Skipping),
