@@ -22,7 +22,7 @@ class Moment:
         staged: frames whose keys and values are set aside as the network computes them: by a writing pass, or because
             the plan leaves out frames that a later one reads as they were rotated first.
         passing: frames in the network; 0 when the pass is over and its keys and values are stored.
-        turned: raw frames whose keys are rotated anew.
+        turned: raw frames whose keys are rotated again.
     """
 
     raw: int

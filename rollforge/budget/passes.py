@@ -21,7 +21,7 @@ LIVE_WIDTHS, LIVE_WIDEST = 14, 2  # where a network needs numbers: tensors of it
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes of a pass for each latent frame in it, and for each context frame whose keys are rotated anew."""
+    """Bytes of a pass for each latent frame in it, and for each context frame whose keys are rotated again."""
 
     busiest: int
     attending: int

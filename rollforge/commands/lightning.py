@@ -104,11 +104,11 @@ class RollforgeCLI(LightningCLI):
         return trainer
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Options beside Lightning's own."""
+        """Options in addition to Lightning's own."""
         parser.add_argument("--output_dir", type=str, default=None, help="run folder (default: outputs/<config name>)")
         parser.add_argument("--overwrite", type=bool, default=False, help="make finished videos again")
         parser.add_argument(
-            "--resume", action=ActionYesNo, default=False, help="go on: fit from last.ckpt, others from snapshots"
+            "--resume", action=ActionYesNo, default=False, help="continue: fit from last.ckpt, others from snapshots"
         )
         parser.add_argument("--force", action=ActionYesNo, default=False, help="resume although something has changed")
         parser.add_class_arguments(Snapshots, "snapshots")
@@ -213,7 +213,7 @@ class RollforgeCLI(LightningCLI):
         return MemoryCheck.here(work, self.trainer.num_devices)
 
     def _roll(self, run: Callable[..., Any], options: dict[str, Any]) -> None:
-        """Rolls; memory that runs out ends in the budget and what to change, a signal in what to do to go on."""
+        """Rolls; memory that runs out ends in the budget and what to change, a signal in the command that resumes."""
         if options.get("ckpt_path") == LAST:
             options["ckpt_path"] = None
         folder = self.run_folder
@@ -224,7 +224,7 @@ class RollforgeCLI(LightningCLI):
 
     @contextmanager
     def _stoppable(self, stop: SignalHandler) -> Iterator[None]:
-        """Around the work: says after a signal what to do to go on."""
+        """Around the work: prints after a signal the command that resumes."""
         try:
             yield
         except SystemExit:
@@ -327,7 +327,7 @@ def run(name: str, arguments: list[str]) -> int:
 
 @contextmanager
 def traced(folder: Path) -> Iterator[None]:
-    """Puts the traceback of a part that fails into the run folder, for whoever mends the part."""
+    """Puts the traceback of a part that fails into the run folder, for those who fix the part."""
     try:
         yield
     except PartError as error:

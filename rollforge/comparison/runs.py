@@ -57,7 +57,7 @@ class Run:
 
     @property
     def begun(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether there is something to resume from."""
         return (self.folder / "manifest.json").is_file()
 
     @property

@@ -1,1 +1,1 @@
-"""Whether this machine, these files and this config will work: checks that go on after a problem."""
+"""Whether this machine, these files and this config will work: checks that continue after a problem."""

@@ -1,7 +1,7 @@
 """Who works on what: requests and clips shared out over the processes of a run.
 
 Both samplers are a ``DistributedSampler`` so that Lightning leaves them alone; its own ones repeat requests to give
-every process as many, and shuffle a training order anew.
+every process as many, and shuffle a training order again.
 """
 
 from __future__ import annotations

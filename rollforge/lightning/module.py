@@ -51,17 +51,17 @@ class RolloutModule(TrainedModule):
         codec: latents to pixels and back.
         policy: which committed frames a block sees, and at which time index.
         sampler: how a block is denoised.
-        noise: where the noise of a block comes from; independent for every frame unless said.
+        noise: where the noise of a block comes from. Default: independent for every frame.
         positions: what turns queries and keys by their time indices. Default: what the backbone was trained with.
-        kv_codec: how keys and values are kept; as they are unless said.
+        kv_codec: how keys and values are kept. Default: as they are.
         block_check: what happens to a block that is not valid (NaN, infinite, exploding). Default: the rollout stops.
-        negative_prompt: the prompt that guidance leads away from; the empty one unless said.
+        negative_prompt: the prompt that guidance leads away from. Default: the empty one.
         memory: what a backbone attends to in a rollout. Default: ``RolloutMemory``.
         combine: what joins the branches of a plan that has several.
         compile: whether rollouts run the network under ``torch.compile``, and in which of its modes; true is
             ``default``. The first blocks take minutes longer, later starts less (torch keeps what it compiled).
         compare_policy: a second policy, rolled from the same prompts and seeds and shown beside the first.
-        metrics: what ``test`` measures; ``DriftSuite`` unless said.
+        metrics: what ``test`` measures. Default: ``DriftSuite``.
         objective: what ``fit`` minimises.
         ema: decay of the running average of the trained weights, which samples and the exported file use; 0 keeps none.
         optimizer: its optimizer.

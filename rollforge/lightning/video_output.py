@@ -48,7 +48,7 @@ class VideoOutput(Callback):
         metrics: what is measured of them.
         compare_policy: a second policy, rolled from the same prompts and seeds and shown next to the first.
         settings: when snapshots are made.
-        resume: go on from snapshots of an earlier run.
+        resume: continue from snapshots of an earlier run.
         force: even where something has changed since.
         precision: of the Trainer, on which the pixels depend.
     """

@@ -35,7 +35,7 @@ class Metric(Checked, Stateful, ABC):
     """Sees a video block by block. One object measures one video after another.
 
     Between two updates its plain attributes, and those of its attributes that are ``Stateful`` themselves, are its
-    state: after ``start`` on a fresh object, ``load_state_dict`` makes it go on as if nothing had happened.
+    state: after ``start`` on a fresh object, ``load_state_dict`` makes it continue as if nothing had happened.
     """
 
     better: Mapping[str, Better] = {}
@@ -61,7 +61,7 @@ class Metric(Checked, Stateful, ABC):
         return {}
 
     def finish(self) -> dict[str, float]:
-        """Figures of the whole video so far that are not the mean of a curve. The video may still go on."""
+        """Figures of the whole video so far that are not the mean of a curve. The video may continue."""
         return {}
 
     def truth(self, prompt: str, seed: int, frames: int) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Videos that are rolled together, saved so that a killed run can go on."""
+"""Videos that are rolled together, saved so that a killed run can be resumed."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Session:
             self.stop.exit_if_requested()
 
     def clear(self) -> None:
-        """Removes the snapshots: once the manifest has the videos, for until then they can go on."""
+        """Removes the snapshots: once the manifest has the videos, since until then they can be resumed."""
         self.store.clear()
         for recording in self.recordings:
             recording.tidy()

@@ -1,4 +1,4 @@
-"""What a saved rollout was made with, and whether a rollout that is made otherwise can go on from it."""
+"""What a saved rollout was made with, and whether a rollout with other components can resume from it."""
 
 from __future__ import annotations
 

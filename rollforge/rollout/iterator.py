@@ -266,7 +266,7 @@ class RolloutIterator(Iterator[Block]):
         return self.attempts.get(step.index, [0] * len(self.samples))
 
     def _finish(self, step: Step, latents: Tensor) -> None:
-        """A block is done: from here on a snapshot can go on."""
+        """A block is finished: a rollout can resume from a snapshot taken here."""
         self.passes.keep(step, latents)
         self.index, self.start = step.index + 1, step.frames.stop
         self._pend(step, latents)

@@ -57,7 +57,7 @@ class Rollout(RolloutComponents):
                 ``{0: first, 120: second}``. A switch takes effect at the first block that starts there or later.
             frames: latent frames of the whole video, given ones included.
             seed: with a sample's number, decides its noise.
-            samples: the samples' numbers; 0, 1, 2, ... unless said.
+            samples: the samples' numbers. Default: 0, 1, 2, ...
             negative: text features of the negative prompt, for samplers that use guidance.
             given: latents ``[B, F, C, H, W]`` that start the video (image or clip to extend). Those that fill no whole
                 block enter first, by themselves, so that an image is a block of one frame.

@@ -74,8 +74,8 @@ class Job:
 class Sampler(Checked, Stateful, ABC):
     """Denoises blocks by asking for forward passes.
 
-    A rollout may be cut off after any finished block. It then goes on with ``commit`` of that block and a new ``run``
-    over the blocks that follow: what else a sampler carries from block to block belongs into its attributes.
+    A rollout may be interrupted after any finished block. It then resumes with ``commit`` of that block and a new
+    ``run`` over the blocks that follow: what else a sampler carries from block to block belongs into its attributes.
     """
 
     guidance_branches: tuple[str, ...] = ("prompt",)

@@ -42,7 +42,7 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def versions(*devices: torch.device) -> dict[str, Any]:
-    """Versions of what computes the pixels, and the machine: the ``devices`` that parts run on, the CPU unless said.
+    """Versions of what computes the pixels, and the machine: the ``devices`` that parts run on, by default the CPU.
 
     Packages that only some backbones need are named where they have been imported.
     """
