@@ -63,10 +63,6 @@ class RoutedMemory(Checked, RolloutMemory):
         self.top_k, self.forced, self.choice = top_k, frozenset(forced), choice
 
     @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        return super().attend(layer, q, k, v, bias)  # a compiled network breaks here, in each layer
-
     def attention(self, layer: int, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         tokens = self.spec.tokens
         own = len(self._now.frames) * tokens
