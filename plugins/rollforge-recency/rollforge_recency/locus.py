@@ -37,6 +37,8 @@ class ReadLocus(PolicyWrapper):
             the sampler has fewer steps.
     """
 
+    shifts = True  # type: ignore[assignment] # far frames are read just before the others
+
     def __init__(
         self,
         policy: CachePolicy | None = None,
