@@ -11,9 +11,6 @@ from parity_method import Meta, Method
 
 from rollforge.policies import AttentionSink, LongLive, RollingSink, SlidingIndices, Window
 
-AWAITED: tuple[str, ...] = ()
-"""Cases that no method computes yet. Whoever adds the method takes the name out: a case that passes fails here."""
-
 
 def context(meta: Meta) -> int:
     """Blocks that a block sees, itself not counted."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from methods import AWAITED, method_of
+from methods import method_of
 from parity_method import TOLERANCE, Meta, Method, Rolled, assert_close, difference
 from safetensors.torch import load_file
 from torch import Tensor
@@ -44,8 +44,6 @@ def cases() -> Iterator[Any]:
         if (kind := meta.get("kind", "rollout")) != "rollout":
             reason = f"{folder.name} is a case of {kind} ({meta.get('method')}), not a rollout"
             yield pytest.param(folder, marks=pytest.mark.skip(reason=reason))
-        elif folder.name in AWAITED:
-            yield pytest.param(folder, marks=pytest.mark.xfail(strict=True, reason="no method computes it yet"))
         else:
             yield folder
 
