@@ -112,20 +112,21 @@ class RolloutIterator(Iterator[Block]):
         self.begin(given)
         self.attempts = dict(state["attempts"])
         self.happened = {index: _events(told) for index, told in state.get("happened", {}).items()}
+        self.announced = _events(state.get("announced", []))
         if "memories" in state:
             self.passes.read.load_state_dict(state.get("read", {}))
             self.saved_under = self._load(state)
-            self.announced = _events(state.get("announced", []))
             self._blocks = chain(self._checked(), self.prefill(given, self.start), self._sample())
         else:
-            self._blocks = chain(replay(self, state, given, finished), self._after_replay(state), self._sample())
+            self._blocks = chain(self._replay(state, given, finished), self._sample())
         return self
 
-    def _after_replay(self, state: State) -> Iterator[Block]:
-        """No block; restores the events that were announced, and what was counted."""
+    def _replay(self, state: State, given: Tensor | None, finished: Iterable[Tensor]) -> Iterator[Block]:
+        """Commits the finished latents again. What is announced for the next block stays announced."""
+        announced, self.announced = self.announced, []
+        yield from replay(self, state, given, finished)
         self.passes.read.load_state_dict(state.get("read", {}))
-        self.announced = _events(state.get("announced", []))
-        yield from ()
+        self.announced = announced + self.announced
 
     def _load(self, state: State) -> str | None:
         """Restores a state with its memories. Returns the policy that it was saved under, if it was another one."""

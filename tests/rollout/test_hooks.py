@@ -297,6 +297,19 @@ def test_announced_events_are_replayed_with_their_blocks(model: Wan, kv: bool) -
 
 
 @pytest.mark.parametrize("kv", [True, False])
+def test_an_event_may_be_announced_before_the_first_block_of_a_resumed_rollout(model: Wan, kv: bool) -> None:
+    run, made = Rollout(model, SinceCut(3), FEW)(text(), 12), []
+    while run.index < 3:
+        made.append(next(run).latents)
+    state = unpack(*pack(run.state_dict(kv)))
+    resumed = Rollout(model, SinceCut(3), FEW)(text(), 12, state=state, finished=() if kv else made)
+    for each in (run, resumed):
+        each.announce(Cut)
+    assert all(torch.equal(block.latents, other.latents) for block, other in zip(run, resumed, strict=True))
+    assert run.happened == resumed.happened == {3: [("Cut", {})]}
+
+
+@pytest.mark.parametrize("kv", [True, False])
 def test_a_cut_of_the_schedule_is_announced_at_the_first_block_from_there_on(model: Wan, kv: bool) -> None:
     rollout = Rollout(model, SinceCut(3), FEW)
     run, made = rollout(text(), 12), []
