@@ -237,13 +237,6 @@ class RolloutModule(TrainedModule):
         Raises ``UserError`` for weights that do not fit; ``source`` names their file in it.
         """
         self.take_average(weights)
-        own = {plain(name): name for name in self.state_dict()}
-        weights = {own.get(plain(name), name): value for name, value in weights.items()}
         if strict:
             check_fit(self.state_dict(), weights, type(self).__name__, source)
         self.load_state_dict(weights, strict=strict)
-
-
-def plain(name: str) -> str:
-    """The name of a weight, whether ``torch.compile`` has wrapped its network or not."""
-    return name.replace("_orig_mod.", "")

@@ -114,7 +114,9 @@ class TrainedModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if (weights := checkpoint.get("state_dict")) is not None:  # sharded ones are in the network already
-            if not fitting:
+            if fitting:
+                self.rename(weights)
+            else:
                 self.take_average(weights)
             check_fit(self.state_dict(), weights, type(self).__name__, self.trainer.ckpt_path or "the checkpoint")
         if fitting:
@@ -125,8 +127,17 @@ class TrainedModule(LightningModule):
 
     def take_average(self, weights: dict[str, Tensor]) -> None:
         """Puts averaged weights in place of the trained ones, and leaves the module's own average as it is."""
+        for name in [*weights]:
+            weights[plain(name)] = weights.pop(name)
         use_ema_weights(weights)
+        self.rename(weights)
         weights |= {name: value for name, value in self.state_dict().items() if name.startswith(AVERAGE)}
+
+    def rename(self, weights: dict[str, Tensor]) -> None:
+        """Names weights as the module does, whether ``torch.compile`` has wrapped its network, theirs, or neither."""
+        own = {plain(name): name for name in self.state_dict()}
+        for name in [*weights]:
+            weights[own.get(plain(name), name)] = weights.pop(name)
 
     def continue_from_checkpoint(self) -> None:
         """Restores, before the first batch after a checkpoint was loaded, what is lost or drawn from until then."""
@@ -162,3 +173,8 @@ def _made(name: str) -> Iterator[None]:
             raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"model.{name} cannot be made ({first}); give it what it needs in its init_args.") from error
+
+
+def plain(name: str) -> str:
+    """The name of a weight, whether ``torch.compile`` has wrapped its network or not."""
+    return name.replace("_orig_mod.", "")

@@ -63,7 +63,7 @@ def test_text_files(tmp_path: Path) -> None:
         wanted = [re.sub(r'^"([^"]+)"$', r"\1", line) for line in said]
 
         def right(read: Any) -> None:
-            assert [shot for shots in read for shot in shots] == [(line, 0.0) for line in wanted]
+            assert [shot for shots in read for shot in shots] == [(line, 0.0, False) for line in wanted]
 
         answer = answered(lambda: read_prompts(file), right)
         if answer == RESULT:

@@ -128,6 +128,11 @@ def test_a_compiled_network_trains_and_its_checkpoint_fits_with_and_without_comp
         for name, value in loaded.backbone.state_dict().items():
             assert torch.equal(value, average[name.removeprefix("_orig_mod.")]), name
         assert trainer().test(loaded, data(), verbose=False)
+        for weight in backbone.parameters():
+            weight.data.zero_()
+        fresh = RolloutModule(**(parts() | {"backbone": backbone}))
+        trainer().test(fresh, data(), ckpt_path=tmp_path / "a.ckpt", verbose=False)
+        assert all(map(torch.equal, fresh.backbone.state_dict().values(), average.values()))
 
 
 @pytest.mark.parametrize(("chosen", "mode"), [(True, "default"), ("max-autotune", "max-autotune")])

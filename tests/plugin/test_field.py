@@ -41,10 +41,11 @@ def extra() -> list[str]:
     return found
 
 
-def configs() -> list[str]:
-    """The configs of the packages that roll Pocket."""
-    files = [file for name in FIELD for file in sorted((PACKAGES[name] / "configs").glob("*.yaml"))]
-    return [str(file) for file in files if "class_path: Pocket\n" in file.read_text()]
+def configs(every: bool) -> list[str]:
+    """The configs of the packages that roll Pocket: of each package the first, or every one."""
+    of = [sorted((PACKAGES[name] / "configs").glob("*.yaml")) for name in FIELD]
+    rolls = [[str(file) for file in files if "class_path: Pocket\n" in file.read_text()] for files in of]
+    return [file for files in rolls for file in (files if every else files[:1])]
 
 
 def run(*line: object, cwd: Path) -> str:
@@ -89,9 +90,10 @@ def test_the_extra_names_every_package() -> None:
 
 
 @pytest.mark.install
-def test_the_extra_installs_every_package_and_their_configs_roll(python: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.matrix)], ids=["one each", "every"])
+def test_the_extra_installs_every_package_and_their_configs_roll(python: Path, tmp_path: Path, every: bool) -> None:
     assert (python.parent / "rollforge").is_file()
-    *listed, last = run(python, "-c", ROLL, *configs(), cwd=tmp_path).splitlines()
+    *listed, last = run(python, "-c", ROLL, *configs(every), cwd=tmp_path).splitlines()
     origins = {" ".join(line.split()[1:3]) for line in listed if line.startswith("  ")}
     assert {f"{name} 0.1.0" for name in FIELD} <= origins
     found: dict[str, Any] = json.loads(last)

@@ -66,4 +66,4 @@ def test_plugins_show_prints_what_the_network_takes(capsys: pytest.CaptureFixtur
     assert main(["plugins", "show", "SkyReels"]) == 0
     told = capsys.readouterr().out
     assert told.startswith("SkyReels (backbone, from rollforge-skyreels 0.1.0)\n")
-    assert "frame_rate: Literal[16, 24] = 24" in told
+    assert "frame_rate: one of 16, 24 = 24" in told

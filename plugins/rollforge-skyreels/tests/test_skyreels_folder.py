@@ -117,5 +117,5 @@ def test_a_path_to_nothing_is_one_sentence(weights: str) -> None:
 
 
 def test_a_frame_rate_that_the_network_does_not_know_is_refused() -> None:
-    with pytest.raises(UserError, match="16 or 24"):
+    with pytest.raises(UserError, match="must be one of 16, 24, not 30"):
         SkyReels(frame_rate=30)  # type: ignore[arg-type]

@@ -192,7 +192,6 @@ def test_any_grid_keeps_patches_where_they_were(height: int, width: int) -> None
         ({"layers": 0}, "Wan.layers must be a whole number from 1 to 1,000, not 0."),
         ({"window": 20}, "The backbone's window is 20 latent frames; it must be a multiple of its block, 3."),
         ({"width": 7}, "The backbone's latent size 4x7 cannot be cut into patches of 2x2."),
-        ({"dim": 62}, "The backbone's head_dim is 31; rotary embeddings need an even number."),
     ],
 )
 def test_a_network_that_cannot_be_says_so_in_a_sentence(wrong: dict[str, int], sentence: str) -> None:

@@ -308,7 +308,7 @@ def fails(match: str, path: Path, prompt: str = "a red box", **options: Any) -> 
 
 def test_mistakes_in_the_options(release: Release, tmp_path: Path) -> None:
     fails("'gpu' is not a device; expected auto, cpu", release.diffusers, device="gpu")
-    fails("dtype is 'fp8', expected auto, bf16", release.diffusers, dtype="fp8")
+    fails("UMT5.dtype must be one of 'auto', 'bf16', 'fp32', not 'fp8'", release.diffusers, dtype="fp8")
     fails("UMT5.length must be a whole number from 1 to 65,536, not 0", release.diffusers, length=0)
     (tmp_path / "file").touch()
     for call in (UMT5.check, UMT5.__call__):
