@@ -91,7 +91,11 @@ def test_once_the_window_is_full_nothing_is_allocated_and_nothing_piles_up(
     assert seen[0][1] <= len(policy.moves(400, 2)) + 2
 
 
-@pytest.mark.parametrize("policy", [Window(3), RollingSink(4, 2)], ids=lambda policy: type(policy).__name__)
+@pytest.mark.parametrize(
+    "policy",
+    [pytest.param(Window(3), marks=pytest.mark.matrix), RollingSink(4, 2)],
+    ids=lambda policy: type(policy).__name__,
+)
 def test_a_network_compiles_as_one_graph_for_each_kind_of_pass(model: Wan, policy: CachePolicy) -> None:
     """Counted with a backend that compiles nothing: every graph it is handed is one compilation.
 

@@ -62,12 +62,12 @@ def rolling(budget: Budget) -> int:
 @pytest.mark.parametrize(
     ("policy", "sampler", "batch", "switch"),
     [
-        (RollingSink(6, 5), FEW, 1, None),
+        pytest.param(RollingSink(6, 5), FEW, 1, None, marks=pytest.mark.matrix),
         (RollingSink(4, 3), GUIDED, 2, None),
-        (Window(6), FEW, 1, None),
-        (LongLive(3, 1), FEW, 1, 18),
+        pytest.param(Window(6), FEW, 1, None, marks=pytest.mark.matrix),
+        pytest.param(LongLive(3, 1), FEW, 1, 18, marks=pytest.mark.matrix),
         (LongLive(3, 1, recache="full"), FEW, 1, 18),
-        (LongLive(3, 1, recache="full"), GUIDED, 2, 18),
+        pytest.param(LongLive(3, 1, recache="full"), GUIDED, 2, 18, marks=pytest.mark.matrix),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -33,7 +33,9 @@ def video(folder: Path) -> Any:
     return np.stack(list(frames(file))).astype(float)
 
 
-@pytest.mark.parametrize(("command", "precisions"), [("predict", DTYPES), ("test", ("64-true",))])
+@pytest.mark.parametrize(
+    ("command", "precisions"), [("predict", DTYPES), pytest.param("test", ("64-true",), marks=pytest.mark.matrix)]
+)
 def test_a_video_is_the_same_in_every_precision(opened: Any, command: str, precisions: Any) -> None:
     for precision in ("32-true", *precisions):
         out = opened.folder / precision
@@ -43,7 +45,10 @@ def test_a_video_is_the_same_in_every_precision(opened: Any, command: str, preci
         assert np.abs(video(opened.folder / precision) - expected).mean() < LEVELS[precision], precision
 
 
-@pytest.mark.parametrize(("objective", "precisions"), [("DiffusionForcing", DTYPES), ("Reconstruction", ("64-true",))])
+@pytest.mark.parametrize(
+    ("objective", "precisions"),
+    [pytest.param("DiffusionForcing", DTYPES, marks=pytest.mark.matrix), ("Reconstruction", ("64-true",))],
+)
 def test_training_is_the_same_in_every_precision(opened: Any, objective: str, precisions: Any) -> None:
     opened.config["model"]["objective"] = {"class_path": objective}
     opened.config["data"] |= {"clips": {"class_path": "WorldClips", "init_args": {"frames": 6}}, "batch_size": 1}

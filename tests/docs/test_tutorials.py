@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from forks import Forks
+from packages import importable
 from page import Page
 
+importable()  # the packages of plugins/, which some pages use
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("[0-9]*.md"))
 

@@ -126,7 +126,10 @@ def prepared(case: Any, policy: str, kv: str) -> Any:
     return case
 
 
-@pytest.mark.parametrize(("policy", "kv", "writing"), [("RollingSink", "save", 0), ("LongLive", "recompute", 1)])
+@pytest.mark.parametrize(
+    ("policy", "kv", "writing"),
+    [("RollingSink", "save", 0), pytest.param("LongLive", "recompute", 1, marks=pytest.mark.matrix)],
+)
 def test_a_kill_while_it_rolls_or_writes_a_snapshot_leaves_the_same_video(
     policy: str, kv: str, writing: float, another: Callable[[str], Any], whole: Callable[[Any], Any]
 ) -> None:
