@@ -27,6 +27,12 @@ PROMPTS: Any = ["a red ball over snow at day", "a blue box over sand at night"]
 CLIPS: Any = [{"video": torch.zeros(12, 64, 64, 3, dtype=torch.uint8), "caption": PROMPTS[0]}] * 4
 
 
+@pytest.fixture(autouse=True)
+def no_graphs() -> None:
+    """Forgets what earlier tests compiled, since torch counts the graphs of a function and not those of a network."""
+    torch._dynamo.reset()
+
+
 class Watcher(Callback):
     """Keeps what it receives."""
 

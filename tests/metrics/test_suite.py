@@ -85,12 +85,15 @@ def held(state: object) -> int:
 def test_the_suite_costs_less_than_a_tenth_of_what_pocket_does() -> None:
     """Pocket makes a block of 3 frames in about 60 ms on one core; processor time, since others use the machine."""
     video = torch.from_numpy(noisy(loop(30, 13), 4)).repeat(8, 1, 1, 1)
-    suite = DriftSuite()
-    suite.start("a video", 8.0, POCKET)
-    began = time.process_time()
-    for start in range(0, len(video), 3):
-        suite.update(video[start : start + 3], start)
-    assert (time.process_time() - began) / len(video) < 0.002
+    taken = []
+    for _ in range(3):  # the shortest: caches and clocks are shared with what else runs
+        suite = DriftSuite()
+        suite.start("a video", 8.0, POCKET)
+        began = time.process_time()
+        for start in range(0, len(video), 3):
+            suite.update(video[start : start + 3], start)
+        taken.append(time.process_time() - began)
+    assert min(taken) / len(video) < 0.002
 
 
 @pytest.mark.slow
