@@ -15,7 +15,7 @@ from rollforge.spec import Event
 from rollforge.state import State
 from rollforge.testing.rolled import saved_in
 from rollforge.testing.rules import expect, keeping, same
-from rollforge.testing.tiny import TOLERANCE, Rolls, condition
+from rollforge.testing.tiny import REPLAYED, Rolls, condition
 
 
 def check_resume(
@@ -28,9 +28,9 @@ def check_resume(
     events: Mapping[int, tuple[type[Event], Mapping[str, Any]]] | None = None,
     **options: Any,
 ) -> None:
-    """Cuts a rollout of a tiny network after every block and goes on in a new one, in both modes of snapshots.
+    """Cuts a rollout of a tiny network after every block and continues it in a new one, in both modes of snapshots.
 
-    With ``kv: save`` the rest equals the uninterrupted rollout bit for bit; with ``kv: recompute`` up to 1e-4, as the
+    With ``kv: save`` the rest equals the uninterrupted rollout bit for bit; with ``kv: recompute`` up to 1e-6, as the
     latents are committed again. What is saved goes through the form that snapshots have on disk.
 
     Args:
@@ -63,7 +63,7 @@ def check_resume(
                 rest = _finish(rolls.start(text, state=state, finished=whole[:count]), happens, count)
             expect(len(rest) == blocks - count, rule, part, f"{when}, {len(rest)} blocks came.")
             for index, latents in enumerate(rest, count):
-                same(rule, part, f"{when}, in block {index}", latents, whole[index], 0 if kv else TOLERANCE)
+                same(rule, part, f"{when}, in block {index}", latents, whole[index], 0 if kv else REPLAYED)
 
 
 Happens = Mapping[int, tuple[type[Event], Mapping[str, Any]]]

@@ -8,7 +8,7 @@ from rollforge.rollout import Rollout
 from rollforge.rollout.abilities import not_batching
 from rollforge.state import same as equal
 from rollforge.testing.rules import expect, keeping, same
-from rollforge.testing.tiny import TOLERANCE, Rolls, condition, row_of
+from rollforge.testing.tiny import REPLAYED, TOLERANCE, Rolls, condition, row_of
 
 
 def check_batch(kind: str, part: object, rolls: Rolls) -> None:
@@ -54,7 +54,7 @@ def check_cuts(kind: str, part: object, rolls: Rolls) -> None:
                 f"{when}, {len(later)} blocks came, not {len(whole) - count}.",
             )  # fmt: skip
             for index, latents in enumerate(later, count):
-                same(rule, part, f"{when}, in block {index}", latents, whole[index], 0 if kv else TOLERANCE)
+                same(rule, part, f"{when}, in block {index}", latents, whole[index], 0 if kv else REPLAYED)
             if kind == "policy" and kv:
                 left, expected = resumed.policy.state_dict(), uncut.policy.state_dict()
                 told = f"{when} its state is {left!s:.200}, and without a cut {expected!s:.200}."
