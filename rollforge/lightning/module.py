@@ -120,6 +120,8 @@ class RolloutModule(TrainedModule):
         """Moves everything. Only the backbone changes its number format with the Trainer's ``precision``."""
         for part in self.children():
             part._apply(fn if part is self.backbone else keeping_format(fn))
+        if self.objective is not None and self.objective.teacher is not None:
+            self.objective.teacher._apply(fn)
         super()._apply(fn, recurse=False)
         return self
 

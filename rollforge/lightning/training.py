@@ -87,8 +87,11 @@ class TrainedModule(LightningModule):
         assert self.objective is not None
         for part in (self.backbone, self.codec, self.conditioner):
             part.train(part is self.trained)
+        if self.objective.teacher is not None:
+            self.objective.teacher.eval().requires_grad_(False)
         with attribute_errors("objective", self.objective, f"at step {self.global_step}"):
             self.objective.step = self.global_step
+            self.objective.average = None if self.average is None else self.average.module
             losses = check_losses(self.objective, self.objective(self.pipeline, batch), f"at step {self.global_step}")
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, sync_dist=True)
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)

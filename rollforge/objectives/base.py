@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TypedDict
+from typing import Required, TypedDict
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from rollforge.backbones.base import Backbone
 from rollforge.pipeline import Pipeline
 from rollforge.ranges import Checked
 
 
-class Clips(TypedDict):
-    """A training batch: pixel frames uint8 ``[B, T, H, W, 3]`` and a caption for each clip."""
+class Clips(TypedDict, total=False):
+    """A training batch: a caption for each clip, and pixel frames, latents or trajectories."""
 
+    caption: Required[list[str]]
     video: Tensor
-    caption: list[str]
+    """uint8 ``[B, T, H, W, 3]``."""
+    latents: Tensor
+    """``[B, F, C, h, w]``, where they are read in place of pixel frames."""
+    trajectory: Tensor
+    """``[B, S, F, C, h, w]``: states of a teacher's solution at ``timesteps``, its end point, and what else is stored
+    (``Trajectories``)."""
+    timesteps: Tensor
+    """``[B, levels]``, falling."""
 
 
 class Objective(Checked, ABC):
@@ -26,6 +35,12 @@ class Objective(Checked, ABC):
 
     step = 0
     """Optimizer steps done so far, set before each call."""
+
+    teacher: Backbone | None = None
+    """A frozen network that the loss reads. It moves with the module; no checkpoint holds it."""
+
+    average: nn.Module | None = None
+    """The running average of the trained component (``model.ema``), set before each call; None without one."""
 
     @abstractmethod
     def __call__(self, pipeline: Pipeline, clips: Clips) -> dict[str, Tensor]:

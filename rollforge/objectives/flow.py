@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,10 +12,15 @@ from rollforge.backbones.base import Condition
 from rollforge.errors import UserError
 from rollforge.memory import MaskedMemory
 from rollforge.objectives.base import Clips, Objective
+from rollforge.objectives.clips import latents_of
+from rollforge.objectives.levels import bell, grid
+from rollforge.objectives.parallel import prediction, prediction_on
 from rollforge.pipeline import Pipeline
-from rollforge.prediction import predict, target
+from rollforge.prediction import target
 from rollforge.ranges import Count, CountFromZero, Positive, Share
 from rollforge.samplers.base import TIMESTEPS, add_noise, shifted
+
+Weighting = Literal["none", "bell"]
 
 
 class FlowMatching(Objective):
@@ -29,6 +35,9 @@ class FlowMatching(Objective):
             cuts every clip into several. Unset: whole clips.
         single_blocks: share of the steps that train on single blocks whatever the curriculum says: the first block,
             made from text alone, is the hardest.
+        grid: noise levels are drawn from a grid of that many values, as the released programs do (1000). Default: any.
+        weighting: ``none``, or ``bell``: the released programs weight the error by its noise level, 0 at pure noise
+            and largest at half of it.
     """
 
     def __init__(
@@ -37,6 +46,8 @@ class FlowMatching(Objective):
         drop_text: Share = 0.1,
         curriculum: dict[CountFromZero, Count] | None = None,
         single_blocks: Share = 0.0,
+        grid: Count | None = None,
+        weighting: Weighting = "none",
     ) -> None:
         if curriculum is not None and 0 not in curriculum:
             raise UserError(
@@ -44,6 +55,7 @@ class FlowMatching(Objective):
             )
         self.shift, self.drop_text = shift, drop_text
         self.curriculum, self.single_blocks = curriculum, single_blocks
+        self.grid, self.weighting = grid, weighting
 
     def __call__(self, pipeline: Pipeline, clips: Clips) -> dict[str, Tensor]:
         latents, condition = self._prepare(pipeline, clips)
@@ -55,30 +67,26 @@ class FlowMatching(Objective):
     def flow_error(self, pipeline: Pipeline, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         """Mean squared error of what the network predicts for each frame, ``[B, F]``."""
 
-    @staticmethod
-    def predict(
-        pipeline: Pipeline, latents: Tensor, levels: Tensor, condition: Condition, memory: MaskedMemory
-    ) -> Tensor:
-        """What the network predicts of noisy latents ``[B, F, C, H, W]``, in the precision of the weights."""
-        dtype = next(pipeline.backbone.parameters()).dtype
-        return predict(pipeline.backbone, latents.to(dtype), levels, condition.to(dtype=dtype), memory)
-
     def levels(self, pipeline: Pipeline, latents: Tensor) -> Tensor:
         """A timestep for each block, drawn independently and told to each of its frames: ``[B, F]``."""
         spec = pipeline.backbone.spec
         numbers = spec.block_numbers(latents.shape[1])
-        drawn = torch.rand(len(latents), numbers[-1] + 1, device=latents.device) * TIMESTEPS
-        return shifted(drawn, self.shift).clamp(max=spec.largest_level)[:, numbers]
+        return self.drawn((len(latents), numbers[-1] + 1), latents.device).clamp(max=spec.largest_level)[:, numbers]
+
+    def drawn(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Shifted timesteps of this shape."""
+        if self.grid is None:
+            return shifted(torch.rand(shape, device=device) * TIMESTEPS, self.shift)
+        return grid(self.grid, self.shift).to(device)[torch.randint(self.grid, shape, device=device)]
+
+    def error(self, made: Tensor, wanted: Tensor, levels: Tensor) -> Tensor:
+        """Mean squared error over channels and space, weighted by the noise level: ``[B, F]``."""
+        error = squared_error(made, wanted)
+        return error * bell(levels, self.shift) if self.weighting == "bell" else error
 
     def _prepare(self, pipeline: Pipeline, clips: Clips) -> tuple[Tensor, Condition]:
         """Latents ``[B, F, C, H, W]`` cut as the curriculum says, and the text features of each row."""
-        (width, height), (rows, columns) = pipeline.size, clips["video"].shape[2:4]
-        if (rows, columns) != (height, width):
-            raise UserError(
-                f"{type(self).__name__}: the clips are {columns}x{rows} pixels, the model makes {width}x{height}; let "
-                "data.train_dataset give clips of that size."
-            )
-        latents = pipeline.encode(clips["video"])
+        latents = latents_of(self, pipeline, clips)
         frames = self._frames(pipeline, latents.shape[1])
         pieces = latents.shape[1] // frames
         latents = latents[:, : pieces * frames].unflatten(1, (pieces, frames)).flatten(0, 1)
@@ -106,8 +114,8 @@ class DiffusionForcing(FlowMatching):
     def flow_error(self, pipeline: Pipeline, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         levels = self.levels(pipeline, latents)
         memory = MaskedMemory.diffusion_forcing(pipeline.backbone.spec, latents.shape[1], pipeline.positions)
-        made = self.predict(pipeline, add_noise(latents, noise, levels), levels, condition, memory)
-        return squared_error(made, target(pipeline.backbone.spec, latents, noise, levels))
+        made = prediction(pipeline.backbone, add_noise(latents, noise, levels), levels, condition, memory)
+        return self.error(made, target(pipeline.backbone.spec, latents, noise, levels), levels)
 
 
 class TeacherForcing(FlowMatching):
@@ -122,9 +130,9 @@ class TeacherForcing(FlowMatching):
         """The error of every block of ``latents`` given earlier blocks of ``history`` and its own noisy self."""
         levels, frames = self.levels(pipeline, latents), latents.shape[1]
         memory = MaskedMemory.teacher_forcing(pipeline.backbone.spec, frames, pipeline.positions)
-        both = torch.cat([history, add_noise(latents, noise, levels)], dim=1)
-        made = self.predict(pipeline, both, torch.cat([torch.zeros_like(levels), levels], dim=1), condition, memory)
-        return squared_error(made[:, frames:], target(pipeline.backbone.spec, latents, noise, levels))
+        noisy = add_noise(latents, noise, levels)
+        made = prediction_on(pipeline.backbone, history, noisy, levels, condition, memory)
+        return self.error(made, target(pipeline.backbone.spec, latents, noise, levels), levels)
 
 
 def squared_error(made: Tensor, wanted: Tensor) -> Tensor:

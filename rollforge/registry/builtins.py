@@ -72,6 +72,8 @@ def rollforge_register_objective(register: Register) -> None:
     register("rollforge.objectives.flow:TeacherForcing")
     register("rollforge.objectives.flow:DiffusionForcing")
     register("rollforge.objectives.resampling:ResamplingForcing")
+    register("rollforge.objectives.ode:OdeRegression")
+    register("rollforge.objectives.consistency:ConsistencyDistillation")
     register("rollforge.objectives.reconstruction:Reconstruction")
 
 

@@ -2,7 +2,8 @@
 
 A case is a folder of ``meta.json``, ``weights``, ``inputs`` and ``outputs.safetensors``; ``ROLLFORGE_PARITY_DIR`` names
 the folder of cases (default: ``shared/parity`` beside the repository). What computes a case is looked up in the tables
-of ``methods.py`` by what ``meta.json`` says; a rollout that no table computes fails. Training cases are skipped.
+of ``methods.py`` by what ``meta.json`` says; a rollout that no table computes fails. Training cases are in
+``test_training.py``.
 """
 
 from __future__ import annotations
@@ -37,18 +38,11 @@ from rollforge.spec import Step
 CASES = Path(os.environ.get("ROLLFORGE_PARITY_DIR") or Path(__file__).parents[3] / "shared" / "parity")
 
 
-def cases() -> Iterator[Any]:
-    """Every folder of cases; those of training are skipped and say why."""
-    for file in sorted(CASES.rglob("meta.json")):
-        meta, folder = json.loads(file.read_text()), file.parent
-        if (kind := meta.get("kind", "rollout")) != "rollout":
-            reason = f"{folder.name} is a case of {kind} ({meta.get('method')}), not a rollout"
-            yield pytest.param(folder, marks=pytest.mark.skip(reason=reason))
-        else:
-            yield folder
-
-
-FOLDERS = list(cases())
+FOLDERS: list[Any] = [
+    file.parent
+    for file in sorted(CASES.rglob("meta.json"))
+    if json.loads(file.read_text()).get("kind", "rollout") == "rollout"
+]
 ABSENT = pytest.mark.skip(reason=f"no parity cases under {CASES}; name their folder with ROLLFORGE_PARITY_DIR")
 
 
