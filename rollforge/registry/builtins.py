@@ -71,6 +71,7 @@ def rollforge_register_conditioner(register: Register) -> None:
 def rollforge_register_objective(register: Register) -> None:
     register("rollforge.objectives.flow:TeacherForcing")
     register("rollforge.objectives.flow:DiffusionForcing")
+    register("rollforge.objectives.bidirectional:Bidirectional")
     register("rollforge.objectives.resampling:ResamplingForcing")
     register("rollforge.objectives.ode:OdeRegression")
     register("rollforge.objectives.consistency:ConsistencyDistillation")

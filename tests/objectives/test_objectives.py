@@ -14,6 +14,7 @@ from rollforge.backbones.wan.network import Wan
 from rollforge.errors import UserError
 from rollforge.memory.base import Memory
 from rollforge.objectives.base import Clips
+from rollforge.objectives.bidirectional import Bidirectional
 from rollforge.objectives.flow import DiffusionForcing, FlowMatching, TeacherForcing
 from rollforge.objectives.reconstruction import Reconstruction
 from rollforge.objectives.resampling import ResamplingForcing
@@ -202,6 +203,20 @@ def test_teacher_forcing_shows_clean_frames_at_timestep_zero() -> None:
     noisy = (1 - sigma) * latents + sigma * noise
     torch.testing.assert_close(both[:, FRAMES:], noisy)
     torch.testing.assert_close(error, ((0.7 * noisy + 0.1 - (noise - latents)) ** 2).mean(dim=(2, 3, 4)))
+
+
+def test_a_bidirectional_network_sees_every_frame_at_one_level_for_the_clip() -> None:
+    backbone, (latents, noise) = network(), two()
+    error = errors(Bidirectional(), backbone, latents, noise)
+    changed = errors(Bidirectional(), backbone, later(latents, 6), later(noise, 6))
+    assert not torch.isclose(changed, error, rtol=1e-7, atol=0).any()
+    shown = Linear()
+    errors(Bidirectional(shift=2.0), shown, latents, noise)
+    ((noisy, timesteps, _),) = shown.shown
+    assert torch.equal(timesteps, timesteps[:, :1].expand_as(timesteps))
+    assert timesteps[0, 0] != timesteps[1, 0]
+    sigma = timesteps[..., None, None, None] / 1000
+    torch.testing.assert_close(noisy, (1 - sigma) * latents + sigma * noise)
 
 
 def test_resampled_history_is_one_euler_step_from_one_level_for_the_video() -> None:
