@@ -37,6 +37,7 @@ class RolloutData(LightningDataModule):
         train_dataset: what to train on.
         batch_size: clips in a training step.
         num_workers: processes that prepare training clips.
+        repeat: how often in a row training gets each batch.
     """
 
     config_section = "data"
@@ -53,6 +54,7 @@ class RolloutData(LightningDataModule):
         train_dataset: Dataset | None = None,  # type: ignore[type-arg] # jsonargparse takes no subscripted base here
         batch_size: Count = 16,
         num_workers: Annotated[int, Range(0, 1024)] = 0,
+        repeat: Count = 1,
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than prompts
@@ -65,6 +67,7 @@ class RolloutData(LightningDataModule):
             num_workers,
         )
         self.unreadable: dict[Path, str] = {}  # openings and prompt files, and what is wrong with each
+        self.repeat = repeat
         self._openings_read: set[Path] = set()
 
     @classmethod
@@ -142,7 +145,7 @@ class RolloutData(LightningDataModule):
         own = torch.Generator()  # so that the loader draws nothing from the random numbers of the training
         return DataLoader(
             SeededClips(clips, seed), batch_size=size, drop_last=True, generator=own,
-            sampler=ResumableSampler(count, size, self._position, seed, **place),
+            sampler=ResumableSampler(count, size, self._position, seed, repeat=self.repeat, **place),
             num_workers=self.num_workers, worker_init_fn=ignore_signals,
         )  # fmt: skip
 

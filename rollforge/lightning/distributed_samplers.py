@@ -47,6 +47,7 @@ class ResumableSampler(DistributedSampler[Place]):
         seed: of the shuffles.
         num_replicas: processes.
         rank: of this process.
+        repeat: how often in a row each batch is given.
     """
 
     def __init__(
@@ -57,20 +58,21 @@ class ResumableSampler(DistributedSampler[Place]):
         seed: int,
         num_replicas: int = 1,
         rank: int = 0,
+        repeat: int = 1,
     ) -> None:
         super().__init__(range(clips), num_replicas, rank)  # type: ignore[arg-type] # it has a length
         self.clips, self.batch, self.position, self.start = clips, batch, position, seed
-        self.batches = clips // (batch * num_replicas)
+        self.batches, self.repeat = clips // (batch * num_replicas), repeat
 
     def __len__(self) -> int:
-        return self.batches * self.batch
+        return self.batches * self.batch * self.repeat
 
     def __iter__(self) -> Iterator[Place]:
         epoch, done = self.position()
         order = np.random.default_rng((self.start, epoch)).permutation(self.clips)
         whole = order[: self.batches * self.batch * self.num_replicas]
-        mine = whole.reshape(self.batches, self.num_replicas, self.batch)[done:, self.rank].ravel()
-        return iter([(epoch, clip) for clip in mine.tolist()])
+        mine = whole.reshape(self.batches, self.num_replicas, self.batch)[:, self.rank].repeat(self.repeat, axis=0)
+        return iter([(epoch, clip) for clip in mine[done:].ravel().tolist()])
 
 
 class SeededClips(Dataset[Any]):

@@ -108,6 +108,8 @@ class TrainedModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["random_state"] = random_state()
+        if self.objective is not None and (state := self.objective.state_dict()):
+            checkpoint["objective"] = state
         if between_steps(self.trainer) or self.trainer.world_size > 1:
             return
         checkpoint["gradients"] = {
@@ -124,7 +126,7 @@ class TrainedModule(LightningModule):
             check_fit(self.state_dict(), weights, type(self).__name__, self.trainer.ckpt_path or "the checkpoint")
         if fitting:
             checkpoint["loops"]["fit_loop"] = settled(checkpoint["loops"]["fit_loop"])
-            self.loaded = {name: checkpoint.get(name) for name in ("random_state", "gradients")}
+            self.loaded = {name: checkpoint.get(name) for name in ("random_state", "gradients", "objective")}
             if self.loaded["random_state"] is None:
                 log.warning("The checkpoint holds no random state; training continues with other random numbers.")
 
@@ -147,6 +149,8 @@ class TrainedModule(LightningModule):
         loaded, self.loaded = self.loaded, {}
         if state := loaded.get("random_state"):
             restore_random_state(state)
+        if self.objective is not None and (state := loaded.get("objective")):
+            self.objective.load_state_dict(state)
         for name, gradient in (loaded.get("gradients") or {}).items():
             weight = self.trained.get_parameter(name)
             weight.grad = gradient.to(weight)

@@ -14,6 +14,7 @@ from rollforge.memory.base import Memory, TextKeys
 from rollforge.memory.combine import Combine
 from rollforge.memory.kv_codec import KVCodec
 from rollforge.memory.observing import Watch
+from rollforge.memory.routing import Routing
 from rollforge.positions import Positions
 from rollforge.spec import ModelSpec, ReadPlan, Step, Virtual
 from rollforge.state import State
@@ -35,6 +36,8 @@ class CachedMemory(Memory):
     watch: Watch | None = None
     device: torch.device | None = None
     """Where the network runs; a rollout sets it. Default: where the first pass finds its queries."""
+    routing: Routing | None = None
+    """How query tokens choose among frames of their history, where they do; training passes then choose alike."""
     latents: Mapping[int, Tensor] = {}
     """Latents ``[B, 1, C, H, W]`` of committed frames, which the rollout keeps."""
 

@@ -8,14 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rollforge.devices import sent
-from rollforge.errors import UserError
 from rollforge.memory.attention import attention
 from rollforge.memory.bias import NEVER
 from rollforge.memory.combine import Combine
 from rollforge.memory.kv_codec import KVCodec
 from rollforge.memory.rollout import RolloutMemory
-from rollforge.memory.routing import Choice, pooled, routed
+from rollforge.memory.routing import Choice, Routing
 from rollforge.positions import Positions
 from rollforge.ranges import Checked, Count, CountFromZero
 from rollforge.spec import ModelSpec
@@ -27,7 +25,7 @@ class RoutedMemory(Checked, RolloutMemory):
     Frames are scored by q . mean key of the frame, both rotated. The frames of the pass are always attended to and do
     not count. There is one softmax over them and the kept frames, with the usual scale, so that with all frames kept
     this is ``RolloutMemory``. A reference path: all scores are computed and those of other frames hidden, which saves
-    neither time nor memory. Source: Resampling Forcing, history routing.
+    neither time nor memory. Training of a model with this memory routes alike. Source: Resampling Forcing.
 
     Args:
         spec: the backbone's.
@@ -56,32 +54,19 @@ class RoutedMemory(Checked, RolloutMemory):
         choice: Choice = "token",
     ) -> None:
         super().__init__(spec, visible, positions, kv_codec, combine)
-        if top_k is not None and len(set(forced)) > top_k:
-            raise UserError(
-                f"RoutedMemory got top_k={top_k} and forced={list(forced)}; raise top_k to {len(set(forced))} or more."
-            )
-        self.top_k, self.forced, self.choice = top_k, frozenset(forced), choice
+        self.routing: Routing = Routing(top_k, forced, choice)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
     def attention(self, layer: int, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         tokens = self.spec.tokens
         own = len(self._now.frames) * tokens
         count = keys.shape[1] // tokens - len(self._now.frames)
-        if self.top_k is None or count <= self.top_k:
+        if self.routing.keeps_all(count):
             return super().attention(layer, q, keys, values, bias)
         allowed = None  # frames that a segment hides from a head or layer do not take a place
         if bias is not None:
             allowed = bias[..., own:].unflatten(-1, (count, tokens)).amax(-1) > NEVER
-        frames = pooled(keys[:, own:], tokens)
-        kept = routed(q, frames, self.top_k, tokens, self.choice, self._forced(layer, q.device), allowed)
-        hidden = torch.zeros(kept.shape, dtype=q.dtype, device=q.device).masked_fill(~kept, NEVER)
-        route = torch.cat([hidden.new_zeros(*hidden.shape[:-1], own), hidden.repeat_interleave(tokens, -1)], dim=-1)
+        contents = [content for content, _ in self._layouts[layer]]
+        hidden = self.routing.bias(q, keys[:, own:], tokens, contents, allowed)
+        route = torch.cat([hidden.new_zeros(*hidden.shape[:-1], own), hidden], dim=-1)
         return attention(q, keys, values, route if bias is None else bias + route)
-
-    def _forced(self, layer: int, device: torch.device) -> Tensor | None:
-        """Which slots of a layer hold the first and the last frame of the history, as far as they are forced."""
-        contents = [content for content, _ in self._layouts[layer] if content >= 0]
-        ends = {"first": min, "last": max}
-        wanted = {ends[end](contents) for end in self.forced if contents}
-        slots = [content in wanted for content, _ in self._layouts[layer]]
-        return sent(torch.tensor(slots), device) if wanted else None

@@ -2,13 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from rollforge.errors import UserError
+from rollforge.memory.bias import NEVER
+
 Choice = Literal["token", "frame"]
 """Who chooses: every query token and head for itself, or all tokens and heads of a frame together."""
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How query tokens choose among the frames of their history: the arguments of ``RoutedMemory``.
+
+    Raises ``UserError`` where more frames are forced than are kept.
+    """
+
+    top_k: int | None = None
+    forced: Sequence[Literal["first", "last"]] = ()
+    choice: Choice = "token"
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None and len(set(self.forced)) > self.top_k:
+            raise UserError(
+                f"RoutedMemory got top_k={self.top_k} and forced={list(self.forced)}; raise top_k to "
+                f"{len(set(self.forced))} or more."
+            )
+
+    def keeps_all(self, frames: int) -> bool:
+        """Whether a history of so many frames is attended to as a whole."""
+        return self.top_k is None or frames <= self.top_k
+
+    def bias(
+        self, q: Tensor, keys: Tensor, tokens: int, contents: Sequence[int], allowed: Tensor | None = None
+    ) -> Tensor:
+        """What hides the tokens of frames that are not kept, ``[B, heads, L, frames * tokens]``; 0 for the others.
+
+        Args:
+            q: queries ``[B, L, heads, head_dim]``, rotated as the keys are.
+            keys: of the history, ``[B, frames * tokens, heads, head_dim]``.
+            tokens: of a frame.
+            contents: the number of each frame; negative for virtual ones.
+            allowed: as for ``routed``.
+        """
+        assert self.top_k is not None
+        real = [content for content in contents if content >= 0]
+        ends = {"first": min, "last": max}
+        wanted = {ends[end](real) for end in self.forced if real}
+        forced = torch.tensor([content in wanted for content in contents]).to(q.device) if wanted else None
+        kept = routed(q, pooled(keys, tokens), self.top_k, tokens, self.choice, forced, allowed)
+        hidden = torch.zeros(kept.shape, dtype=q.dtype, device=q.device).masked_fill(~kept, NEVER)
+        return hidden.repeat_interleave(tokens, -1)
 
 
 def pooled(keys: Tensor, tokens: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rollforge.backbones.base import Backbone
 from rollforge.pipeline import Pipeline
 from rollforge.ranges import Checked
+from rollforge.state import State
 
 
 class Clips(TypedDict, total=False):
@@ -41,6 +42,13 @@ class Objective(Checked, ABC):
 
     average: nn.Module | None = None
     """The running average of the trained component (``model.ema``), set before each call; None without one."""
+
+    def state_dict(self) -> State:
+        """What the loss carries from step to step, for checkpoints: tensors and plain data. Default: nothing."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Restores what ``state_dict`` returned."""
 
     @abstractmethod
     def __call__(self, pipeline: Pipeline, clips: Clips) -> dict[str, Tensor]:

@@ -113,7 +113,8 @@ class DiffusionForcing(FlowMatching):
 
     def flow_error(self, pipeline: Pipeline, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         levels = self.levels(pipeline, latents)
-        memory = MaskedMemory.diffusion_forcing(pipeline.backbone.spec, latents.shape[1], pipeline.positions)
+        spec, frames = pipeline.backbone.spec, latents.shape[1]
+        memory = MaskedMemory.diffusion_forcing(spec, frames, pipeline.positions, pipeline.routing)
         made = prediction(pipeline.backbone, add_noise(latents, noise, levels), levels, condition, memory)
         return self.error(made, target(pipeline.backbone.spec, latents, noise, levels), levels)
 
@@ -128,11 +129,17 @@ class TeacherForcing(FlowMatching):
         self, pipeline: Pipeline, history: Tensor, latents: Tensor, noise: Tensor, condition: Condition
     ) -> Tensor:
         """The error of every block of ``latents`` given earlier blocks of ``history`` and its own noisy self."""
-        levels, frames = self.levels(pipeline, latents), latents.shape[1]
-        memory = MaskedMemory.teacher_forcing(pipeline.backbone.spec, frames, pipeline.positions)
+        levels = self.levels(pipeline, latents)
         noisy = add_noise(latents, noise, levels)
-        made = prediction_on(pipeline.backbone, history, noisy, levels, condition, memory)
+        made = self.predicted(pipeline, history, noisy, levels, condition)
         return self.error(made, target(pipeline.backbone.spec, latents, noise, levels), levels)
+
+    @staticmethod
+    def predicted(pipeline: Pipeline, history: Tensor, noisy: Tensor, levels: Tensor, condition: Condition) -> Tensor:
+        """What the network predicts of ``noisy`` given earlier blocks of ``history``, in one pass over both."""
+        spec, frames = pipeline.backbone.spec, noisy.shape[1]
+        memory = MaskedMemory.teacher_forcing(spec, frames, pipeline.positions, pipeline.routing)
+        return prediction_on(pipeline.backbone, history, noisy, levels, condition, memory)
 
 
 def squared_error(made: Tensor, wanted: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from rollforge.data.opening import Frames, opening_frames
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, attribute_errors
 from rollforge.memory import Combine, IdentityKVCodec, KVCodec, MakeMemory, Positions, RolloutMemory
+from rollforge.memory.routing import Routing
 from rollforge.noise import IndependentNoise, NoisePrior
 from rollforge.policies.base import CachePolicy
 from rollforge.precision import MIXED, TRUE
@@ -98,6 +99,12 @@ class Components:
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.backbone.parameters()).device
+
+    @property
+    def routing(self) -> Routing | None:
+        """How query tokens choose among frames of their history, where the memory lets them."""
+        spec = self.backbone.spec
+        return self.memory(spec, 0, self.positions, self.kv_codec, self.combine).routing
 
     @property
     def fps(self) -> float:

@@ -166,5 +166,6 @@ def test_a_config_names_it_with_its_arguments() -> None:
     spec = pipeline.backbone.spec
     found = made.memory(spec, 18, made.positions, made.kv_codec, None)
     assert isinstance(found, RoutedMemory)
-    assert (found.top_k, found.forced, found.choice) == (5, {"last"}, "token")
+    assert found.routing == pipeline.routing
+    assert (found.routing.top_k, [*found.routing.forced], found.routing.choice) == (5, ["last"], "token")
     assert len(found._layouts) == spec.layers > LAYERS

@@ -6,86 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from objective_parts import BLOCK, CAPTIONS, FRAMES, Linear, clips, errors, latents_of, network, pipeline, two
+from torch import Tensor
 
-from rollforge.backbones.base import Backbone, Condition, DecodeStream, VideoCodec
+from rollforge.backbones.base import Condition
 from rollforge.backbones.pocket.text import PocketText
-from rollforge.backbones.wan.network import Wan
 from rollforge.errors import UserError
-from rollforge.memory.base import Memory
 from rollforge.objectives.base import Clips
 from rollforge.objectives.bidirectional import Bidirectional
 from rollforge.objectives.flow import DiffusionForcing, FlowMatching, TeacherForcing
 from rollforge.objectives.reconstruction import Reconstruction
 from rollforge.objectives.resampling import ResamplingForcing
-from rollforge.pipeline import Pipeline
-from rollforge.policies import Window
-from rollforge.samplers import Euler
-from rollforge.spec import ModelSpec
-
-BLOCK, FRAMES = 3, 9
-CAPTIONS = ["a red ball over snow at day", "a blue box over sand at night"]
-
-
-class Linear(Backbone):
-    """Predicts ``slope * latents + offset`` and remembers what it was shown."""
-
-    def __init__(self, slope: float = 0.7, offset: float = 0.1) -> None:
-        super().__init__()
-        self.slope, self.offset = nn.Parameter(torch.tensor(slope)), offset
-        self.spec = ModelSpec(3, 4, 4, (2, 2), 1, 1, 8, BLOCK, FRAMES, FRAMES, 8.0)
-        self.shown: list[tuple[Tensor, Tensor, Condition]] = []
-
-    def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
-        self.shown.append((latents.detach().clone(), timesteps.clone(), condition))
-        heads = latents.new_zeros(len(latents), latents.shape[1] * self.spec.tokens, 1, 8)
-        memory.attend(0, heads, heads, heads)
-        return self.slope * latents + self.offset
-
-
-class Pixels(VideoCodec):
-    """Latents that are the pixels."""
-
-    def encode(self, video: Tensor) -> Tensor:
-        return video
-
-    def stream(self) -> DecodeStream:
-        raise NotImplementedError
-
-    def pixel_frames(self, latent_frames: int) -> int:
-        return latent_frames
-
-    def pixel_size(self, width: int, height: int) -> tuple[int, int]:
-        return width, height
-
-
-def pipeline(backbone: Backbone | None = None) -> Pipeline:
-    return Pipeline(
-        backbone=backbone or Linear(), conditioner=PocketText(), codec=Pixels(), policy=Window(), sampler=Euler()
-    )
-
-
-def network() -> Wan:
-    """A real network, so that what a block sees matters."""
-    torch.manual_seed(7)
-    sizes = {"dim": 32, "layers": 2, "heads": 2, "ffn_dim": 64, "freq_dim": 32, "text_dim": 64, "text_len": 4}
-    return Wan(channels=3, height=4, width=4, block=BLOCK, window=FRAMES, horizon=FRAMES, **sizes).requires_grad_(True)
-
-
-def clips(frames: int = FRAMES) -> Clips:
-    drawn = torch.Generator().manual_seed(1)
-    return {"video": torch.randint(256, (2, frames, 4, 4, 3), generator=drawn).byte(), "caption": list(CAPTIONS)}
-
-
-def latents_of(batch: Clips) -> Tensor:
-    return batch["video"].permute(0, 1, 4, 2, 3) / 255
-
-
-def errors(objective: FlowMatching, backbone: Backbone, latents: Tensor, noise: Tensor, seed: int = 5) -> Tensor:
-    """Errors ``[B, F]`` under the same draws every time."""
-    owner = pipeline(backbone)
-    torch.manual_seed(seed)
-    return objective.flow_error(owner, latents, noise, owner.condition(CAPTIONS)).detach()
 
 
 def later(values: Tensor, first: int, seed: int = 9) -> Tensor:
@@ -97,12 +28,6 @@ def later(values: Tensor, first: int, seed: int = 9) -> Tensor:
 def earlier(values: Tensor, end: int) -> Tensor:
     """Other values up to frame ``end``, the same from there on."""
     return torch.cat([later(values, 0)[:, :end], values[:, end:]], dim=1)
-
-
-def two() -> tuple[Tensor, Tensor]:
-    drawn = torch.Generator().manual_seed(2)
-    latents, noise = torch.randn(2, 2, FRAMES, 3, 4, 4, generator=drawn)
-    return latents, noise
 
 
 def test_clips_of_another_size_are_refused_before_they_are_encoded() -> None:
