@@ -55,6 +55,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "test": (_test, "roll prompts and measure what comes out, or measure given videos"),
     "fit": (_lightning("fit"), "train the backbone (or the codec) of the same config"),
     "compare": (_of("compare"), "measure several cache policies under the same prompts and seeds"),
+    "trajectories": (_of("trajectories"), "store a teacher's ODE solutions, for OdeRegression"),
     "bench": (_of("bench"), "time the rollout: ms per block, first block apart, peak memory"),
     "gpu": (_of("gpu"), "check a CUDA card: results against the CPU, speed at the 1.3B shape"),
     "doctor": (_of("doctor"), "say whether machine, files and config will work, and how long it will take"),
@@ -102,7 +103,7 @@ def _dispatch(given: list[str]) -> int | None:
     parser = Arguments(
         prog="rollforge",
         description="Train short, roll forever: long-horizon autoregressive video diffusion.",
-        epilog="commands:\n" + "\n".join(f"  {name:9} {text}" for name, (_, text) in COMMANDS.items()),
+        epilog="commands:\n" + "\n".join(f"  {name:12} {text}" for name, (_, text) in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"rollforge {__version__}")

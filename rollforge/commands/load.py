@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from rollforge import trust as trusting
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.room import check_networks
-from rollforge.commands.typed import read
+from rollforge.commands.typed import Typed, read
 from rollforge.doctor.parts import NEEDED, OPTIONAL, build
 from rollforge.errors import UserError
 from rollforge.files.checkpoints import read_checkpoint
@@ -44,15 +44,20 @@ def load(config: str | PathLike[str], *overrides: str, trust: Sequence[str] = ()
     typed = read([f"--config={config}", *options, *(f"--trust={name}" for name in trust)])
     with trusting.guarded(typed.modules), restricted(typed.weights_only):
         chosen = ParsedCLI("predict", typed).chosen
-        check_networks(chosen.model)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(chosen.seed_everything or 0)  # of random weights
-            parts = {name: build(name, chosen.model.get(name)) for name in (*NEEDED, *OPTIONAL)}
-        module = RolloutModule(**parts, negative_prompt=chosen.model.negative_prompt, compile=chosen.model.compile)
-        if chosen.ckpt_path:
-            check_checkpoint(chosen.ckpt_path)
-            content = read_checkpoint(chosen.ckpt_path, "cpu", typed.weights_only)
-            module.load_checkpoint_weights(content["state_dict"], chosen.ckpt_path)
+        return pipeline_of(chosen, typed)
+
+
+def pipeline_of(chosen: Any, typed: Typed) -> Pipeline:
+    """The pipeline of a parsed config, in the guard of what it may name. Raises ``UserError`` if it cannot be built."""
+    check_networks(chosen.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(chosen.seed_everything or 0)  # of random weights
+        parts = {name: build(name, chosen.model.get(name)) for name in (*NEEDED, *OPTIONAL)}
+    module = RolloutModule(**parts, negative_prompt=chosen.model.negative_prompt, compile=chosen.model.compile)
+    if chosen.ckpt_path:
+        check_checkpoint(chosen.ckpt_path)
+        content = read_checkpoint(chosen.ckpt_path, "cpu", typed.weights_only)
+        module.load_checkpoint_weights(content["state_dict"], chosen.ckpt_path)
     trainer = _trainer(chosen.trainer)
     return module.pipeline.to(trainer.strategy.root_device, str(trainer.precision)).eval()
 

@@ -92,3 +92,4 @@ def rollforge_register_metric(register: Register) -> None:
 def rollforge_register_dataset(register: Register) -> None:
     register("rollforge.data.clips:WorldClips")
     register("rollforge.data.clips:VideoClips")
+    register("rollforge.data.trajectories:Trajectories")
