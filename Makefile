@@ -27,7 +27,7 @@ lint: $(READY)
 	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 docs: $(READY)
-	cd $(ROOT) && $(BIN)/mkdocs build --strict
+	cd $(ROOT) && NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Runs the code of the tutorials and compares what comes out with what they show; `make test` does it, too.
 docs-test: $(READY)

@@ -1,0 +1,30 @@
+"""What is generated from prompts and first images, and the clips of training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rollforge.lazy import lazily
+
+if TYPE_CHECKING:
+    from rollforge.data.clips import VideoClips, WorldClips
+    from rollforge.data.requests import Request, Shot, read_prompts
+
+__all__ = [
+    "Request",
+    "Shot",
+    "VideoClips",
+    "WorldClips",
+    "read_prompts",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "Request": "requests",
+        "Shot": "requests",
+        "VideoClips": "clips",
+        "WorldClips": "clips",
+        "read_prompts": "requests",
+    },
+)

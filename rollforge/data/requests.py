@@ -46,7 +46,7 @@ class Shot(NamedTuple):
 class Request(NamedTuple):
     """One video to make.
 
-    Args:
+    Attributes:
         prompt: what it shows; where prompts follow each other, all of them.
         sample: its number, which with the seed decides its noise.
         seed: of its noise.

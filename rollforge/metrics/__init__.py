@@ -1,5 +1,54 @@
-"""Metrics: streaming measures of decoded video."""
+"""Streaming metrics of decoded video. None of them needs weights."""
 
-from rollforge.metrics.base import Blocks, Metric
+from __future__ import annotations
 
-__all__ = ["Blocks", "Metric"]
+from typing import TYPE_CHECKING
+
+from rollforge.lazy import lazily
+
+if TYPE_CHECKING:
+    from rollforge.metrics.base import Blocks, Metric
+    from rollforge.metrics.colour import ColourHistogram, Exposure
+    from rollforge.metrics.flicker import Flicker, Stagnation
+    from rollforge.metrics.latents import LatentStatistics
+    from rollforge.metrics.motion import Motion
+    from rollforge.metrics.repetition import Repetition
+    from rollforge.metrics.seams import Seams
+    from rollforge.metrics.sharpness import Sharpness
+    from rollforge.metrics.suite import DriftSuite
+    from rollforge.metrics.truth import WorldTruth
+
+__all__ = [
+    "Blocks",
+    "ColourHistogram",
+    "DriftSuite",
+    "Exposure",
+    "Flicker",
+    "LatentStatistics",
+    "Metric",
+    "Motion",
+    "Repetition",
+    "Seams",
+    "Sharpness",
+    "Stagnation",
+    "WorldTruth",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "Blocks": "base",
+        "ColourHistogram": "colour",
+        "DriftSuite": "suite",
+        "Exposure": "colour",
+        "Flicker": "flicker",
+        "LatentStatistics": "latents",
+        "Metric": "base",
+        "Motion": "motion",
+        "Repetition": "repetition",
+        "Seams": "seams",
+        "Sharpness": "sharpness",
+        "Stagnation": "flicker",
+        "WorldTruth": "truth",
+    },
+)

@@ -144,7 +144,7 @@ def _paths(found: type) -> Iterator[str]:
     steps = found.__module__.split(".")
     for n in range(1, len(steps) + 1):
         module = ".".join(steps[:n])
-        if vars(sys.modules[module]).get(found.__name__) is found if module in sys.modules else n == len(steps):
+        if getattr(sys.modules[module], found.__name__, None) is found if module in sys.modules else n == len(steps):
             yield f"{module}.{found.__name__}"
     for package in (*LIGHTNING, *TORCH):
         if vars(package).get(found.__name__) is found:

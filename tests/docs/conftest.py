@@ -1,4 +1,4 @@
-"""Prints how long each tutorial took."""
+"""Prints how long each tutorial took, and which blocks of docs pages were not run."""
 
 from __future__ import annotations
 
@@ -11,3 +11,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name, seconds in sorted(took.items()):
         if "test_tutorials.py" in name:
             terminalreporter.write_line(f"{seconds:6.1f} s  {name.split('[')[-1].rstrip(']')}")
+    skipped = sorted(text for report in reports for name, text in report.user_properties if name == "not run")
+    for text in skipped:
+        terminalreporter.write_line(f"not run: {text}")

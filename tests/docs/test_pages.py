@@ -53,7 +53,9 @@ def test_a_page_that_is_right_passes(tmp_path: Path, text: str) -> None:
 
 def test_a_block_that_is_left_out_says_why(tmp_path: Path) -> None:
     text = '<!--- skip: next "no GPU here" -->\n\n```python\nraise SystemError\n```\n'
-    assert run(tmp_path / "page.md", text).skipped == ["no GPU here"]
+    (skipped,) = run(tmp_path / "page.md", text).skipped
+    assert skipped.reason == "no GPU here"
+    assert skipped.block.code == "raise SystemError\n"
 
 
 @pytest.mark.parametrize("shown", ["tint 0.25 of 3", "tint 0.11 of 4", "hue 0.11 of 3", "tint 0.11 of 3 in 2.0 s"])
