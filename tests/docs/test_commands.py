@@ -63,7 +63,7 @@ def test_the_blocks_of_a_page_run_or_say_why_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("configs", "plugins", "tests"):
+    for name in ("configs", "plugins"):
         (tmp_path / name).symlink_to(ROOT / name)
     read = Page(page, pictures=False)
     read.run(tmp_path, programs)
