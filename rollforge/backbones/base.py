@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rollforge.errors import UserError
 from rollforge.memory.base import Memory, TextKeys
 from rollforge.positions import NoPositions, Positions
 from rollforge.ranges import Checked
@@ -84,6 +85,17 @@ class Backbone(Checked, nn.Module, ABC):
         others make them inside ``memory.cross``.
         """
         return {}
+
+    def layer_modules(self) -> Sequence[nn.Module]:
+        """The modules of the layers, in order; each returns hidden tokens ``[B, F * tokens, width]``.
+
+        Objectives that read features of a network, such as ``GAN``, ask for it. Raises ``UserError`` where there are
+        none. Default: so it does.
+        """
+        raise UserError(
+            f"The backbone {type(self).__name__} shows no hidden tokens of its layers; choose one that has "
+            "layer_modules, such as Wan."
+        )
 
     def rollout_state(self) -> State:
         """What the network itself carries from pass to pass of a rollout. Default: nothing.

@@ -106,6 +106,7 @@ class RolloutModule(TrainedModule):
         )  # fmt: skip
         self.compare_policy, self.metrics = compare_policy, metrics or []
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
+        self.critic = objective.critic if objective else None
         self.rollouts: Rollouts | None = None  # what a callback has put in place of ``_rollouts``
         if objective and ema:
             self.average = Average(self.trained, ema)

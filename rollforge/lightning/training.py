@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from rollforge.backbones.base import Backbone, Conditioner, VideoCodec
 from rollforge.backbones.training_checkpoint import AVERAGE
@@ -23,11 +24,15 @@ from rollforge.lightning.parallel import draw_apart
 from rollforge.lightning.precision import float32_by_default, representable_epsilon
 from rollforge.lightning.random_state import random_state, restore_random_state
 from rollforge.lightning.resuming import between_steps, settled
+from rollforge.lightning.turns import Turns, TurnSchedules
 from rollforge.objectives.base import Clips, Objective
 from rollforge.pipeline import Pipeline
 from rollforge.training_budget import Recipe
 
 log = logging.getLogger(__name__)
+
+CRITIC = "critic."
+"""What the names of a critic's weights begin with in a checkpoint."""
 
 
 class TrainedModule(LightningModule):
@@ -45,6 +50,7 @@ class TrainedModule(LightningModule):
         super().__init__()
         self.average: Average | None = None
         self.loaded: dict[str, Any] = {}  # from a checkpoint, until the first batch
+        self.logged: list[str] = []  # names of the losses of the last batch
 
     @property
     def trained(self) -> nn.Module:
@@ -52,6 +58,18 @@ class TrainedModule(LightningModule):
         if self.objective is None:
             raise UserError("fit needs model.objective, the loss to train with, and the config names none.")
         return self.get_submodule(self.objective.trains)
+
+    @property
+    def turn(self) -> str:
+        """The network that is trained at this step: ``student``, or ``critic`` where the objective has one."""
+        return "critic" if self.objective is not None and self.objective.trains_critic else "student"
+
+    @property
+    def learning(self) -> nn.Module:
+        """The same, as a module."""
+        assert self.objective is not None
+        critic = self.objective.critic if self.turn == "critic" else None
+        return self.trained if critic is None else critic
 
     @property
     def recipe(self) -> Recipe:
@@ -91,18 +109,48 @@ class TrainedModule(LightningModule):
             self.objective.teacher.eval().requires_grad_(False)
         with attribute_errors("objective", self.objective, f"at step {self.global_step}"):
             self.objective.step = self.global_step
+            self._take_turns()
             self.objective.average = None if self.average is None else self.average.module
             losses = check_losses(self.objective, self.objective(self.pipeline, batch), f"at step {self.global_step}")
+        self.logged = [*losses]
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, sync_dist=True)
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
 
+    def _take_turns(self) -> None:
+        """Of two networks only the one whose turn it is has gradients."""
+        if self.objective is not None and (critic := self.objective.critic) is not None:
+            for network in (critic.train(), self.trained):
+                network.requires_grad_(network is self.learning)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips as the Trainer says; the critic's gradients as the objective does. Of two networks both are logged."""
+        if self.objective is None or self.objective.critic is None:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        largest = self.objective.critic_clip if self.turn == "critic" else gradient_clip_val
+        weights = [weight for weight in self.learning.parameters() if weight.grad is not None]
+        if gradient_clip_algorithm == "value" and self.turn != "critic" and largest:
+            torch.nn.utils.clip_grad_value_(weights, largest)
+            largest = None
+        norm = torch.nn.utils.clip_grad_norm_(weights, largest or torch.inf)
+        name = f"grad_norm_{self.turn}"
+        self.logged.append(name)
+        self.log(f"train/{name}", norm)
+
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         super().optimizer_step(*arguments, **options)
-        if self.average is not None:  # here and not after the batch, when callbacks have saved their checkpoint already
+        if (
+            self.average is not None and self.turn == "student"
+        ):  # here and not after the batch, when callbacks have saved their checkpoint already
             self.average.update_parameters(self.trained)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if isinstance(scheduler, TurnSchedules):
+            scheduler.step()
+            return
         with attribute_errors("scheduler", scheduler, f"at step {self.global_step}"):
             super().lr_scheduler_step(scheduler, metric)
 
@@ -113,7 +161,7 @@ class TrainedModule(LightningModule):
         if between_steps(self.trainer) or self.trainer.world_size > 1:
             return
         checkpoint["gradients"] = {
-            name: weight.grad for name, weight in self.trained.named_parameters() if weight.grad is not None
+            name: weight.grad for name, weight in self.learning.named_parameters() if weight.grad is not None
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -136,6 +184,10 @@ class TrainedModule(LightningModule):
             weights[plain(name)] = weights.pop(name)
         use_ema_weights(weights)
         self.rename(weights)
+        own = {name: value for name, value in self.state_dict().items() if name.startswith(CRITIC)}
+        for name in [name for name in weights if name.startswith(CRITIC) and name not in own]:
+            del weights[name]
+        weights |= own
         weights |= {name: value for name, value in self.state_dict().items() if name.startswith(AVERAGE)}
 
     def rename(self, weights: dict[str, Tensor]) -> None:
@@ -151,35 +203,57 @@ class TrainedModule(LightningModule):
             restore_random_state(state)
         if self.objective is not None and (state := loaded.get("objective")):
             self.objective.load_state_dict(state)
-        for name, gradient in (loaded.get("gradients") or {}).items():
-            weight = self.trained.get_parameter(name)
+        if gradients := loaded.get("gradients"):
+            assert self.objective is not None
+            self.objective.step = self.global_step
+        for name, gradient in (gradients or {}).items():
+            weight = self.learning.get_parameter(name)
             weight.grad = gradient.to(weight)
 
     def configure_optimizers(self) -> Any:
-        with _made("optimizer"):
-            optimizer = self.optimizer(self.trained.parameters())
-        representable_epsilon(optimizer)
-        if self.scheduler is None:
+        optimizer, schedule = self._optimizer("model.", self.optimizer, self.scheduler, self.trained)
+        objective = self.objective
+        if objective is not None and objective.critic is not None:
+            makers = objective.critic_optimizer, objective.critic_scheduler
+            critic, own = self._optimizer("model.objective.init_args.critic_", *makers, objective.critic)
+            optimizer = Turns({"student": optimizer, "critic": critic}, lambda: self.turn)
+            found = {"student": schedule, "critic": own}
+            schedules = {name: each for name, each in found.items() if each is not None}
+            schedule = TurnSchedules(schedules, optimizer) if schedules else None
+        if schedule is None:
             return optimizer
-        with _made("scheduler"):
-            scheduler = self.scheduler(optimizer)
-        monitor = getattr(scheduler, "monitor", "loss")  # of a plateau schedule; torch's own class names none
+        monitor = getattr(schedule, "monitor", "loss")  # of a plateau schedule; torch's own class names none
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "monitor": monitor},
+            "lr_scheduler": {"scheduler": schedule, "interval": "step", "monitor": monitor},
         }
+
+    def _optimizer(
+        self, key: str, optimizer: Callable[..., Optimizer], scheduler: Callable[..., Any] | None, network: nn.Module
+    ) -> tuple[Optimizer, Any]:
+        """The optimizer of a network, and its schedule, which the config names under keys that begin with ``key``."""
+        with _made(f"{key}optimizer"):
+            made = optimizer(network.parameters())
+        representable_epsilon(made)
+        if scheduler is None:
+            return made, None
+        with _made(f"{key}scheduler"):
+            return made, scheduler(made)
 
 
 @contextmanager
 def _made(name: str) -> Iterator[None]:
-    """Around the making of an optimizer or a schedule: raises ``UserError`` for arguments that it does not take."""
+    """Around the making of an optimizer or a schedule, whose key it gets.
+
+    Raises ``UserError`` for arguments that it does not take.
+    """
     try:
         yield
     except Exception as error:
         if isinstance(error, UserError) or ran_out(error):
             raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(f"model.{name} cannot be made ({first}); give it what it needs in its init_args.") from error
+        raise UserError(f"{name} cannot be made ({first}); give it what it needs in its init_args.") from error
 
 
 def plain(name: str) -> str:

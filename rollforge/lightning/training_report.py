@@ -45,13 +45,7 @@ class TrainingReport(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Notes the losses of a batch. Raises ``UserError`` for a step whose loss is not finite."""
-        self.curve.add(
-            {
-                name.removeprefix("train/"): float(value)
-                for name, value in trainer.callback_metrics.items()
-                if name.startswith("train/")
-            }
-        )
+        self.curve.add({name: float(trainer.callback_metrics[f"train/{name}"]) for name in pl_module.logged})
         if trainer.global_step > self.step:
             self.step = trainer.global_step
             loss = self.curve.close(self.step).get("loss", 0.0)

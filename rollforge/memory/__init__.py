@@ -4,6 +4,7 @@ from rollforge.memory.base import Memory, Now
 from rollforge.memory.cached import CachedMemory, MakeMemory
 from rollforge.memory.combine import BlendBranches, Combine
 from rollforge.memory.full import FullMemory
+from rollforge.memory.gradient import GradientMemory
 from rollforge.memory.kv_codec import IdentityKVCodec, KVCodec
 from rollforge.memory.masked import MaskedMemory
 from rollforge.memory.rollout import RolloutMemory
@@ -11,7 +12,7 @@ from rollforge.memory.routed import RoutedMemory
 from rollforge.positions import FixedPositions, NoPositions, Positions, Rope
 
 __all__ = [
-    "BlendBranches", "CachedMemory", "Combine", "FixedPositions", "FullMemory", "IdentityKVCodec", "KVCodec",
-    "MakeMemory", "MaskedMemory", "Memory", "NoPositions", "Now", "Positions", "RolloutMemory", "Rope",
+    "BlendBranches", "CachedMemory", "Combine", "FixedPositions", "FullMemory", "GradientMemory", "IdentityKVCodec",
+    "KVCodec", "MakeMemory", "MaskedMemory", "Memory", "NoPositions", "Now", "Positions", "RolloutMemory", "Rope",
     "RoutedMemory",
 ]  # fmt: skip

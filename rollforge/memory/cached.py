@@ -79,6 +79,16 @@ class CachedMemory(Memory):
     def load_state_dict(self, state: State, device: torch.device) -> None:
         """Restores, in a new memory on ``device``, what ``state_dict`` returned."""
 
+    def frozen(self) -> Memory:
+        """Shows a network what it reads in the pass in progress, whatever is stored meanwhile, and stores nothing.
+
+        Gradient checkpointing runs the pass again with it. Raises ``UserError`` where a memory cannot.
+        """
+        raise UserError(
+            f"The memory {type(self).__name__} cannot show a pass again, which gradient checkpointing needs; set "
+            "checkpoint to false."
+        )
+
     def history(self, frames: Sequence[int]) -> Tensor:
         if missing := [frame for frame in frames if frame not in self.latents]:
             raise UserError(

@@ -49,4 +49,4 @@ class Watch:
         return {layer: Seen(**fields) for layer, fields in sorted(seen.items())}
 
     def _note(self, layer: int, name: str, value: Tensor) -> None:
-        self._seen.setdefault(layer, {})[name] = value
+        self._seen.setdefault(layer, {})[name] = value.detach()

@@ -31,6 +31,12 @@ class RecurrentStates:
             self._after[layer, name] = after
         return output
 
+    def copy(self) -> RecurrentStates:
+        """The same states, apart from later ones."""
+        other = RecurrentStates()
+        other.kept = {layer: {name: dict(known) for name, known in names.items()} for layer, names in self.kept.items()}
+        return other
+
     @property
     def layers(self) -> set[int]:
         """Layers of the pass in progress that have carried a state."""

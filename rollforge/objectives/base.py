@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Required, TypedDict
 
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from rollforge.backbones.base import Backbone
 from rollforge.pipeline import Pipeline
@@ -40,6 +43,18 @@ class Objective(Checked, ABC):
     teacher: Backbone | None = None
     """A frozen network that the loss reads. It moves with the module; no checkpoint holds it."""
 
+    critic: nn.Module | None = None
+    """A second network that the loss trains, in turns with the component. Every checkpoint of training holds it."""
+
+    critic_optimizer: Callable[..., Optimizer] = AdamW
+    """Makes the optimizer of the critic's weights."""
+
+    critic_scheduler: Callable[[Optimizer], LRScheduler] | None = None
+    """Makes the learning-rate schedule of that optimizer, stepped with each of its own steps."""
+
+    critic_clip: float | None = None
+    """The largest norm of the critic's gradients; None leaves them. That of the component is the Trainer's."""
+
     average: nn.Module | None = None
     """The running average of the trained component (``model.ema``), set before each call; None without one."""
 
@@ -49,6 +64,11 @@ class Objective(Checked, ABC):
 
     def load_state_dict(self, state: State) -> None:
         """Restores what ``state_dict`` returned."""
+
+    @property
+    def trains_critic(self) -> bool:
+        """Whether the critic is trained at this ``step``, and not the component."""
+        return False
 
     @abstractmethod
     def __call__(self, pipeline: Pipeline, clips: Clips) -> dict[str, Tensor]:

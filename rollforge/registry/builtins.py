@@ -76,6 +76,14 @@ def rollforge_register_objective(register: Register) -> None:
     register("rollforge.objectives.ode:OdeRegression")
     register("rollforge.objectives.consistency:ConsistencyDistillation")
     register("rollforge.objectives.reconstruction:Reconstruction")
+    register("rollforge.objectives.self_forcing:SelfForcing")
+
+
+@hookimpl
+def rollforge_register_matching(register: Register) -> None:
+    register("rollforge.objectives.dmd:DMD")
+    register("rollforge.objectives.sid:SiD")
+    register("rollforge.objectives.gan:GAN")
 
 
 @hookimpl

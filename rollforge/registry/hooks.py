@@ -20,6 +20,7 @@ BASES = {
     "codec": "rollforge.backbones.base:VideoCodec",
     "conditioner": "rollforge.backbones.base:Conditioner",
     "objective": "rollforge.objectives.base:Objective",
+    "matching": "rollforge.objectives.matching:Matching",
     "metric": "rollforge.metrics.base:Metric",
     "dataset": "torch.utils.data:Dataset",
 }
@@ -36,6 +37,7 @@ KINDS = {
     "codec": "pixels to latents and back, block by block",
     "conditioner": "prompts to text features",
     "objective": "a training loss",
+    "matching": "how a student's videos are moved towards true ones",
     "metric": "a streaming measure of decoded video",
     "dataset": "clips to train on",
 }

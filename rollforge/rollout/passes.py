@@ -6,15 +6,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain, repeat
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from rollforge.backbones.base import Backbone
+from rollforge.backbones.base import Backbone, Condition
 from rollforge.borders import check_tensor
 from rollforge.devices import sent
 from rollforge.errors import UserError, attribute_errors
-from rollforge.memory import CachedMemory, MakeMemory
+from rollforge.memory import CachedMemory, MakeMemory, Memory
 from rollforge.memory.observing import Watch
 from rollforge.policies.base import CachePolicy
 from rollforge.prediction import is_compiled, predict, takes_extra, to_flow
@@ -69,7 +71,6 @@ class PassRunner:
         self.left: set[int] = set()  # those of them that the last denoising pass has left
         self.carried: State = {}  # what the network keeps of this rollout outside of the memories
 
-    @torch.no_grad()
     def run(self, request: Pass, frontier: int) -> Tensor:
         """The predicted flow of one pass, like its latents.
 
@@ -77,6 +78,10 @@ class PassRunner:
             request: the pass.
             frontier: the first frame that is not finished.
         """
+        with torch.set_grad_enabled(request.gradient and torch.is_grad_enabled()):
+            return self._run(request, frontier)
+
+    def _run(self, request: Pass, frontier: int) -> Tensor:
         step, memory = request.step, self.memories[request.guidance_branch]
         now = frontier if step.phase is Phase.RECACHE else step.start
         plan, memory.latents = (request.plan or self._plan(step)).of_depth(self.spec.layers), self.finished
@@ -201,18 +206,31 @@ class PassRunner:
         """The flow that the network predicts under the prompt in force at frame ``now``."""
         step, timesteps = request.step, self._timesteps(request)
         condition = self.prompts.at(request.guidance_branch, now).of_frames(step.frames)
-        extra = {"extra": request.extra} if self.takes_extra else {}
         when = f"at block {step.index} ({step.phase.value})"
         with attribute_errors("backbone", self.backbone, when):
-            self.backbone.load_rollout_state(self.carried)
             if is_compiled(self.backbone):  # whose graphs must not depend on which text it is
                 memory.set_text(condition.id, partial(self.backbone.text_keys, condition))
-            made = predict(self.backbone, request.latents.to(self.dtype), timesteps, condition, memory, **extra)
+            made = self._predicted(request, timesteps, condition, memory)
             self.carried = self.backbone.rollout_state()
             if is_compiled(self.backbone):  # a CUDA graph overwrites what it returned when it runs again
                 made = made.clone()
         check_tensor("backbone", self.backbone, made, when, request.latents.shape, request.latents.device)
         return to_flow(self.spec, made, request.latents, timesteps)
+
+    def _predicted(self, request: Pass, timesteps: Tensor, condition: Condition, memory: CachedMemory) -> Tensor:
+        """What the network predicts. With checkpointing it runs again in the backward pass, and reads the same."""
+        latents, carried = request.latents.to(self.dtype), self.carried
+        extra = {"extra": request.extra} if self.takes_extra else {}
+
+        def forward(memory: Memory) -> Tensor:
+            self.backbone.load_rollout_state(carried)
+            return predict(self.backbone, latents, timesteps, condition, memory, **extra)
+
+        if not (request.checkpoint and torch.is_grad_enabled()):
+            return forward(memory)
+        memories = chain([memory], repeat(memory.frozen()))
+        made: Tensor = checkpoint(lambda: forward(next(memories)), use_reentrant=False)
+        return made
 
     def _timesteps(self, request: Pass) -> Tensor:
         """The noise level of each frame, float32 ``[B, F]``, on the device."""

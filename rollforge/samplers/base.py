@@ -25,6 +25,9 @@ class Pass:
     ``timestep`` is one number or one for each frame, ``[B, F]``. ``guidance_branch`` names the condition (``prompt`` or
     ``negative``); each branch has a memory of its own. ``plan`` overrides the policy's. ``extra`` goes to the network's
     ``forward`` as the argument of that name if it takes one: a second time of a flow map, say.
+
+    With ``gradient`` the pass keeps its graph, where the caller of the rollout has gradients enabled; with
+    ``checkpoint`` as well, the network runs again in the backward pass instead.
     """
 
     step: Step
@@ -33,6 +36,8 @@ class Pass:
     guidance_branch: str = "prompt"
     plan: ReadPlan | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    gradient: bool = False
+    checkpoint: bool = False
 
 
 @dataclass(frozen=True)

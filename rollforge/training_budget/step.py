@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -56,20 +57,56 @@ def step_bytes(
         None for a loss or a network that cannot run without values.
     """
     try:
-        shapes = {"backbone": without_numbers(parts["backbone"], dtype), "codec": without_numbers(parts["codec"])}
-        trained = shapes[objective.trains]
-        trained.train().requires_grad_(True)
-        with torch.random.fork_rng(devices=[]), Live(trained) as live, Kernels(half, device):
-            for weight in trained.parameters():
-                weight.grad = torch.empty_like(weight)  # of the step before
-            pipeline: Any = _Pipeline(**parts | shapes)
-            loss = objective(pipeline, _clips(video))["loss"]
-            if not kept_gradients:
-                trained.zero_grad()
-            loss.backward()
+        return max(
+            _step_bytes(turn, parts, video, dtype=dtype, half=half, device=device, kept_gradients=kept_gradients)
+            for turn in turns_of(objective)
+        )
     except Exception:  # any loss and any network, by anyone: whatever it does that needs values
         log.debug("A training step could not be counted.", exc_info=True)
         return None
+
+
+def turns_of(objective: Objective) -> Iterator[Objective]:
+    """The loss at a step of the component, and at one of its critic where it has one; with shapes for networks."""
+    shapes = copy(objective)
+    for name in ("teacher", "critic"):
+        if (network := getattr(objective, name)) is not None:
+            setattr(shapes, name, without_numbers(network))
+    shapes.step = 0
+    if shapes.critic is None:
+        yield shapes
+        return
+    for critic in (False, True):
+        turn = copy(shapes)
+        while turn.trains_critic != critic:
+            turn.step += 1
+        yield turn
+
+
+def _step_bytes(
+    objective: Objective,
+    parts: dict[str, Any],
+    video: tuple[int, ...],
+    *,
+    dtype: torch.dtype | None,
+    half: torch.dtype | None,
+    device: str,
+    kept_gradients: bool,
+) -> int:
+    """Bytes of one turn."""
+    shapes = {"backbone": without_numbers(parts["backbone"], dtype), "codec": without_numbers(parts["codec"])}
+    trained = objective.critic if objective.trains_critic and objective.critic else shapes[objective.trains]
+    for network in (shapes[objective.trains], objective.critic, objective.teacher):
+        if network is not None:
+            network.train().requires_grad_(network is trained)
+    with torch.random.fork_rng(devices=[]), Live(trained) as live, Kernels(half, device):
+        for weight in trained.parameters():
+            weight.grad = torch.empty_like(weight)  # of the step before
+        pipeline: Any = _Pipeline(**parts | shapes)
+        loss = objective(pipeline, _clips(video))["loss"]
+        if not kept_gradients:
+            trained.zero_grad()
+        loss.backward()
     return live.peak
 
 

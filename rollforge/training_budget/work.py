@@ -107,6 +107,11 @@ class TrainingWork:
         """What the optimizer takes; None where that cannot be counted."""
         return update_of(self.optimizer, self.trained, self.dtype, self.base.device)
 
+    def critic_update(self) -> Update | None:
+        """What the optimizer of a critic takes; None where there is none, or where that cannot be counted."""
+        critic, optimizer = self.objective.critic, self.objective.critic_optimizer
+        return None if critic is None else update_of(optimizer, critic, None, self.base.device)
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -115,11 +120,12 @@ class Measured:
     work: TrainingWork
     step: Step | None
     update: Update | None
+    critic_update: Update | None = None
 
     @classmethod
     def of(cls, work: TrainingWork) -> Measured:
         """Counts them."""
-        return cls(work, work.step(), work.update())
+        return cls(work, work.step(), work.update(), work.critic_update())
 
     def budget(self, free: Mapping[str, int | None]) -> Budget:
         """What the training needs against what is free."""
@@ -133,6 +139,11 @@ class Measured:
             own = work.sharded and line.name == "weights of the network"
             yield replace(line, size=line.size // work.shards, how=share) if own else line
         gradients = size_of_parameters(work.trained, work.dtype) // work.shards
+        for name, network in (("teacher", work.objective.teacher), ("critic", work.objective.critic)):
+            if network is not None:
+                yield Line(f"weights of the {name}", size_of(network), here)
+        if work.objective.critic is not None:  # the two networks have gradients in turns
+            gradients = max(gradients, size_of_parameters(work.objective.critic, None))
         yield Line("gradients", gradients, here, share)
         if work.processes > 1 and not work.sharded:
             yield Line("gradients on their way to other processes", gradients, here)
@@ -153,6 +164,8 @@ class Measured:
             return
         yield Line(name, self.update.state // self.work.shards, here, share)
         yield Line("a step of the optimizer", self.update.working // self.work.shards, here, "", ("update",))
+        if self.critic_update is not None:
+            yield Line("state of the critic's optimizer", self.critic_update.state, here)
 
     def _step(self, gradients: int) -> Iterable[Line]:
         work, name = self.work, "activations of a training step"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from self_forcing_cases import CASES as SELF_FORCING
 from torch import Tensor
 from training_method import Case, Check
 
@@ -87,4 +88,5 @@ CASES: dict[str, Check] = {
     "ode": ode("noisy"),
     "causal_ode": ode("clean"),
     "consistency": consistency,
+    **SELF_FORCING,
 }

@@ -75,10 +75,11 @@ class Case:
         frames = self.meta["frames"]
         model = Wan(
             channels=self.meta["latent_channels"], height=height, width=width, window=frames, horizon=frames,
-            **{key: self.meta[key] for key in SIZES},
+            **{key: (self.meta | self.meta.get(name, {}))[key] for key in SIZES},
         )  # fmt: skip
         assert model.spec.tokens == self.meta["tokens_per_frame"]
-        model.load_state_dict(load_file(self.folder / f"{name}.safetensors"))
+        if (file := self.folder / f"{name}.safetensors").exists():
+            model.load_state_dict(load_file(file))
         kept = self.passes.setdefault(name, [])
         model.register_forward_hook(lambda _, given, made: kept.append((given[0], given[1], made)))
         return model.float()
@@ -87,6 +88,8 @@ class Case:
         features = {PROMPT: self.inputs["prompt_embeds"]}
         if "negative_embeds" in self.inputs:
             features[NEGATIVE] = self.inputs["negative_embeds"]
+        else:
+            features[NEGATIVE] = torch.zeros_like(features[PROMPT])
         return Pipeline(
             backbone=backbone.requires_grad_(True), conditioner=Features(features), policy=Window(),
             codec=PocketCodec(width=16, weights="random"), sampler=sampler or Euler(1),

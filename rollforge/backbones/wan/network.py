@@ -232,6 +232,9 @@ class Wan(Backbone):
         text = self._text(condition)
         return {block.layer: block.cross_attn.key_value(text()) for block in self._layers()}
 
+    def layer_modules(self) -> list[nn.Module]:
+        return [*self.blocks]
+
     def _layers(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
 

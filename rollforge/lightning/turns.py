@@ -1,0 +1,81 @@
+"""Two networks that are trained in turns: their optimizers and schedules as one, of which Lightning makes a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from rollforge.errors import UserError
+
+Turn = Callable[[], str]
+"""The name of the network whose turn it is."""
+
+
+class Turns(Optimizer):
+    """Steps the optimizer whose network was trained.
+
+    Args:
+        optimizers: by the name of their network.
+        turn: whose turn it is.
+    """
+
+    def __init__(self, optimizers: Mapping[str, Optimizer], turn: Turn) -> None:
+        groups = [group for each in optimizers.values() for group in each.param_groups]
+        super().__init__([{"params": group["params"]} for group in groups], {})
+        self.param_groups = groups  # the very ones of the optimizers, so that rates are seen and set in both
+        self.optimizers, self.turn = dict(optimizers), turn
+
+    def step(self, closure: Any = None) -> Any:
+        """Computes the gradients, and makes a step of one optimizer."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self.optimizers[self.turn()].step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of all, by name."""
+        return {name: each.state_dict() for name, each in self.optimizers.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what ``state_dict`` returned."""
+        for name, each in self.optimizers.items():
+            each.load_state_dict(state_dict[name])
+        self.param_groups = [group for each in self.optimizers.values() for group in each.param_groups]
+
+
+class TurnSchedules:
+    """Steps the schedule of the network that was trained, if it has one.
+
+    Args:
+        schedules: by the name of their network.
+        optimizer: of both.
+    """
+
+    def __init__(self, schedules: Mapping[str, LRScheduler], optimizer: Turns) -> None:
+        for name, each in schedules.items():
+            if not isinstance(each, LRScheduler) or hasattr(each, "patience"):
+                raise UserError(
+                    f"The schedule of the {name}, {type(each).__name__}, watches a loss; two networks that are trained "
+                    "in turns need schedules that count steps."
+                )
+        self.schedules, self.optimizer = dict(schedules), optimizer
+
+    def step(self) -> None:
+        """After a step of the optimizer."""
+        if (schedule := self.schedules.get(self.optimizer.turn())) is not None:
+            schedule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of all, by name."""
+        return {name: each.state_dict() for name, each in self.schedules.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what ``state_dict`` returned."""
+        for name, each in self.schedules.items():
+            each.load_state_dict(state_dict[name])

@@ -1,0 +1,153 @@
+"""Self Forcing (arXiv 2506.08009): the student is trained on videos that it has rolled on its own history.
+
+Each step rolls videos from prompts alone, through the rollout that ``predict`` runs. One exit step is drawn for all
+blocks and processes; a block leaves its sampler there, and only the exit pass has gradients. The matching loss sees the
+whole video. The critic learns the student's videos between the student's steps.
+
+===================  =====================================================================================
+number               value
+===================  =====================================================================================
+steps                1000, 750, 500, 250, shift 5 (``model.sampler``); exit step uniform
+history              the cache is not cut: ``commit + (exit - stop(exit))``
+commit               noised to sigma .00498, told timestep 0
+updates              5 of the critic for each of the student
+student              AdamW, betas (0, .999), weight decay .01, rate 2e-6, clip 10 (``trainer``)
+critic               the same with rate 4e-7
+average              decay .99, from step 200
+batch                64
+===================  =====================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from rollforge.backbones.base import Backbone, Condition
+from rollforge.errors import UserError
+from rollforge.memory import GradientMemory
+from rollforge.objectives.base import Clips, Objective
+from rollforge.objectives.clips import latents_of
+from rollforge.objectives.matching import Match, Matched, Matching
+from rollforge.objectives.self_rollout import ExitStep, History, drawn_exit, exit_steps
+from rollforge.pipeline import Pipeline
+from rollforge.ranges import Count, CountFromZero, Positive
+from rollforge.rollout import Rollout
+
+
+class SelfForcing(Objective):
+    """Distils a few-step model on its own rollouts.
+
+    Steps alternate: one of the student, then ``ratio`` of the critic; each counts as a step of the training.
+
+    Args:
+        matching: the loss: ``DMD``, ``SiD`` or ``GAN``.
+        critic: the network that the critic starts from; bidirectional, of the latent size of the model.
+        teacher: the frozen network, bidirectional; ``GAN`` needs none.
+        ratio: steps of the critic for each of the student.
+        warm_up: steps of the critic before the first of the student.
+        frames: latent frames of a rollout. Default: the horizon of the model.
+        exit_steps: the steps, from 0, that may be the exit step. Default: all.
+        gradient_blocks: only the last so many blocks have gradients. Default: all.
+        history: where gradients of later blocks go: ``straight_through`` to the exit pass of earlier ones, as
+            released; ``cut``: nowhere; ``commit``: through their commit passes, which takes more memory.
+        noisy_commit: shift of the grid whose smallest level commits are noised to in training, as released; null for
+            commits as in ``predict``.
+        checkpoint: exit passes run again in the backward pass, bit for bit, and keep no activations.
+        critic_optimizer: the critic's optimizer.
+        critic_scheduler: its learning-rate schedule, stepped with each step of the critic.
+        critic_clip: the largest norm of its gradients.
+    """
+
+    def __init__(
+        self,
+        matching: Matching,
+        critic: Backbone,
+        teacher: Backbone | None = None,
+        ratio: Count = 5,
+        warm_up: CountFromZero = 0,
+        frames: Count | None = None,
+        exit_steps: Sequence[CountFromZero] | None = None,
+        gradient_blocks: Count | None = None,
+        history: History = "straight_through",
+        noisy_commit: Positive | None = 5.0,
+        checkpoint: bool = True,
+        critic_optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
+        critic_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        critic_clip: Positive | None = 10.0,
+    ) -> None:
+        if matching.needs_teacher and teacher is None:
+            raise UserError(f"SelfForcing with {type(matching).__name__} needs a teacher; name one in its init_args.")
+        self.matching, self.teacher, self.critic = matching, teacher, matching.critic(critic)
+        self.spec = critic.spec
+        self.ratio, self.warm_up, self.frames, self.exit_steps = ratio, warm_up, frames, exit_steps
+        self.gradient_blocks, self.history, self.noisy_commit = gradient_blocks, history, noisy_commit
+        self.checkpoint = checkpoint
+        self.critic_optimizer, self.critic_scheduler = critic_optimizer, critic_scheduler
+        self.critic_clip = critic_clip
+
+    @property
+    def trains_critic(self) -> bool:
+        return self.step < self.warm_up or (self.step - self.warm_up) % (self.ratio + 1) > 0
+
+    def __call__(self, pipeline: Pipeline, clips: Clips) -> dict[str, Tensor]:
+        self._check(pipeline)
+        captions = clips["caption"]
+        condition = pipeline.condition(captions)
+        negative = pipeline.condition([pipeline.negative_prompt] * len(captions))
+        real = latents_of(self, pipeline, clips) if self.matching.needs_clips else None
+        match = Match(self.critic, condition, self.teacher, negative, real)
+        if self.trains_critic:
+            with torch.no_grad():
+                video = self.roll(pipeline, condition)
+            return _told("critic", self.matching.train_critic(match, video))
+        return _told("student", self.matching.student(match, self.roll(pipeline, condition)))
+
+    def roll(self, pipeline: Pipeline, condition: Condition) -> Tensor:
+        """Videos of the student, ``[B, F, C, h, w]``, as ``predict`` rolls them up to the exit step."""
+        spec, rows = pipeline.backbone.spec, len(condition.embeds)
+        frames = self.frames or spec.horizon
+        first = 0 if self.gradient_blocks is None else max(0, frames - self.gradient_blocks * spec.block)
+        exit = drawn_exit(exit_steps(pipeline.sampler, self.exit_steps))
+        sampler = ExitStep(pipeline.sampler, exit, first, self.history, self.noisy_commit, self.checkpoint)
+        rollout = Rollout(
+            pipeline.backbone, pipeline.policy, sampler, pipeline.noise, pipeline.positions, memory=GradientMemory
+        )
+        seed, start = int(torch.randint(2**31, ())), _rank() * rows
+        run = rollout(condition, frames, seed, range(start, start + rows))
+        return torch.cat([block.latents for block in run], dim=1)
+
+    def _check(self, pipeline: Pipeline) -> None:
+        """Raises ``UserError`` for networks of another latent size, and a rollout that is not whole blocks."""
+        own = pipeline.backbone.spec
+        frames = self.frames or own.horizon
+        if own.whole(frames) != frames:
+            raise UserError(f"SelfForcing.frames is {frames}, which are not whole blocks of {own.block} frames.")
+        its = {"critic": self.spec, **({"teacher": self.teacher.spec} if self.teacher else {})}
+        for name, spec in its.items():
+            if spec.latent_shape != own.latent_shape:
+                raise UserError(
+                    f"SelfForcing: the {name} has latents of {_sizes(spec.latent_shape)} and the model of "
+                    f"{_sizes(own.latent_shape)} (channels x height x width); give it the sizes of model.backbone."
+                )
+
+
+def _told(name: str, matched: Matched) -> dict[str, Tensor]:
+    """The losses of a step, by name: of the student and of the critic apart, and for each frame of the videos."""
+    losses = {"loss": matched.loss, f"loss_{name}": matched.loss.detach()}
+    losses |= {f"{name}_{each}": value.detach() for each, value in matched.logged.items()}
+    frames = [] if matched.frames is None else matched.frames.unbind()
+    return losses | {f"{name}_frame_{n:02d}": value for n, value in enumerate(frames)}
+
+
+def _rank() -> int:
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def _sizes(values: tuple[int, ...]) -> str:
+    return "x".join(map(str, values))
