@@ -14,11 +14,16 @@ from small import one_thread  # noqa: F401 - a fixture is used by being here
 from rollforge.backbones.pocket.codec import PocketCodec
 from rollforge.backbones.pocket.network import Pocket
 from rollforge.backbones.pocket.text import PocketText
+from rollforge.data.clips import WorldClips
+from rollforge.errors import UserError
 from rollforge.lightning.callbacks import isolate
 from rollforge.lightning.data import RolloutData
 from rollforge.lightning.module import RolloutModule
 from rollforge.metrics.flicker import Flicker
+from rollforge.objectives import Objective
+from rollforge.objectives.consistency import ConsistencyDistillation
 from rollforge.objectives.flow import DiffusionForcing
+from rollforge.objectives.resampling import ResamplingForcing
 from rollforge.pipeline import VideoBlock
 from rollforge.policies import Window
 from rollforge.samplers import Euler
@@ -103,6 +108,39 @@ def test_fit_trains_the_network_that_the_pipeline_rolls() -> None:
     assert any(not torch.equal(value, before[name]) for name, value in own.pipeline.backbone.state_dict().items())
     assert list(own.state_dict()) == names
     assert {name.split(".")[0] for name in names} == {"backbone", "codec", "average"}
+
+
+@pytest.mark.parametrize("kind", ["last step", "consistency"])
+def test_a_training_that_is_resumed_between_two_steps_on_one_clip_has_the_same_weights(
+    kind: str, tmp_path: Path
+) -> None:
+    def training(steps: int, ckpt_path: Path | None = None) -> tuple[Trainer, RolloutModule]:
+        last: Objective = ResamplingForcing(history_from="last_step", drop_text=0.5)
+        own = module(objective=last if kind == "last step" else ConsistencyDistillation(network()), ema=0.5)
+        fitting = trainer(max_steps=steps)
+        torch.manual_seed(1)
+        clips = RolloutData(train_dataset=WorldClips(frames=6, clips=4), batch_size=2, repeat=2)
+        fitting.fit(own, clips, ckpt_path=ckpt_path)
+        return fitting, own
+
+    _, whole = training(4)
+    cut, _ = training(3)
+    cut.save_checkpoint(tmp_path / "cut.ckpt")
+    _, resumed = training(4, tmp_path / "cut.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_the_running_average_is_the_target_of_consistency_distillation() -> None:
+    with pytest.raises(UserError, match=r"needs the running average of the weights as its target; set model.ema"):
+        trainer(max_steps=1).fit(
+            module(objective=ConsistencyDistillation(network())), RolloutData(train_dataset=CLIPS, batch_size=2)
+        )
+    other = Pocket(dim=32, layers=1, heads=2, ffn_dim=64, channels=4, weights="random")
+    with pytest.raises(UserError, match=r"the teacher Pocket has latents of 4x\d+x\d+ and the model \d+x"):
+        trainer(max_steps=1).fit(
+            module(objective=ConsistencyDistillation(other), ema=0.9), RolloutData(train_dataset=CLIPS, batch_size=2)
+        )
 
 
 def test_a_failing_callback_does_not_stop_a_rollout(caplog: pytest.LogCaptureFixture) -> None:

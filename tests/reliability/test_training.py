@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rollforge.cli import main
+
 HELPERS = Path(__file__).parents[1] / "helpers"
 RED = "a red ball over snow at day"
 BATCHES = 5  # in an epoch
@@ -62,6 +64,13 @@ CHANCE = {
 }  # fmt: skip
 CURRICULUM = {"model.objective.init_args": {"curriculum": {0: 3, 4: 6}, "single_blocks": 0.3}}
 SAMPLES = {"data.prompts": [RED], "data.seconds": 1.0}
+LAST_STEP: Change = {
+    "model.objective": {
+        "class_path": "ResamplingForcing", "init_args": {"history_from": "last_step", "drop_text": 0.5},
+    },
+    "data.repeat": 2,
+    "model.ema": 0.9,
+}  # fmt: skip
 SETTINGS: dict[str, Change] = {
     "plain": {},
     "average and samples": {"model.ema": 0.9, **SAMPLES},
@@ -86,6 +95,24 @@ SETTINGS: dict[str, Change] = {
                 "init_args": {"scheduling": {1: 2, 2: 3}},
             }
         ]
+    },
+    "teacher forcing": {"model.objective": {"class_path": "TeacherForcing", "init_args": {"weighting": "bell"}}},
+    "resampling": {
+        "model.objective": {
+            "class_path": "ResamplingForcing", "init_args": {"history_steps": 2, "probability": 0.8, "anneal": 6},
+        },
+    },
+    "history of the last step": LAST_STEP,
+    "consistency": {
+        "model.objective": {
+            "class_path": "ConsistencyDistillation",
+            "init_args": {
+                "teacher": {
+                    "class_path": "Pocket", "init_args": MODEL["backbone"]["init_args"] | {"weights": "random"},
+                },
+            },
+        },
+        "model.ema": 0.9,
     },
     "all at once": {
         **CHANCE, **CURRICULUM, **SAMPLES, "model.ema": 0.9, "data.num_workers": 2,
@@ -206,6 +233,21 @@ def while_saving(at: int) -> tuple[str, Signals]:
 def test_a_training_that_is_killed_again_and_again_is_the_uninterrupted_one(case: Any, another: Any) -> None:
     kills = [at_batch(SIGKILL, 8), while_saving(2), at_batch(SIGTERM, 4), at_batch(SIGINT, 4)]
     survive(case, another, SETTINGS["all at once"], kills)
+
+
+@pytest.mark.matrix
+def test_regression_of_stored_trajectories_survives(case: Any, another: Any, tmp_path: Path) -> None:
+    paths, teacher = str(tmp_path / "paths"), tmp_path / "teacher.yaml"
+    data = {"prompts": [RED, "a blue box over sand at night"]}
+    model = MODEL | {"backbone": deepcopy(MODEL["backbone"])}
+    model["backbone"]["init_args"]["weights"] = "random"
+    teacher.write_text(json.dumps({"model": model, "data": data}))
+    assert main(["trajectories", "--config", str(teacher), "--output_dir", paths]) == 0
+    changes = {
+        "model.objective": "OdeRegression", "model.sampler": "FewStep",
+        "data.train_dataset": {"class_path": "Trajectories", "init_args": {"folder": paths}},
+    }  # fmt: skip
+    survive(case, another, changes, [at_batch(SIGKILL, 5), while_saving(1)])
 
 
 def test_signals_before_a_report_and_in_a_later_epoch_change_nothing(case: Any, another: Any) -> None:
