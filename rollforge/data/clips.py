@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from rollforge.data.captions import Captions
+from rollforge.data.tar_shards import unpacked
 from rollforge.errors import UserError
-from rollforge.files.reading import caption, listed_below
+from rollforge.files.reading import listed_below
 from rollforge.ranges import Checked, Count, CountFromZero, Range, Share, UserPath
 from rollforge.video import SUFFIXES
 
 log = logging.getLogger(__name__)
 
+TAR = ".tar"
 Frames = Annotated[int, Range(1, 100_000)]  # a clip is held in memory
 Pixels = Annotated[int, Range(1, 16_384)]
 Clip = dict[str, Any]  # "video": uint8 [T, H, W, 3], "caption": str
@@ -62,16 +65,19 @@ class WorldClips(Checked, Dataset[Clip]):
 
 
 class VideoClips(Checked, Dataset[Clip]):
-    """Clips cut from a folder of videos; the caption of ``name.mp4`` is the text in ``name.txt``.
+    """Clips cut from a folder of videos, or from a WebDataset tar.
 
-    A video that cannot be read is named in a warning and left out. Where that shows only once a clip of it is asked
-    for, the next clip takes its place.
+    The caption of ``name.mp4`` is the text in ``name.txt``, or in ``name.json`` under ``caption``, unless ``captions``
+    names a file with all of them. A video that cannot be read is named in a warning and left out. Where that shows only
+    once a clip of it is asked for, the next clip takes its place.
 
     Args:
-        folder: where the videos are, at any depth.
+        folder: where the videos are, at any depth; or a tar archive of videos and captions, or a folder of such. An
+            archive is unpacked once, into the user's cache folder.
         frames: pixel frames in a clip.
         size: height and width in pixels; frames are resized to cover it and cropped at the centre.
         stride: takes every n-th frame.
+        captions: a JSON lines or CSV file with the names of videos and their captions.
 
     Raises:
         UserError: where there is no folder, or no clip in it.
@@ -79,13 +85,22 @@ class VideoClips(Checked, Dataset[Clip]):
 
     SUFFIXES = SUFFIXES
 
-    def __init__(self, folder: UserPath, frames: Frames, size: tuple[Pixels, Pixels], stride: Count = 1) -> None:
+    def __init__(
+        self,
+        folder: UserPath,
+        frames: Frames,
+        size: tuple[Pixels, Pixels],
+        stride: Count = 1,
+        captions: UserPath | None = None,
+    ) -> None:
         root = Path(folder)
-        if not root.is_dir():
+        if not root.is_dir() and not (root.is_file() and root.suffix.lower() == TAR):
             raise UserError(f"VideoClips: there is no folder {folder}.")
-        files = listed_below(root, SUFFIXES, "video")
-        span = (frames - 1) * stride + 1
         self.folder, self.frames, self.size, self.stride = root, frames, size, stride
+        self.captions: dict[Path, Captions] = {}  # by the folder of the videos
+        named = Path(captions) if captions else None
+        files = [file for place in self._folders(root) for file in self._listed(place, named)]
+        span = (frames - 1) * stride + 1
         self.unreadable: dict[Path, str] = {}  # a sentence for each
         self.alone = len(files) == 1
         self.starts = [(file, start) for file in files for start in range(0, self._length(file) - span + 1, span)]
@@ -106,20 +121,57 @@ class VideoClips(Checked, Dataset[Clip]):
         for number in range(
             index, index + len(self)
         ):  # depends on the files alone, so that a resumed fit sees the same
-            file, start = self.starts[number % len(self)]
+            file, _ = self.starts[number % len(self)]
             try:
-                return self._clip(file, start)
+                return self.clip(number % len(self))
             except UserError as error:
                 self._warn(file, error)
         if self.alone:
             raise UserError(f"VideoClips: {self.unreadable[file]}")
         raise UserError(f"VideoClips: not one clip in {self.folder} can be read, as the warnings say.")
 
-    def _clip(self, file: Path, start: int) -> Clip:
+    def key(self, index: int) -> str:
+        """What the frames of a clip depend on: the file by size and date, the place in it, and how it is cut."""
+        file, start = self.starts[index]
+        stat = file.stat()
+        told = (file.name, stat.st_size, stat.st_mtime_ns, start, self.frames, self.stride, tuple(self.size))
+        return " ".join(map(str, told))
+
+    def caption(self, index: int) -> str:
+        """The caption of a clip. Raises ``UserError`` where it cannot be read."""
+        file, _ = self.starts[index]
+        return next(found.of(file) for folder, found in self.captions.items() if file.is_relative_to(folder))
+
+    def clip(self, index: int) -> Clip:
+        """A clip, and never another in its place. Raises ``UserError`` where it cannot be read."""
         from rollforge.video.reader import read_clip
 
+        file, start = self.starts[index]
         video = cover(read_clip(file, start, self.frames, self.stride), self.size)
-        return {"video": torch.from_numpy(video), "caption": caption(file, self.folder)}
+        return {"video": torch.from_numpy(video), "caption": self.caption(index)}
+
+    @staticmethod
+    def _folders(root: Path) -> list[Path]:
+        """Where the videos lie: the folder itself, and those that its archives are unpacked in."""
+        if root.is_file():
+            return [unpacked(root, SUFFIXES)]
+        folders = [root]
+        for shard in listed_below(root, (TAR,), "archive"):
+            try:
+                folders.append(unpacked(shard, SUFFIXES))
+            except UserError as error:
+                log.warning("%s It is left out of the training clips.", error)
+        return folders
+
+    def _listed(self, folder: Path, captions: Path | None) -> list[Path]:
+        """The videos below a folder, whose captions are read here where one file has them all."""
+        files = listed_below(folder, SUFFIXES, "video")
+        self.captions[folder] = found = Captions(folder, captions)
+        if missing := found.missing(files):
+            log.warning(
+                "%s says nothing of %s of %s videos, such as %s.", captions, len(missing), len(files), missing[0]
+            )
+        return files
 
     def _length(self, file: Path) -> int:
         """Frames of a video; 0 where it cannot be read."""

@@ -47,7 +47,7 @@ def count(path: Path) -> int:
         return max(1, len(_entries(text, path)))
     except UserError:
         by_line = path.suffix.lower() != ".json"
-        return max(1, len(_numbered(text, path))) if by_line else 1
+        return max(1, len(numbered_lines(text, path))) if by_line else 1
 
 
 def _entries(text: str, path: Path) -> list[Entry]:
@@ -59,12 +59,12 @@ def _lines(text: str, path: Path) -> list[Entry]:
     """A prompt on each line. Empty lines and those that begin with ``# `` say nothing; quotes around a line go."""
     return [
         Entry(_unquoted(line), where)
-        for line, where in _numbered(text, path)
+        for line, where in numbered_lines(text, path)
         if not (line == "#" or line.startswith("# "))
     ]
 
 
-def _numbered(text: str, path: Path) -> list[tuple[str, str]]:
+def numbered_lines(text: str, path: Path) -> list[tuple[str, str]]:
     """Lines that are not empty, and where they are. (``str.splitlines`` also ends lines within a prompt.)"""
     lines = enumerate(re.split(r"\r\n|\r|\n", text), 1)
     return [(line.strip(), f"{path}, line {number}") for number, line in lines if line.strip()]
@@ -76,7 +76,7 @@ def _unquoted(line: str) -> str:
 
 
 def _json_lines(text: str, path: Path) -> list[Entry]:
-    return [Entry(_prompts(_parsed(line, where), where), where) for line, where in _numbered(text, path)]
+    return [Entry(_prompts(_parsed(line, where), where), where) for line, where in numbered_lines(text, path)]
 
 
 def _json(text: str, path: Path) -> list[Entry]:
@@ -106,7 +106,7 @@ def _prompts(content: Any, where: str) -> Any:
 
 def _table(text: str, path: Path) -> list[Entry]:
     """A prompt in each row, in a column that the first row names. A table of one column needs no such row."""
-    rows = _rows(text, path)
+    rows = table_rows(text, path)
     if not rows:
         return []
     (head, where), body = rows[0], rows[1:]
@@ -127,7 +127,7 @@ def _table(text: str, path: Path) -> list[Entry]:
     return [Entry(row[column] if column < len(row) else "", place) for row, place in body]
 
 
-def _rows(text: str, path: Path) -> list[tuple[list[str], str]]:
+def table_rows(text: str, path: Path) -> list[tuple[list[str], str]]:
     """The rows in which something stands, and where they end."""
     told = re.match(r"sep=(.)\r?\n", text)  # which Excel writes, and shows to nobody
     text = text[told.end() :] if told else text

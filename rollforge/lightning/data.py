@@ -11,10 +11,12 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from rollforge.data.encoded import encoded
 from rollforge.data.requests import Prompt, Request
 from rollforge.data.video_requests import batches, make_requests
 from rollforge.errors import UserError
 from rollforge.lightning.distributed_samplers import RankSampler, ResumableSampler, SeededClips, ignore_signals
+from rollforge.lightning.random_state import unchanged_random_state
 from rollforge.ranges import Count, Positive, Range, UserPath, checked
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ class RolloutData(LightningDataModule):
         batch_size: clips in a training step.
         num_workers: processes that prepare training clips.
         repeat: how often in a row training gets each batch.
+        latent_cache: a folder for the latents of training clips, which are encoded once and reused; for a data set
+            whose clips are always the same, such as ``VideoClips``. Default: clips are encoded in every step.
     """
 
     config_section = "data"
@@ -55,6 +59,7 @@ class RolloutData(LightningDataModule):
         batch_size: Count = 16,
         num_workers: Annotated[int, Range(0, 1024)] = 0,
         repeat: Count = 1,
+        latent_cache: UserPath | None = None,
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than prompts
@@ -67,7 +72,7 @@ class RolloutData(LightningDataModule):
             num_workers,
         )
         self.unreadable: dict[Path, str] = {}  # openings and prompt files, and what is wrong with each
-        self.repeat = repeat
+        self.repeat, self.latent_cache = repeat, latent_cache
         self._openings_read: set[Path] = set()
 
     @classmethod
@@ -132,9 +137,9 @@ class RolloutData(LightningDataModule):
         return self.train_dataset
 
     def train_dataloader(self) -> Any:
-        clips = self.training_clips
-        count = len(clips)
         place = self._place()
+        clips = self._cached(self.training_clips, **place)
+        count = len(clips)
         processes = place.get("num_replicas", 1)
         if count < processes:
             raise UserError(
@@ -148,6 +153,19 @@ class RolloutData(LightningDataModule):
             sampler=ResumableSampler(count, size, self._position, seed, repeat=self.repeat, **place),
             num_workers=self.num_workers, worker_init_fn=ignore_signals,
         )  # fmt: skip
+
+    def _cached(self, clips: Any, num_replicas: int = 1, rank: int = 0, **_: Any) -> Any:
+        """The clips as latents, where ``latent_cache`` is set. Raises ``UserError`` for a damaged one."""
+        trainer: Any = self.trainer
+        if self.latent_cache is None or trainer is None:
+            return clips
+        module = trainer.lightning_module
+        if module.objective is not None and module.objective.trains == "codec":
+            raise UserError("data.latent_cache keeps what a fixed codec encodes, and this objective trains the codec.")
+        with unchanged_random_state():
+            found = encoded(clips, module.pipeline, Path(self.latent_cache), rank, num_replicas)
+        trainer.strategy.barrier()
+        return found.checked()
 
     def _place(self) -> dict[str, int]:
         """``num_replicas`` and ``rank`` among the processes of the run; empty for a single one."""

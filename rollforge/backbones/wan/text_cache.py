@@ -15,14 +15,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from rollforge.errors import UserError
+from rollforge.files.user_cache import user_cache
 
 log = logging.getLogger(__name__)
 
 
 def default_folder() -> Path:
-    """``rollforge/text`` in the user's cache folder (XDG base directory specification)."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (named if named.is_absolute() else Path.home() / ".cache") / "rollforge" / "text"
+    """``rollforge/text`` in the user's cache folder."""
+    return user_cache("text")
 
 
 def key(prompt: str, encoder: str, length: int, dtype: torch.dtype) -> str:
