@@ -81,7 +81,7 @@ class LossCurve:
         axes.set_yscale("log")
         axes.grid(visible=True, alpha=0.3)
         legend(axes)
-        figure.tight_layout()
+        figure.subplots_adjust(0.1, 0.11, 0.98, 0.97)
         return figure
 
     def _table(self) -> NDArray[np.float64]:

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
-from forks import Captured, Forks
+from forks import EVERYWHERE, Captured, Forks
 from small import MODEL, one_thread  # noqa: F401 - a fixture is used by being here
 
 from rollforge.cli import main
 
+NOT_ENLARGED = "from rollforge.video import writer; writer.SMALL = 64"
 RED = "a red ball over snow at day"
 TWO = "a green cone and a blue box over sand at night"
 
@@ -54,7 +55,8 @@ class Tiny:
     def start(self, command: str, *more: str) -> Captured:
         """The command as a process of its own, forked where everything is imported."""
         assert self.forks is not None
-        return self.forks.start("-m", "rollforge", *self.arguments(command, *more), cwd=self.folder, env=environment())
+        how: dict[str, Any] = {"env": environment(**{EVERYWHERE: NOT_ENLARGED}), "before": NOT_ENLARGED}
+        return self.forks.start("-m", "rollforge", *self.arguments(command, *more), cwd=self.folder, **how)
 
     def videos(self) -> list[str]:
         """Names of everything that looks like a finished video."""
@@ -64,6 +66,18 @@ class Tiny:
 def environment(**more: str) -> dict[str, str]:
     """The environment of a process on one core."""
     return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+@pytest.fixture(autouse=True)
+def not_enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Videos as small as the model makes them: 384 pixels, as by default, take longer to encode than to roll."""
+    monkeypatch.setattr("rollforge.video.writer.SMALL", 64)
+
+
+@pytest.fixture
+def enlarged(monkeypatch: pytest.MonkeyPatch, not_enlarged: None) -> None:
+    """Videos as a user gets them."""
+    monkeypatch.setattr("rollforge.video.writer.SMALL", 384)
 
 
 @pytest.fixture

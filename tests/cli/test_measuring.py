@@ -53,6 +53,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return Finished(folder / "out", config, printed.getvalue())
 
 
+@pytest.fixture(autouse=True)
+def undrawn(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No curves but those of ``finished``: matplotlib takes a second for them."""
+    monkeypatch.setattr("rollforge.evaluation.plots.draw", lambda *_: None)
+
+
 @pytest.fixture
 def measured(tiny: Any) -> Any:
     """The tiny config with the world's metric, and enough video for one horizon and five."""

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 
+EVERYWHERE = "ROLLFORGE_BEFORE"  # in the environment: code that is run first in what a forked process starts, too
+
+
 class Process:
     """A forked process, used like ``subprocess.Popen``.
 
@@ -22,7 +25,7 @@ class Process:
         folder: of the fork server.
         argv: what follows ``python``: ``-m``, a module, and its arguments.
         streams: file descriptors of its standard input, output and error.
-        before: code that is run first.
+        before: code that is run first; the processes that it starts run ``EVERYWHERE`` of their environment.
     """
 
     def __init__(
@@ -137,7 +140,7 @@ def instead_of_python(folder: Path, argv: list[str]) -> int:
     real = (folder / "real").read_text()
     if argv[:1] != ["-m"]:
         os.execv(real, [real, *argv])
-    process = Process(folder, argv, [0, 1, 2])
+    process = Process(folder, argv, [0, 1, 2], before=os.environ.get(EVERYWHERE, ""))
 
     def forward(number: int, _: Any) -> None:
         with suppress(ProcessLookupError):
