@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
-gc.set_threshold(10_000, 10, 100)  # a full collection looks at all of torch and Lightning, and takes half a second
 
 from forks import Forks  # now that it can be found
+
+gc.set_threshold(10_000, 10, 100)  # a full collection looks at all of torch and Lightning, and takes half a second
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-
 EVERYWHERE = "ROLLFORGE_BEFORE"  # in the environment: code that is run first in what a forked process starts, too
 
 
