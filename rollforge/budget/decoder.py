@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 
 from rollforge.backbones.base import VideoCodec
 from rollforge.budget.live import Live, tensors_in, without_numbers
+from rollforge.budget.structure import once_per_structure
 from rollforge.spec import ModelSpec
 
 
@@ -60,7 +60,7 @@ def _covered(size: int, tile: int, overlap: int) -> int:
     return size + overlap * (len(range(0, max(1, size - overlap), tile - overlap)) - 1)
 
 
-@lru_cache(maxsize=16)
+@once_per_structure
 @torch.no_grad()
 def _untiled(codec: VideoCodec, spec: ModelSpec, dtype: torch.dtype) -> Footprint | None:
     try:
@@ -77,7 +77,7 @@ def _untiled(codec: VideoCodec, spec: ModelSpec, dtype: torch.dtype) -> Footprin
     return Footprint(state, max(0, live.peak - state))
 
 
-@lru_cache(maxsize=16)
+@once_per_structure
 @torch.no_grad()
 def _untiled_encoding(codec: VideoCodec, spec: ModelSpec, dtype: torch.dtype, frames: int) -> int | None:
     try:

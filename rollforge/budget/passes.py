@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from rollforge.backbones.base import Backbone, Condition
 from rollforge.budget.live import Live, without_numbers
+from rollforge.budget.structure import once_per_structure
 from rollforge.memory.base import Memory, Now, Projection
 from rollforge.positions.rope import Rotation, rotate
 from rollforge.spec import ModelSpec
@@ -32,7 +32,7 @@ class Activations:
         return max(passing * self.busiest, passing * self.attending + turned * self.turning)
 
 
-@lru_cache(maxsize=4)
+@once_per_structure
 @torch.no_grad()
 def activations(backbone: Backbone, dtype: torch.dtype) -> Activations:
     """Of one video under a network that computes in ``dtype``; an estimate for one that cannot run without numbers."""

@@ -45,18 +45,14 @@ OPTIONS: Mapping[str, Any] = {
 
 
 def check(config: Namespace) -> None:
-    """Resolves ``~`` in the paths of a config. Raises ``UserError`` for a number out of its range and a misplaced null.
-
-    ``config`` is that of one subcommand, or holds it.
-    """
-    chosen = config[config.subcommand] if config.get("subcommand") else config
-    _resolve_home(chosen)
-    fitted("", OPTIONS, vars(chosen))
-    fitted("trainer", TRAINER, vars(chosen.get("trainer") or Namespace()))
-    if isinstance(data := chosen.get("data"), Namespace) and isinstance(prompts := data.get("prompts"), list):
+    """Resolves ``~`` in the paths of a config. Raises ``UserError`` for a number out of range and a misplaced null."""
+    _resolve_home(config)
+    fitted("", OPTIONS, vars(config))
+    fitted("trainer", TRAINER, vars(config.get("trainer") or Namespace()))
+    if isinstance(data := config.get("data"), Namespace) and isinstance(prompts := data.get("prompts"), list):
         read_prompts(prompts)
     for section, target in SECTIONS.items():
-        if isinstance(arguments := chosen.get(section), Namespace):
+        if isinstance(arguments := config.get(section), Namespace):
             _check(target, arguments)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import shlex
 import traceback
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionYesNo
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rollforge import trust
@@ -31,6 +33,7 @@ from rollforge.commands.typed import Typed, read
 from rollforge.data.requests import Request
 from rollforge.errors import PartError, UserError
 from rollforge.evaluation.run import evaluate, sheets
+from rollforge.files import safe_yaml
 from rollforge.files.checkpoints import read_checkpoint
 from rollforge.files.sharded import restricted
 from rollforge.files.writing import write
@@ -51,6 +54,8 @@ LAST = "last"
 """As ``ckpt_path`` of ``predict``, the same as ``--resume``."""
 
 DEFAULTS: dict[str, Any] = {"logger": False, "enable_model_summary": False, "devices": 1}
+PARSERS: dict[str, Parser] = {}
+"""That of each command, which is built once: building it takes as long as reading a config."""
 
 
 class RollforgeCLI(LightningCLI):
@@ -59,30 +64,37 @@ class RollforgeCLI(LightningCLI):
     def __init__(self, command: str, typed: Typed, ranks: Ranks, held: ExitStack) -> None:
         self.command, self.typed, self.ranks, self.held, self.code = command, typed, ranks, held, 0
         super().__init__(
-            RolloutModule, RolloutData, args=[command, *typed.rest], parser_class=Parser, save_config_callback=None,
+            RolloutModule, RolloutData, run=False, args=typed.rest, parser_class=Parser, save_config_callback=None,
             auto_configure_optimizers=False, load_from_checkpoint_support=False, seed_everything_default=0,
             trainer_defaults={**DEFAULTS, "enable_progress_bar": command == "fit"},
         )  # fmt: skip
 
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # static in Lightning, which builds all four
-        """The one subcommand of this command line, with the arguments of the Trainer's method that it does not take."""
-        return {self.command: super().subcommands()[self.command]}
+    def setup_parser(self, *arguments: Any) -> None:
+        """The parser of the command: one without subcommands, which would read every config twice."""
+        if self.command not in PARSERS:
+            super().setup_parser(*arguments)
+            PARSERS[self.command] = self.parser
+        self.parser: Parser = PARSERS[self.command]
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """With the name of the command, and what the Trainer says of it."""
+        told = (inspect.getdoc(getattr(Trainer, self.command)) or "").partition("\n")[0]
+        return super().init_parser(prog=f"rollforge {self.command}", description=told, **kwargs)
 
     def parse(self, typed: Typed) -> Any:
         """The parsed config. Raises ``UserError`` for one that decides what only the person at the keyboard may."""
-        config = self.parser.parse_args([self.command, *typed.rest])
-        chosen = config[self.command]
-        if chosen.weights_only is False:
+        config = self.parser.parse_args(typed.rest)
+        if config.weights_only is False:
             raise UserError(
                 "A config cannot switch weights_only off, since a checkpoint could then run code; only --weights_only "
                 "false on the command line can."
             )
-        if PICKLES.lower() in str(chosen.trainer.strategy).lower():
+        if PICKLES.lower() in str(config.trainer.strategy).lower():
             raise UserError(
                 "trainer.strategy cannot be DeepSpeed, whose checkpoints run code when they are read; use ddp, fsdp or "
                 "ModelParallelStrategy."
             )
-        check_addresses(chosen, typed.values)
+        check_addresses(config, typed.values)
         return config
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
@@ -96,15 +108,15 @@ class RollforgeCLI(LightningCLI):
             trainer: Any = super().instantiate_trainer(**root | kwargs)
         except (ValueError, ImportError, MisconfigurationException) as error:  # no such device, strategy or package
             raise UserError(f"The section trainer does not work here: {' '.join(str(error).split())}") from error
-        if self.subcommand != "fit":
+        if self.command != "fit":
             for callback in trainer.callbacks:
                 isolate(callback)
         trainer.callbacks.append(self.ranks)
         self.ranks.server = self.held.enter_context(on_loopback(trainer))
         return trainer
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Options in addition to Lightning's own."""
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        """Options in addition to Lightning's own, and those of the Trainer's method."""
         parser.add_argument("--output_dir", type=str, default=None, help="run folder (default: outputs/<config name>)")
         parser.add_argument("--overwrite", type=bool, default=False, help="make finished videos again")
         parser.add_argument(
@@ -113,23 +125,20 @@ class RollforgeCLI(LightningCLI):
         parser.add_argument("--force", action=ActionYesNo, default=False, help="resume although something has changed")
         parser.add_class_arguments(Snapshots, "snapshots")
         parser.add_argument("--report_every", type=int, default=250, help="fit: steps between reports and checkpoints")
+        parser.options = parser.add_method_arguments(Trainer, self.command, skip=self.subcommands()[self.command])
 
     def _parse_ckpt_path(self) -> None:
         """Raises ``UserError`` for a checkpoint that cannot be read, or holds more than tensors and plain data.
 
         Its hyperparameters are left alone: they would build whatever they name.
         """
-        path = str(self.config[self.command].get("ckpt_path") or "")
+        path = str(self.config.ckpt_path or "")
         if path.startswith("registry"):
             raise UserError(f"The checkpoint {path} is on another machine; fetch it, and give the file.")
         if path and path != LAST and "://" not in path:
             check_checkpoint(path)
         if "://" in path or Path(path).is_file():
             read_checkpoint(path, "meta", self.typed.weights_only)
-
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Lightning's, with nothing unpickled unless the command line says so."""
-        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": self.typed.weights_only}
 
     @property
     def gives_videos(self) -> bool:
@@ -143,28 +152,32 @@ class RollforgeCLI(LightningCLI):
             with explained(self.parser):
                 super().instantiate_classes()
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run(self) -> int:
+        """Does what the command says; the exit code. Nothing is unpickled unless the command line says so."""
         if self.gives_videos:
-            self.code = score_config(self.chosen)
-        else:
-            super()._run_subcommand(subcommand)
+            return score_config(self.chosen)
+        options = {name: self.config_init[name] for name in self.parser.options}
+        own = {"model": self.model, "datamodule": self.datamodule, "weights_only": self.typed.weights_only}
+        getattr(self, f"before_{self.command}")()
+        getattr(self, self.command)(**options | own)
+        getattr(self, f"after_{self.command}")()
+        return self.code
 
     def resolved(self, config: Any) -> dict[str, Any]:
-        """A parsed config of the subcommand as plain data, defaults included."""
-        plain: dict[str, Any] = yaml.safe_load(self.parser.dump(config, skip_unset=False, skip_validation=True))[
-            self.command
-        ]
+        """A parsed config as plain data, defaults included."""
+        dumped = self.parser.dump(config, skip_unset=False, skip_validation=True)
+        plain: dict[str, Any] = yaml.load(dumped, safe_yaml.Loader)
         return plain
 
     @property
     def chosen(self) -> Any:
-        """The resolved config of the subcommand."""
-        return self.config[self.command]
+        """The resolved config."""
+        return self.config
 
     @property
     def chosen_callbacks(self) -> list[Any]:
         """The callbacks that the config names."""
-        named = self.config_init[self.command].trainer.callbacks or []
+        named = self.config_init.trainer.callbacks or []
         return named if isinstance(named, list) else [named]
 
     @property
@@ -192,7 +205,7 @@ class RollforgeCLI(LightningCLI):
         self.run_folder = folder = self.folder
         OwnFiles(folder.path).watch(self.trainer)
         resume = self.chosen.resume or self.chosen.ckpt_path == LAST
-        settings, precision = self.config_init[self.subcommand].snapshots, str(self.trainer.precision)
+        settings, precision = self.config_init.snapshots, str(self.trainer.precision)
         self.output = VideoOutput(
             folder, self.model.pipeline, self.model.metrics, self.model.compare_policy, settings, resume,
             self.chosen.force, precision,
@@ -309,7 +322,7 @@ class RollforgeCLI(LightningCLI):
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Runs one of Lightning's subcommands; the exit code is 1 where not all of it could be done."""
+    """Runs one of the Trainer's methods; the exit code is 1 where not all of it could be done."""
     _quiet()
     ranks = Ranks()
     with ExitStack() as held:
@@ -318,7 +331,7 @@ def run(name: str, arguments: list[str]) -> int:
         held.enter_context(trust.guarded(typed.modules))
         held.enter_context(restricted(typed.weights_only))
         try:
-            return RollforgeCLI(name, typed, ranks, held).code
+            return RollforgeCLI(name, typed, ranks, held).run()
         except SystemExit as leaving:  # how the Trainer answers an interrupt
             if isinstance(leaving.__context__, KeyboardInterrupt):
                 raise leaving.__context__ from None

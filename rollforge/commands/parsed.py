@@ -30,6 +30,3 @@ class ParsedCLI(RollforgeCLI):
 
     def _set_seed(self) -> None:
         """Draws nothing, so needs no seed."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Leaves it be."""

@@ -35,13 +35,18 @@ class Parser(LightningArgumentParser):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
         self.reading = ""
+        self.options: list[str] = []
+        """Of the Trainer's method that the command runs."""
 
     def parse_args(self, *arguments: Any, **options: Any) -> Any:
         """The config, its numbers checked and ``~`` in its paths resolved."""
         with own_defaults():
-            config = super().parse_args(*arguments, **options)
-        check(config)
-        return config
+            return super().parse_args(*arguments, **options)
+
+    def validate(self, namespace: Any, *arguments: Any, **options: Any) -> None:
+        """Our checks come first: their sentences say more."""
+        check(namespace)
+        super().validate(namespace, *arguments, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises ``UserError``; never prints usage."""

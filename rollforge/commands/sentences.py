@@ -63,8 +63,8 @@ def sentence(message: str, options: Iterable[str] = (), file: str = "") -> str:
         return f"{where}: {found[0]}" if where else found[0]
     if found := re.search(r"unrecognized arguments?: (\S+)", message):
         return f"There is no option {found[1]}.{nearest(found[1].split('=')[0], options)}"
-    if found := re.search(r"(?:does not accept option|Key|Option|option) '([^']+)'", message):
-        return _unknown_key(found[1], where, options)
+    if found := re.search(r"(?:Group '([^']+)' )?(?:does not accept option|Key|Option|option) '([^']+)'", message):
+        return _unknown_key(".".join(filter(None, found.groups())), where, options)
     if found := PATH.search(message):
         return PATHS[found[1]].format(found[2])
     return _wrong_value(message, where) or " ".join(message.split())

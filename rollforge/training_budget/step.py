@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from rollforge.backbones.base import Condition, VideoCodec
 from rollforge.budget.live import Live, tensors_in, without_numbers
+from rollforge.budget.structure import once_per_structure
 from rollforge.objectives.base import Clips, Objective
 from rollforge.training_budget.kernels import Kernels
 
@@ -32,6 +33,7 @@ class Update:
     working: int
 
 
+@once_per_structure
 def step_bytes(
     objective: Objective,
     parts: dict[str, Any],

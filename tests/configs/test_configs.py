@@ -22,13 +22,6 @@ ELSEWHERE = {"wan", "field"}  # which need files, and packages; other tests read
 CONFIGS = sorted(file for file in (ROOT / "configs").rglob("*.yaml") if not ELSEWHERE.intersection(file.parts))
 
 
-class Built(RollforgeCLI):
-    """The command line up to where it would run."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-
 def build(config: Path, monkeypatch: pytest.MonkeyPatch) -> RollforgeCLI:
     monkeypatch.chdir(ROOT)
     registry().load()
@@ -39,7 +32,7 @@ def build(config: Path, monkeypatch: pytest.MonkeyPatch) -> RollforgeCLI:
         if str(chosen[part].get("init_args", {}).get("weights", "")).startswith("runs/")  # an earlier stage makes it
     ]
     command = "fit" if "objective" in chosen else "predict"
-    return Built(command, read(["--config", str(config), *made]), Ranks(), ExitStack())
+    return RollforgeCLI(command, read(["--config", str(config), *made]), Ranks(), ExitStack())
 
 
 def test_there_are_configs() -> None:
