@@ -11,7 +11,14 @@ sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 from forks import Forks  # now that it can be found
 
-gc.set_threshold(10_000, 10, 100)  # a full collection looks at all of torch and Lightning, and takes half a second
+
+def pytest_collection_finish() -> None:
+    """A full collection of garbage need not look at all of torch and Lightning, which takes a third of a second."""
+    import hypothesis  # noqa: F401 # looks for what refers to the random generators of libraries, when it is imported
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 100)
 
 
 @pytest.fixture(scope="session")
