@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
 PARALLEL := --numprocesses auto --dist worksteal
 
-.PHONY: demo test test-all lower-bounds lint docs docs-test docs-refresh pocket gpu clean
+.PHONY: demo test test-all lower-bounds lint docs docs-test docs-refresh dist pocket gpu clean
 
 demo: $(READY)
 	@cd $(ROOT) && $(BIN)/rollforge predict --config configs/quickstart.yaml
@@ -36,6 +36,13 @@ docs-test: $(READY)
 # Writes outputs and pictures of the tutorials anew. Read the difference before you commit it.
 docs-refresh: $(READY)
 	cd $(ROOT) && ROLLFORGE_DOCS_REFRESH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests/docs
+
+# Builds wheel and source archive of rollforge and of every plugin into dist/, and checks them as a package index does.
+dist: $(READY)
+	cd $(ROOT) && rm -rf dist && $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[release]'
+	cd $(ROOT) && for file in pyproject.toml plugins/*/pyproject.toml; do \
+		$(BIN)/python -m build --no-isolation --outdir dist "$$(dirname "$$file")" >/dev/null || exit 1; done
+	cd $(ROOT) && $(BIN)/twine check --strict dist/*
 
 # Draws the plan of every cache policy, and writes docs/catalogue.md (a few minutes). `make catalogue ONLY=Window` draws one again.
 catalogue: $(READY)
@@ -66,4 +73,4 @@ $(BROWSER): $(READY)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(ROOT)/.venv-lowest $(ROOT)/outputs $(ROOT)/site
+	rm -rf $(VENV) $(ROOT)/.venv-lowest $(ROOT)/outputs $(ROOT)/site $(ROOT)/dist

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["API", "OLDEST_API", "__version__", "load"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 API = 1
 """The number of the contracts that plugins are written for. It grows when one changes so that older parts fail."""
 OLDEST_API = 1

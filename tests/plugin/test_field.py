@@ -1,4 +1,4 @@
-"""``rollforge[field]``: every method of the field, installed as a user would, from wheels alone."""
+"""The wheels of rollforge and of every method of the field, installed as a user would, under the pinned versions."""
 
 from __future__ import annotations
 
@@ -14,24 +14,37 @@ from typing import Any
 import pytest
 from packages import PACKAGES, PLUGINS
 
+from rollforge import __version__
+from rollforge.video.reader import probe
+
 ROOT = PLUGINS.parent
 MODELS = {"rollforge-features", "rollforge-frames", "rollforge-skyreels", "rollforge-vbench", "rollforge-wan22"}
 """Packages that are no methods of the field: other models, and measures."""
 FIELD = sorted(PACKAGES.keys() - MODELS)
 ROLL = """
-import json, sys
+import importlib.metadata, json, runpy, sys
 import torch
 import rollforge
-from rollforge.cli import main
 torch.set_num_threads(1)
-assert main(["plugins"]) == 0
+script, quickstart, *configs = sys.argv[1:]
+
+def command(*arguments):
+    sys.argv = [script, *arguments]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, arguments
+
+command("plugins")
+command("predict", "--config", quickstart, "--data.seconds", "1", "--model.sampler.steps", "1", "--output_dir", "out")
 rolled = {}
-for config in sys.argv[1:]:
+for config in configs:
     blocks = list(rollforge.load(config).roll("a red ball over snow at day", 0.75))
     rolled[config] = len(blocks) if all(bool(block.latents.isfinite().all()) for block in blocks) else "not finite"
-print(json.dumps({"from": rollforge.__file__, "rolled": rolled}))
+versions = [rollforge.__version__, importlib.metadata.version("rollforge")]
+print(json.dumps({"from": rollforge.__file__, "versions": versions, "rolled": rolled}))
 """
-"""Lists the plugins, and rolls two blocks or more with each config, in one process, as importing takes longest."""
+"""Runs the installed command, and rolls two blocks or more of each config, in one process: importing takes longest."""
 
 
 def extra() -> list[str]:
@@ -92,11 +105,17 @@ def test_the_extra_names_every_package() -> None:
 @pytest.mark.install
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.matrix)], ids=["one each", "every"])
 def test_the_extra_installs_every_package_and_their_configs_roll(python: Path, tmp_path: Path, every: bool) -> None:
-    assert (python.parent / "rollforge").is_file()
-    *listed, last = run(python, "-c", ROLL, *configs(every), cwd=tmp_path).splitlines()
+    script = python.parent / "rollforge"
+    *listed, last = run(
+        python, "-c", ROLL, script, ROOT / "configs" / "quickstart.yaml", *configs(every), cwd=tmp_path
+    ).splitlines()
     origins = {" ".join(line.split()[1:3]) for line in listed if line.startswith("  ")}
     assert {f"{name} 0.1.0" for name in FIELD} <= origins
     found: dict[str, Any] = json.loads(last)
     assert Path(found["from"]).is_relative_to(python.parents[1])
+    assert found["versions"] == [__version__, __version__]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["rollforge"] == __version__
+    assert [probe(tmp_path / "out" / video["file"]).frames for video in manifest["videos"]] == [8, 8]
     assert {Path(config).parents[1].name for config in found["rolled"]} == set(FIELD)
     assert {config: made for config, made in found["rolled"].items() if made not in range(2, 7)} == {}
