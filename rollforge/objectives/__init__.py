@@ -10,20 +10,32 @@ if TYPE_CHECKING:
     from rollforge.objectives.base import Clips, Objective
     from rollforge.objectives.bidirectional import Bidirectional
     from rollforge.objectives.consistency import ConsistencyDistillation
+    from rollforge.objectives.dmd import DMD
     from rollforge.objectives.flow import DiffusionForcing, TeacherForcing
+    from rollforge.objectives.gan import GAN
+    from rollforge.objectives.matching import Match, Matched, Matching
     from rollforge.objectives.ode import OdeRegression
     from rollforge.objectives.reconstruction import Reconstruction
     from rollforge.objectives.resampling import ResamplingForcing
+    from rollforge.objectives.self_forcing import SelfForcing
+    from rollforge.objectives.sid import SiD
 
 __all__ = [
+    "DMD",
+    "GAN",
     "Bidirectional",
     "Clips",
     "ConsistencyDistillation",
     "DiffusionForcing",
+    "Match",
+    "Matched",
+    "Matching",
     "Objective",
     "OdeRegression",
     "Reconstruction",
     "ResamplingForcing",
+    "SelfForcing",
+    "SiD",
     "TeacherForcing",
 ]
 
@@ -39,5 +51,12 @@ __getattr__ = lazily(
         "Reconstruction": "reconstruction",
         "ResamplingForcing": "resampling",
         "TeacherForcing": "flow",
+        "DMD": "dmd",
+        "GAN": "gan",
+        "Match": "matching",
+        "Matched": "matching",
+        "Matching": "matching",
+        "SelfForcing": "self_forcing",
+        "SiD": "sid",
     },
 )

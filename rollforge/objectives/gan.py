@@ -86,4 +86,4 @@ class GAN(Matching):
 
     def _real(self, match: Match, video: Tensor) -> Tensor:
         assert match.real is not None
-        return match.real[:, : video.shape[1]].to(video)
+        return match.real.to(video)

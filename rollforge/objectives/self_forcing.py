@@ -100,7 +100,7 @@ class SelfForcing(Objective):
         captions = clips["caption"]
         condition = pipeline.condition(captions)
         negative = pipeline.condition([pipeline.negative_prompt] * len(captions))
-        real = latents_of(self, pipeline, clips) if self.matching.needs_clips else None
+        real = self._clips(pipeline, clips) if self.matching.needs_clips else None
         match = Match(self.critic, condition, self.teacher, negative, real)
         if self.trains_critic:
             with torch.no_grad():
@@ -121,6 +121,16 @@ class SelfForcing(Objective):
         seed, start = int(torch.randint(2**31, ())), _rank() * rows
         run = rollout(condition, frames, seed, range(start, start + rows))
         return torch.cat([block.latents for block in run], dim=1)
+
+    def _clips(self, pipeline: Pipeline, clips: Clips) -> Tensor:
+        """Latents of true clips as long as a rollout. Raises ``UserError`` for shorter ones."""
+        latents, frames = latents_of(self, pipeline, clips), self.frames or pipeline.backbone.spec.horizon
+        if latents.shape[1] < frames:
+            raise UserError(
+                f"{type(self.matching).__name__} compares rollouts of {frames} latent frames with clips, and those "
+                f"have {latents.shape[1]}; set data.train_dataset to longer clips, or SelfForcing.frames to fewer."
+            )
+        return latents[:, :frames]
 
     def _check(self, pipeline: Pipeline) -> None:
         """Raises ``UserError`` for networks of another latent size, and a rollout that is not whole blocks."""

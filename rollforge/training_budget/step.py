@@ -17,6 +17,7 @@ from rollforge.backbones.base import Condition, VideoCodec
 from rollforge.budget.live import Live, tensors_in, without_numbers
 from rollforge.budget.structure import once_per_structure
 from rollforge.objectives.base import Clips, Objective
+from rollforge.pipeline.components import Components
 from rollforge.training_budget.kernels import Kernels
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ class _Pipeline(SimpleNamespace):
     """What a loss sees of a ``Pipeline``, with shapes in place of clips and prompts."""
 
     device = torch.device("meta")
+    routing = Components.routing
 
     @property
     def size(self) -> tuple[int, int]:

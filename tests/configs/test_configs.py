@@ -31,6 +31,9 @@ def build(config: Path, monkeypatch: pytest.MonkeyPatch) -> RollforgeCLI:
         for part in ("backbone", "codec")
         if str(chosen[part].get("init_args", {}).get("weights", "")).startswith("runs/")  # an earlier stage makes it
     ]
+    for network, part in chosen.get("objective", {}).get("init_args", {}).items():
+        if isinstance(part, dict) and str(part.get("init_args", {}).get("weights", "")).startswith("runs/"):
+            made.append(f"--model.objective.init_args.{network}.init_args.weights=random")
     command = "fit" if "objective" in chosen else "predict"
     return RollforgeCLI(command, read(["--config", str(config), *made]), Ranks(), ExitStack())
 
@@ -55,7 +58,8 @@ def test_a_config_builds_its_model_and_its_data(config: Path, monkeypatch: pytes
     optimizer = model.configure_optimizers()
     optimizer = optimizer["optimizer"] if isinstance(optimizer, dict) else optimizer
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    assert trained == {id(parameter) for parameter in model.trained.parameters()}
+    networks = [each for each in (model.trained, model.critic) if each is not None]
+    assert trained == {id(parameter) for network in networks for parameter in network.parameters()}
     clip: Any = data.train_dataset[0]  # type: ignore[index]
     latents = model.pipeline.encode(clip["video"][None])
     assert latents.shape[2:] == model.backbone.spec.latent_shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from rollforge.lightning.module import RolloutModule
 from rollforge.metrics.flicker import Flicker
 from rollforge.objectives import Objective
 from rollforge.objectives.consistency import ConsistencyDistillation
+from rollforge.objectives.dmd import DMD
 from rollforge.objectives.flow import DiffusionForcing
+from rollforge.objectives.gan import GAN
 from rollforge.objectives.resampling import ResamplingForcing
+from rollforge.objectives.self_forcing import SelfForcing
 from rollforge.pipeline import VideoBlock
 from rollforge.policies import Window
-from rollforge.samplers import Euler
+from rollforge.samplers import Euler, FewStep
 
 PROMPTS: Any = ["a red ball over snow at day", "a blue box over sand at night"]
 CLIPS: Any = [{"video": torch.zeros(12, 64, 64, 3, dtype=torch.uint8), "caption": PROMPTS[0]}] * 4
@@ -110,13 +114,26 @@ def test_fit_trains_the_network_that_the_pipeline_rolls() -> None:
     assert {name.split(".")[0] for name in names} == {"backbone", "codec", "average"}
 
 
-@pytest.mark.parametrize("kind", ["last step", "consistency"])
+OBJECTIVES: dict[str, Callable[[], Objective]] = {
+    "last step": lambda: ResamplingForcing(history_from="last_step", drop_text=0.5),
+    "consistency": lambda: ConsistencyDistillation(network()),
+    "self forcing": lambda: SelfForcing(DMD(), network(), network(), ratio=1, frames=6, critic_scheduler=halving),
+    "gan": lambda: SelfForcing(GAN(taps=(0.0,)), network(), ratio=1, warm_up=1, frames=6, history="commit"),
+}
+
+
+def halving(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
 def test_a_training_that_is_resumed_between_two_steps_on_one_clip_has_the_same_weights(
     kind: str, tmp_path: Path
 ) -> None:
     def training(steps: int, ckpt_path: Path | None = None) -> tuple[Trainer, RolloutModule]:
-        last: Objective = ResamplingForcing(history_from="last_step", drop_text=0.5)
-        own = module(objective=last if kind == "last step" else ConsistencyDistillation(network()), ema=0.5)
+        torch.manual_seed(3)
+        sampler = FewStep((1000, 500)) if kind in ("self forcing", "gan") else Euler(steps=1)
+        own = module(objective=OBJECTIVES[kind](), sampler=sampler, ema=0.5)
         fitting = trainer(max_steps=steps)
         torch.manual_seed(1)
         clips = RolloutData(train_dataset=WorldClips(frames=6, clips=4), batch_size=2, repeat=2)
