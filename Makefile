@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
 PARALLEL := --numprocesses auto --dist worksteal
 
-.PHONY: demo test test-all lower-bounds lint docs docs-test docs-refresh dist pocket gpu clean
+.PHONY: demo test test-all lower-bounds lint wording docs docs-test docs-refresh catalogue directory gallery dist pocket gpu clean
 
 demo: $(READY)
 	@cd $(ROOT) && $(BIN)/rollforge predict --config configs/quickstart.yaml
@@ -24,7 +24,13 @@ lower-bounds:
 	$(PYTHON) $(ROOT)/tests/lower_bounds.py $(ROOT)/.venv-lowest
 
 lint: $(READY)
-	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(MAKE) --no-print-directory wording
+
+# Spelling, and the words and phrases that this project avoids. CHANGELOG.md and docs/log.md are history.
+wording: $(READY)
+	cd $(ROOT) && $(BIN)/codespell -D - -D tests/wording/words.txt
+	cd $(ROOT) && ! grep -rniwE -f tests/wording/phrases.txt --include='*.py' --include='*.md' --include='*.yaml' --exclude=log.md \
+		README.md CONTRIBUTING.md SECURITY.md configs docs plugins rollforge tests
 
 docs: $(READY)
 	cd $(ROOT) && NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -33,7 +39,7 @@ docs: $(READY)
 docs-test: $(READY)
 	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests/docs
 
-# Writes outputs and pictures of the tutorials anew. Read the difference before you commit it.
+# Writes outputs and pictures of the tutorials again. Read the difference before you commit it.
 docs-refresh: $(READY)
 	cd $(ROOT) && ROLLFORGE_DOCS_REFRESH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) tests/docs
 
@@ -47,6 +53,14 @@ dist: $(READY)
 # Draws the plan of every cache policy, and writes docs/catalogue.md (a few minutes). `make catalogue ONLY=Window` draws one again.
 catalogue: $(READY)
 	cd $(ROOT) && $(BIN)/python tests/helpers/packages.py $(BIN)/python docs/catalogue.py $(ONLY)
+
+# Writes docs/directory.md: the packages of plugins/, and others that are installed.
+directory: $(READY)
+	cd $(ROOT) && $(BIN)/python tests/helpers/packages.py $(BIN)/python docs/directory.py
+
+# Rolls every cache policy on Pocket for docs/gallery.md (some ten minutes). `make gallery ONLY=Window` rolls one again.
+gallery: $(READY)
+	cd $(ROOT) && $(BIN)/python tests/helpers/packages.py $(BIN)/python docs/gallery.py $(ONLY)
 
 # Checks a CUDA card with $(PYTHON) as it is: makes no environment, installs nothing. Without CUDA: results on the CPU.
 gpu:

@@ -1,4 +1,4 @@
-"""Writes each tutorial as a notebook beside its page, when the site is built."""
+"""Writes each tutorial as a notebook next to its page, when the site is built."""
 
 from __future__ import annotations
 

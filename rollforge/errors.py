@@ -23,7 +23,7 @@ NO_MEMORY = (  # what torch says in a RuntimeError, on whatever device
 class UserError(Exception):
     """What was wrong, what was expected and how to fix it, in one sentence. The command line shows no traceback.
 
-    Control characters, which a name or value in a stranger's file may hold, are written out: they steer terminals.
+    Control characters, which a name or value in an untrusted file may hold, are written out: they steer terminals.
     """
 
     def __str__(self) -> str:

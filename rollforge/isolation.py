@@ -1,4 +1,4 @@
-"""The current folder is data: files of a stranger may lie in it. Nothing there is imported, or read as settings."""
+"""The current folder is data: untrusted files may lie in it. Nothing there is imported, or read as settings."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def checked(part: type[T]) -> type[T]:
 
 
 def _typed(init: Callable[..., Any]) -> Signature:
-    """The signature of a constructor with types in place of their names, so that whoever asks is told the ranges."""
+    """The signature of a constructor with types in place of their names, so that the caller sees the ranges."""
     plain, types = signature(init), hints(init)
     parameters = [each.replace(annotation=types.get(each.name, each.annotation)) for each in plain.parameters.values()]
     return plain.replace(parameters=parameters)

@@ -15,7 +15,7 @@ HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class SignalHandler:
     """Whether someone has asked for an end. Installed when Lightning has set its own handlers, which swallow SIGTERM.
 
-    ``due`` is the time in seconds that finishing is expected to take; whoever works keeps it up to date.
+    ``due`` is the time in seconds that finishing is expected to take; the caller keeps it up to date.
 
     Args:
         work: what is finished before the end, in a word.

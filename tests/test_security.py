@@ -1,4 +1,4 @@
-"""Files of strangers: YAML, manifests, prompts, weights, videos and pictures that are not what they say."""
+"""Untrusted files: YAML, manifests, prompts, weights, videos and pictures that are not what they say."""
 
 from __future__ import annotations
 

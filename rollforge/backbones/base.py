@@ -153,7 +153,7 @@ class DecodeStream(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
-        """Takes up, on a new stream, what ``state_dict`` told."""
+        """Restores, on a new stream, what ``state_dict`` returned."""
 
 
 class VideoCodec(Checked, nn.Module, ABC):

@@ -43,11 +43,11 @@ class HubName:
         """Whether the path is that of a file and not of a folder."""
         return bool(FILE.search(self.path))
 
-    def patterns(self, wanted: tuple[str, ...], beside: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """The files to download: the one that is named and those ``beside`` it, or the ``wanted`` ones of a folder."""
+    def patterns(self, wanted: tuple[str, ...], companions: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The files to download: the one that is named and its companions, or the ``wanted`` ones of a folder."""
         path = PurePosixPath(self.path)
         if self.is_file:
-            return (self.path, *(str(path.with_name(name)) for name in beside))
+            return (self.path, *(str(path.with_name(name)) for name in companions))
         return tuple(str(path / each) for each in wanted)
 
     def command(self, wanted: tuple[str, ...], folder: str | None = None) -> str:
@@ -59,7 +59,7 @@ class HubName:
         self,
         wanted: tuple[str, ...],
         what: str,
-        beside: tuple[str, ...] = (),
+        companions: tuple[str, ...] = (),
         folder: str | None = None,
         option: str = "weights",
     ) -> Path:
@@ -68,7 +68,7 @@ class HubName:
         Args:
             wanted: patterns of the files to take of a repository or folder.
             what: who is asking, for errors.
-            beside: names of files to take with the one that is named, if they are there.
+            companions: names of files to take with the one that is named, if they are there.
             folder: where to download to; the hub's cache unless given.
             option: what the user names local files with, for errors.
 
@@ -84,7 +84,7 @@ class HubName:
             ) from error
         try:
             options: dict[str, Any] = {"local_dir": folder} if folder else {}
-            root = snapshot_download(self.repository, allow_patterns=list(self.patterns(wanted, beside)), **options)
+            root = snapshot_download(self.repository, allow_patterns=list(self.patterns(wanted, companions)), **options)
         except Exception as error:  # whatever the network, the hub or its cache may come up with
             raise UserError(
                 f"{what}: {self} is not a file or folder here, and the hub did not give it ({first_line(error)}); "

@@ -1,4 +1,4 @@
-"""Weights in 8 bits with a scale beside them, in the spellings that Wan is published in: their product, when read.
+"""Weights in 8 bits with a scale next to them, in the spellings that Wan is published in: their product, when read.
 
 ========================  ==========================================================================
 ``X.weight``, and          is
@@ -29,7 +29,7 @@ SCALES = (".scale_weight", ".weight_scale")
 UNUSED = (".scale_input", ".input_scale")
 FORMAT = ".comfy_quant"
 KNOWN = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise", "int8")
-OTHER = {  # what else lies beside quantised weights, and whose it is
+OTHER = {  # what else lies next to quantised weights, and whose it is
     ".weight_scale_2": "nvfp4",
     ".weight_scale_inv": "fp8 in blocks",
     ".absmax": "bitsandbytes 4 bits",

@@ -31,7 +31,7 @@ FORMATS = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""Number formats of weights, of counters, and of what else lies beside weights, by their names in safetensors."""
+"""Number formats of weights, of counters, and of what else lies next to weights, by their names in safetensors."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def check_kind(file: Path, what: str) -> None:
         with file.open("rb") as opened:
             start = opened.read(64)
     except (FileNotFoundError, IsADirectoryError):
-        return  # whoever opens it says what was expected
+        return  # the caller says what was expected
     except OSError as error:
         raise UserError(f"{what}: {file} cannot be read ({error.strerror}); check the path.") from error
     for mark, told in FOREIGN.items():
@@ -54,9 +54,9 @@ def check_kind(file: Path, what: str) -> None:
 
 
 def index_of(file: Path, what: str) -> Path | None:
-    """The index beside ``file`` if it is one shard of several, else nothing.
+    """The index next to ``file`` if it is one shard of several, else nothing.
 
-    Raises ``UserError`` for a shard without an index beside it.
+    Raises ``UserError`` for a shard without an index next to it.
     """
     shard = SHARD.fullmatch(file.name)
     if shard is None or int(shard[3]) < 2:
@@ -64,20 +64,20 @@ def index_of(file: Path, what: str) -> Path | None:
     index = file.with_name(f"{shard[1]}{shard[4]}{INDEX}")
     if not index.is_file():
         raise UserError(
-            f"{what}: {file} is shard {int(shard[2])} of {int(shard[3])}, and {index.name} is not beside it; download "
+            f"{what}: {file} is shard {int(shard[2])} of {int(shard[3])}, and {index.name} is not next to it; download "
             "all shards and the index into one folder, and name the folder."
         )
     return index
 
 
 def open_sharded(index: Path, what: str) -> Tensors:
-    """The tensors of several files, which the index beside them names."""
+    """The tensors of several files, which the index next to them names."""
     listed = named_in(index, what)
     files = sorted(set(listed.values()))
     if absent := [file for file in files if not (index.parent / file).is_file()]:
         raise UserError(
             f"{what}: {index} names {', '.join(absent[:3])}, and {len(absent)} of its {len(files)} files are not "
-            "there; download them beside it."
+            "there; download them next to it."
         )
     shards = {file: open_file(index.parent / file, what) for file in files}
     if lost := [name for name, file in listed.items() if name not in shards[file]]:
@@ -88,7 +88,7 @@ def open_sharded(index: Path, what: str) -> Tensors:
 
 
 def named_in(index: Path, what: str) -> dict[str, str]:
-    """What an index of shards says: the file of each tensor, all of which are beside the index.
+    """What an index of shards says: the file of each tensor, all of which are next to the index.
 
     Raises ``UserError`` for an index that is damaged, or names anything but weights files in its own folder.
     """
@@ -101,7 +101,7 @@ def named_in(index: Path, what: str) -> dict[str, str]:
         raise UserError(f"{what}: {index} is not an index of weights files ({reason:.300}); fetch it again.") from error
     check_names([*listed, *files], index, what)
     if outside:
-        raise UserError(f"{what}: {index} names {outside[0]}, which is not a weights file beside it; fetch it again.")
+        raise UserError(f"{what}: {index} names {outside[0]}, which is not a weights file next to it; fetch it again.")
     return dict(listed)
 
 

@@ -14,7 +14,7 @@ from rollforge.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one video's decode stream: carried from block to block, and beside that at the busiest moment."""
+    """Bytes of one video's decode stream: carried from block to block, and in addition at the busiest moment."""
 
     state: int
     working: int

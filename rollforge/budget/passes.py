@@ -1,4 +1,4 @@
-"""What a forward pass holds beside weights, keys and values, found by running shapes through the first layers."""
+"""What a forward pass holds in addition to weights, keys and values: shapes are run through the first layers."""
 
 from __future__ import annotations
 

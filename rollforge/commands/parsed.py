@@ -21,11 +21,11 @@ class ParsedCLI(RollforgeCLI):
         super().__init__(command, typed, Ranks(), ExitStack())
 
     def read(self, typed: Typed) -> dict[str, Any]:
-        """The resolved config of the same command with other arguments: building the parser is the dear part."""
+        """The resolved config of the same command with other arguments: building the parser is what takes long."""
         return self.resolved(self.parse(typed))
 
     def instantiate_classes(self) -> None:
-        """Leaves that to whoever asks, part by part."""
+        """Leaves that to the caller, part by part."""
         self.trainer: Any = SimpleNamespace(global_rank=0)
 
     def _set_seed(self) -> None:

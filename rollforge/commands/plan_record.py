@@ -71,6 +71,14 @@ def record(policy: CachePolicy, block: int = 3, sampler: Sampler | None = None, 
         return _recorded(policy, block, sampler, blocks, LAYERS[1])
 
 
+def every_block(policy: CachePolicy, block: int = 3, sampler: Sampler | None = None) -> list[BlockRead]:
+    """What each of the first ``BLOCKS`` blocks reads. Raises ``UserError`` as any rollout does."""
+    try:
+        return _rolled(policy, block, sampler, LAYERS[0], BLOCKS)[0]
+    except UserError:
+        return _rolled(policy, block, sampler, LAYERS[1], BLOCKS)[0]
+
+
 def _recorded(policy: CachePolicy, block: int, sampler: Sampler | None, blocks: int, layers: int) -> Recorded:
     roll = partial(_rolled, policy, block, sampler, layers)
     plain, run = roll(blocks)

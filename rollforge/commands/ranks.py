@@ -164,6 +164,6 @@ class Ranks(Callback):
 
 
 def _first_of_its_node() -> bool:
-    """True but for processes that a launcher such as torchrun started beside others: they make the same mistakes."""
+    """True but for processes that a launcher such as torchrun started next to others: they make the same mistakes."""
     local = os.environ.get("LOCAL_RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
     return os.environ.get("SLURM_LOCALID", local) == "0"

@@ -42,7 +42,7 @@ def check_networks(model: Any) -> None:
 
 
 def _averaged(model: Any) -> str | None:
-    """The component whose averaged weights are kept beside its own."""
+    """The component whose averaged weights are kept next to its own."""
     if not (model.ema and model.objective):
         return None
     try:

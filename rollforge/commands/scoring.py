@@ -1,4 +1,4 @@
-"""``rollforge test --data.videos FOLDER``: measures videos that are there already, whoever made them."""
+"""``rollforge test --data.videos FOLDER``: measures videos that are there already, from any tool."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class RunExecutor:
         run.note(versions=versions(_device(run)), command_line=run.command)
         progress.start(run)
         began = time.perf_counter()
-        going_on = ["--resume"] if run.begun else []
+        going_on = ["--resume"] if run.started else []
         with _log(run) as log:
             log.write(f"\n$ rollforge {' '.join([*run.command, *going_on])}\n".encode())
             log.flush()

@@ -43,7 +43,7 @@ class RunResult:
             videos = {
                 (int(each["sample"]), str(each["prompt"])): {**made.get(each["file"], {}), **each}
                 for each in metrics["videos"]
-                if metrics.get("policy") in (None, each.get("policy"))  # a second one may stand beside it
+                if metrics.get("policy") in (None, each.get("policy"))  # a second one may stand next to it
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(

@@ -56,7 +56,7 @@ class Run:
         return same and bool(self.manifest.get("complete")) and (self.folder / "metrics.json").is_file()
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether there is something to resume from."""
         return (self.folder / "manifest.json").is_file()
 
@@ -87,12 +87,12 @@ class Run:
         if self.finished:
             return self.asked
         done = {str(each.get("file")): each for each in self.manifest.get("videos", []) if each.get("complete")}
-        begun = [
+        started = [
             _last_second(path)
             for path in self.folder.glob("*.curves.partial.csv")
             if f"{path.name.removesuffix('.curves.partial.csv')}.mp4" not in done
         ]
-        return min(self.asked, sum(float(each.get("seconds") or 0) for each in done.values()) + sum(begun))
+        return min(self.asked, sum(float(each.get("seconds") or 0) for each in done.values()) + sum(started))
 
     def sentence(self) -> str:
         """The last thing that ``test`` said."""

@@ -285,7 +285,7 @@ class ConfigChecks:
         told = estimates.time_needed(
             self.probed, self.requests, self.data.seconds, 2 if self.parts.get("compare_policy") else 1
         )
-        if self.probed.beside is None:
+        if self.probed.extra is None:
             self.findings.add("warning", "time", f"{told}; no block was finished, so decoding is not in it.")
         else:
             self.findings.add("ok", "time", f"{told} and {self.probed.blocks} decoded blocks.")
@@ -300,7 +300,7 @@ class ConfigChecks:
         if not self.requests:
             return
         measured = self.probed is not None and self.probed.frame_bytes is not None
-        files = 4 if self.parts.get("compare_policy") else 1  # two videos, and both beside each other
+        files = 4 if self.parts.get("compare_policy") else 1  # two videos, and both side by side
         videos = files * estimates.video_bytes(self.requests, self.shapes.get("codec"), self.size, self.probed)
         kept = 0
         if self.guard is not None:

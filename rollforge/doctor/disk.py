@@ -1,4 +1,4 @@
-"""What a run puts on the disk beside its videos: snapshots, and the latents that are kept."""
+"""What a run puts on the disk in addition to its videos: snapshots, and the latents that are kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def snapshot_bytes(work: MemoryInput, settings: Snapshots) -> int:
     """Bytes of one snapshot of the videos that are rolled together.
 
     The latents of its unfinished block, the frames that wait for the encoder and the contact sheet, all of them small
-    beside keys and values, are not counted.
+    in addition to keys and values, are not counted.
     """
     decoding = footprint(work.decoding.codec, work.spec, work.decoding.dtype, work.decoding.tile)
     size = decoding.state if decoding else 0

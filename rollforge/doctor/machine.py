@@ -93,7 +93,7 @@ def output_folder(findings: Findings, folder: RunFolder) -> Path:
 
 
 def disk(findings: Findings, folder: Path | None, videos: int, snapshots: int, measured: bool) -> None:
-    """Whether the bytes of videos and of what is kept beside them find space in ``folder``; an estimate.
+    """Whether the bytes of videos and of what is kept next to them find space in ``folder``; an estimate.
 
     Without a folder they are only told. ``measured`` says that a video frame's size was measured with this very model.
     """

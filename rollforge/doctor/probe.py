@@ -66,7 +66,7 @@ class Probe:
     """What some seconds of rolling have shown.
 
     ``per_block`` counts passes of one block (a pass of two blocks is two), ``start`` is the time until the first pass,
-    ``beside`` what a block takes in addition to its passes (decoding, writing), ``frame_bytes`` the bytes of a pixel
+    ``extra`` what a block takes in addition to its passes (decoding, writing), ``frame_bytes`` the bytes of a pixel
     frame in the mp4; the latter two are None where no block was finished.
     """
 
@@ -77,7 +77,7 @@ class Probe:
     per_block: float
     start: float
     blocks: int = 0
-    beside: float | None = None
+    extra: float | None = None
     frame_bytes: float | None = None
 
     def seconds(self, frames: int) -> float:
@@ -86,7 +86,7 @@ class Probe:
         unit = statistics.median(taken / self._cost(start, count) for start, count, taken in recent)
         starts = range(0, frames, self.spec.block)
         passing = self.per_block * unit * sum(self._cost(start, self.spec.block) for start in starts)
-        return passing + len(starts) * (self.beside or 0.0)
+        return passing + len(starts) * (self.extra or 0.0)
 
     def _cost(self, start: int, count: int) -> float:
         """Multiplications of a pass of ``count`` frames from ``start`` on, which reads more as the window fills."""
@@ -111,7 +111,7 @@ def probe(pipeline: Pipeline, request: Request, seconds: float) -> Probe:
     made = Probe(spec, pipeline.policy.visible(spec.block), weights, timed.passes, per_block, first - began)
     if blocks and frames:
         spent = ended - first - sum(taken for *_, taken in timed.passes)
-        made.blocks, made.beside, made.frame_bytes = blocks, max(0.0, spent) / blocks, size / frames
+        made.blocks, made.extra, made.frame_bytes = blocks, max(0.0, spent) / blocks, size / frames
     return made
 
 

@@ -23,7 +23,7 @@ class Evaluation:
         videos: with their figures.
         horizon_seconds: length of the trained horizon.
         metrics: classes of what measured.
-        policy: what the videos were made with; a second one may stand beside it.
+        policy: what the videos were made with; a second one may stand next to it.
         config_hash: of the config that made them.
         truth: of true videos, where a metric knows the truth: every figure over the last horizon of two.
         source: the folder of the videos, where they were given.

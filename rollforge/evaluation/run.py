@@ -52,7 +52,7 @@ def sheets(pipeline: Pipeline, folder: RunFolder, evaluation: Evaluation) -> lis
 
 
 def label(entry: Entry) -> str:
-    """What the policy of a video is called: with a second one beside it, as in the file's name."""
+    """What the policy of a video is called: with a second one next to it, as in the file's name."""
     return Path(Path(entry["file"]).stem).suffix[1:] or str(entry["policy"])
 
 

@@ -8,7 +8,7 @@ from math import isnan
 from rollforge.evaluation.prompts import Intervals, Video, marks, over_prompts
 from rollforge.metrics.interval import Interval
 
-TRUE_WORLD = "(true world)"  # stands in the column of policies beside the figures of true videos
+TRUE_WORLD = "(true world)"  # stands in the column of policies next to the figures of true videos
 LEVELS = {"level": "level", "first 15 %": "first_15", "last 15 %": "last_15"}
 DRIFT = {"drift (last - first)": "drift_15", "slope per minute": "slope_per_minute", "worst clip": "worst_clip"}
 SMALL = 1e-2  # numbers below are written with an exponent
@@ -21,7 +21,7 @@ def table(videos: Mapping[str, Sequence[Video]], truth: Intervals | None = None,
     Args:
         videos: by policy (or whatever ``heading`` says), as in ``metrics.json``.
         truth: of true videos, as in ``metrics.json``.
-        heading: names the column beside the curves'; it is left out where there is but one policy and no truth.
+        heading: names the column next to the curves'; it is left out where there is but one policy and no truth.
     """
     summaries = {name: over_prompts(own) for name, own in videos.items()}
     tables = [marks_table(videos, truth, heading)]

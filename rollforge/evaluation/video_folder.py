@@ -19,7 +19,7 @@ from rollforge.metrics.base import Metric, directions
 from rollforge.video import SUFFIXES
 from rollforge.video.sheet import ContactSheet
 
-OURS = (".partial", ".beside")  # half a video, and two in one picture: no videos to measure
+OURS = (".partial", ".beside")  # half a video, and two in one picture: no videos to measure  # codespell:ignore beside
 
 
 @dataclass

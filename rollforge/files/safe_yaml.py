@@ -1,4 +1,4 @@
-"""YAML of strangers: plain data only, and no more of it than a config needs.
+"""Untrusted YAML: plain data only, and no more of it than a config needs.
 
 Aliases are counted before anything is built: a file of a kilobyte can stand for a billion values, or contain itself.
 """

@@ -1,4 +1,4 @@
-"""Rows of the check: written as JSON lines by a stage, read back, and laid out as a table."""
+"""Rows of the check: written as JSON lines by a stage, read back, and formatted as a table."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class RolloutModule(TrainedModule):
         combine: what joins the branches of a plan that has several.
         compile: whether rollouts run the network under ``torch.compile``, and in which of its modes; true is
             ``default``. The first blocks take minutes longer, later starts less (torch keeps what it compiled).
-        compare_policy: a second policy, rolled from the same prompts and seeds and shown beside the first.
+        compare_policy: a second policy, rolled from the same prompts and seeds and shown next to the first.
         metrics: what ``test`` measures. Default: ``DriftSuite``.
         objective: what ``fit`` minimises.
         ema: decay of the running average of the trained weights, which samples and the exported file use; 0 keeps none.

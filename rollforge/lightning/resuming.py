@@ -120,10 +120,10 @@ def settled(loops: dict[str, Any]) -> dict[str, Any]:
     _count(batches["total"], batches["total"]["processed"])
     batches["is_last_batch"] = False
     for progress in (epochs["current"], epochs["total"]):
-        begun = progress["ready"]
-        unfinished = not over and (done > 0 or progress["processed"] < begun)
-        _count(progress, begun - int(unfinished))
-        progress["ready"] = progress["started"] = begun
+        started = progress["ready"]
+        unfinished = not over and (done > 0 or progress["processed"] < started)
+        _count(progress, started - int(unfinished))
+        progress["ready"] = progress["started"] = started
     steps = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = steps
     return loops

@@ -41,7 +41,7 @@ class TrainingSaver(Callback):
         self, folder: Path, every: int, report: TrainingReport, stop: SignalHandler, highest: Callable[[int], int]
     ) -> None:
         self.folder, self.every, self.report, self.stop, self.highest = folder, every, report, stop, highest
-        self.saved = self.begun = self.reported = 0  # steps
+        self.saved = self.started = self.reported = 0  # steps
         self.saving = 0.0  # seconds that it took
         self.start = time.perf_counter()
 
@@ -56,7 +56,7 @@ class TrainingSaver(Callback):
         connector: Any = trainer._signal_connector
         connector.received_sigterm = False  # of a signal before this moment, which is in ``stop`` too
         self.stop.install()
-        self.saved = self.begun = trainer.global_step
+        self.saved = self.started = trainer.global_step
         self.start = time.perf_counter()
         self._note(trainer, complete=False, step=trainer.global_step or None)
 
@@ -68,7 +68,7 @@ class TrainingSaver(Callback):
         if not between_steps(trainer):
             return
         step = trainer.global_step
-        self.stop.due = (time.perf_counter() - self.start) / max(1, step - self.begun) + self.saving
+        self.stop.due = (time.perf_counter() - self.start) / max(1, step - self.started) + self.saving
         asked = self.highest(self.stop.asked or 0)
         if asked:
             self._save(trainer)

@@ -40,7 +40,7 @@ class VideoOutput(Callback):
     """Writes videos, contact sheets, snapshots and a manifest into a run folder.
 
     It chooses what the module rolls, and from where: videos that are there already are left out, and those that an
-    earlier run has begun go on from its snapshots. Each finished block comes to ``on_block``.
+    earlier run has started go on from its snapshots. Each finished block comes to ``on_block``.
 
     Args:
         folder: the run folder.
@@ -87,10 +87,10 @@ class VideoOutput(Callback):
         if self.settings.kv == "recompute":
             for recording in missing:
                 check_recomputes(recording.policy, self.pipeline.sampler)
-        begun = next((recording for recording in missing if recording.begun), None)
-        if begun and not self.resume and not self.folder.overwrite:
+        started = next((recording for recording in missing if recording.started), None)
+        if started and not self.resume and not self.folder.overwrite:
             raise UserError(
-                f"{begun.file} is incomplete; its snapshots are in {begun.folder}; add --resume "
+                f"{started.file} is incomplete; its snapshots are in {started.folder}; add --resume "
                 "to continue from there, or --overwrite true to start over."
             )
         self.folder.expect(_entry(recording) for recording in missing)
@@ -141,13 +141,13 @@ class VideoOutput(Callback):
     def _present(self, request: Request, recordings: list[VideoRecorder]) -> None:
         """What there is to look at, drawn where it is not there yet."""
         files, name = [recording.file for recording in recordings], self.folder.name(request)
-        sheet, beside = self.folder.path / f"{name}.png", self.folder.path / f"{name}.side-by-side.mp4"
-        both = [beside] if len(files) == 2 else []
+        sheet, both_file = self.folder.path / f"{name}.png", self.folder.path / f"{name}.side-by-side.mp4"
+        both = [both_file] if len(files) == 2 else []
         if not all(recording.shown for recording in recordings) or not all(file.exists() for file in (sheet, *both)):
-            self._show(request, recordings, sheet, beside)
+            self._show(request, recordings, sheet, both_file)
         self.made[request.sample] = [*both, *reversed(files), sheet]
 
-    def _show(self, request: Request, recordings: list[VideoRecorder], sheet: Path, beside: Path) -> None:
+    def _show(self, request: Request, recordings: list[VideoRecorder], sheet: Path, both_file: Path) -> None:
         """Draws the contact sheet, and lays two videos side by side."""
         horizon = self.pipeline.horizon_seconds
         for recording in recordings:
@@ -156,7 +156,9 @@ class VideoOutput(Callback):
         save(draw([recording.sheet for recording in recordings], request.prompt, horizon), sheet)
         if len(recordings) == 2:
             one, other = recordings
-            side_by_side((other.file, one.file), (other.label, one.label), beside, horizon, self.stop.exit_if_requested)
+            side_by_side(
+                (other.file, one.file), (other.label, one.label), both_file, horizon, self.stop.exit_if_requested
+            )
         for recording in recordings:
             recording.settle()
 

@@ -24,7 +24,7 @@ class CachedMemory(Memory):
     """A memory that a rollout drives: one for each guidance branch.
 
     It is made as ``(spec, visible, positions, kv_codec, combine)``. Where a refused block is taken back, the rollout
-    sets the last three anew as attributes. ``begin`` and ``end`` go around each pass. A ``ValueError`` of ``make`` and
+    sets the last three as attributes again. ``begin`` and ``end`` go around each pass. A ``ValueError`` of ``make`` and
     ``begin`` is reported as a plan of the policy that cannot be followed.
     """
 

@@ -1,6 +1,6 @@
 """Memory of a rollout: a store of raw keys and values, read through a plan.
 
-What a pass reads is laid out in one static buffer per layer, a slot for each ``(content frame, time index)`` pair of
+What a pass reads is stored in one static buffer per layer, a slot for each ``(content frame, time index)`` pair of
 the plan, before the network runs. ``begin`` fills the slots of all layers and makes a ``Reading`` for each: placements,
 rows of the buffer, biases. ``attend`` is tensors only: it rotates, writes the rows of the pass and attends, so that a
 network with this memory compiles as one graph, whose guards do not change from block to block. ``end`` stores.
@@ -144,7 +144,7 @@ class RolloutMemory(FrameStore):
                     )
 
     def _arrange(self) -> None:
-        """Lays out the plan in the slots of every layer."""
+        """Assigns the plan to the slots of every layer."""
         known: dict[Any, list[int]] = {}
         self._orders, layouts = [], []
         for layout, runs in zip(self._layouts, self._runs, strict=True):

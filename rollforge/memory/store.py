@@ -1,4 +1,4 @@
-"""What a rollout's memory keeps: raw keys and values of frames, and turned ones in slots and beside them."""
+"""What a rollout's memory keeps: raw keys and values of frames, and turned ones in slots and next to them."""
 
 from __future__ import annotations
 

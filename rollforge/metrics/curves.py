@@ -33,7 +33,7 @@ class CurveFile:
                 lines = file.read().splitlines(keepends=True) if frames else []
                 if frames and len(lines) <= frames:
                     there = max(0, len(lines) - 1)
-                    raise UserError(f"{path} holds {there} frames where {frames} were made; measure anew.")
+                    raise UserError(f"{path} holds {there} frames where {frames} were made; measure again.")
                 file.truncate(sum(map(len, lines[: frames + 1])))
         except OSError as error:
             raise self._unwritable(error) from error

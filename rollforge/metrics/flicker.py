@@ -11,7 +11,7 @@ NAN = float("nan")
 class Flicker(FrameMetric):
     """Change from frame to frame, in grey levels (0 to 255), mean over pixels and channels. Exact.
 
-    Motion flickers too: read it beside ``flow_top``.
+    Motion flickers too: read it next to ``flow_top``.
 
     Curves:
         flicker: mean ``|x[t] - x[t-1]|``; NaN at the first frame.

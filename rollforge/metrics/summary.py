@@ -1,4 +1,4 @@
-"""Drift in a few numbers: what papers report of a curve, with the level always beside it.
+"""Drift in a few numbers: what papers report of a curve, with the level always next to it.
 
 A curve is ``[T]``, one number a frame; NaN where the measure is not defined. NaN is left out of every mean. What cannot
 be told (five seconds at both ends of a video of eight) is NaN.

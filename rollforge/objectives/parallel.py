@@ -20,7 +20,7 @@ def prediction(backbone: Backbone, latents: Tensor, levels: Tensor, condition: C
 def prediction_on(
     backbone: Backbone, history: Tensor, noisy: Tensor, levels: Tensor, condition: Condition, memory: Memory
 ) -> Tensor:
-    """The prediction for ``noisy`` beside a ``history`` of clean frames, under a teacher-forcing ``memory``."""
+    """The prediction for ``noisy`` next to a ``history`` of clean frames, under a teacher-forcing ``memory``."""
     both, told = torch.cat([history, noisy], dim=1), torch.cat([torch.zeros_like(levels), levels], dim=1)
     return prediction(backbone, both, told, condition, memory)[:, history.shape[1] :]
 

@@ -18,7 +18,7 @@ def check_sinks(policy: object, context_blocks: int, sink_blocks: int) -> None:
 
 
 def check_window(policy: object, window: int, held: Mapping[str, int], block: int, more: int = 0) -> None:
-    """Raises ``UserError`` for a window without a place for a recent frame beside the block and what is held.
+    """Raises ``UserError`` for a window without a place for a recent frame next to the block and what is held.
 
     Args:
         policy: whose window it is.

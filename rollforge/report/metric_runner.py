@@ -23,13 +23,13 @@ Answer = TypeVar("Answer")
 
 
 class Curves:
-    """The curves of a video, of its pixel frames and of its latents, as CSV files beside it.
+    """The curves of a video, of its pixel frames and of its latents, as CSV files next to it.
 
     Args:
         file: the video.
         fps: pixel frames per second.
         latent_fps: latent frames per second.
-        state: continue from there: what ``state_dict`` told.
+        state: continue from there: what ``state_dict`` returned.
     """
 
     def __init__(self, file: Path, fps: float, latent_fps: float, state: State | None = None) -> None:
@@ -112,11 +112,11 @@ class MetricRunner:
         return {"out": dict(self.out), "metrics": {name: metric.state_dict() for name, metric in self.working.items()}}
 
     def load_state_dict(self, state: State) -> None:
-        """Takes up what ``state_dict`` told, after ``start``."""
+        """Restores what ``state_dict`` returned, after ``start``."""
         if {*state["out"], *state["metrics"]} != {*self.out, *self.working}:
             raise UserError(
                 f"The snapshot holds what {', '.join(state['metrics']) or 'no metric'} has gathered, and there is "
-                f"{', '.join(self.working) or 'none'} now; go on with the metrics that it was begun with."
+                f"{', '.join(self.working) or 'none'} now; go on with the metrics that it was started with."
             )
         self.out = dict(state["out"])
         self.working = {name: metric for name, metric in self.working.items() if name not in self.out}

@@ -35,7 +35,7 @@ class RunFolder:
         path: the folder.
         config: the resolved config.
         overwrite: whether to make finished videos again.
-        force: take up what another config has made.
+        force: continue what another config has made.
         rank: of this process. All but rank 0 note their videos in ``manifest.rank-<rank>.json``, until ``merge``.
     """
 
@@ -45,7 +45,7 @@ class RunFolder:
     force: bool = False
     rank: int = 0
     entries: dict[str, Entry] = field(default_factory=dict, init=False)
-    begun: dict[str, Entry] = field(default_factory=dict, init=False)  # by an earlier run, and not finished
+    unfinished: dict[str, Entry] = field(default_factory=dict, init=False)  # by an earlier run, and not finished
 
     @property
     def config_hash(self) -> str:
@@ -68,11 +68,11 @@ class RunFolder:
         return locked(self.path)
 
     def open(self) -> None:
-        """Creates the folder, or takes up what earlier runs of the same config left there. For rank 0."""
+        """Creates the folder, or continues what earlier runs of the same config left there. For rank 0."""
         if not self.overwrite:
             kept = self._kept()
             self.entries = {file: entry for file, entry in kept.items() if entry["complete"]}
-            self.begun = {file: entry for file, entry in kept.items() if not entry["complete"]}
+            self.unfinished = {file: entry for file, entry in kept.items() if not entry["complete"]}
         self.create()
         self._save()
         self._tidy()
@@ -83,7 +83,7 @@ class RunFolder:
         self._save()
 
     def merge(self, others: Iterable[dict[str, Entry]]) -> None:
-        """Takes up what other processes have recorded. For rank 0, when they are done."""
+        """Merges what other processes have recorded. For rank 0, when they are done."""
         for entries in others:
             self.entries |= entries
         self._save()
@@ -97,7 +97,7 @@ class RunFolder:
         """Whether this very video is there already, and noted. Raises ``UserError`` where another one has its name."""
         if self.overwrite or not (self.path / file).exists():
             return False
-        entry = (self._read(self._manifest(0)) if self.rank else self.entries | self.begun).get(file, {})
+        entry = (self._read(self._manifest(0)) if self.rank else self.entries | self.unfinished).get(file, {})
         asked = request.content
         if not entry or any(entry.get(key) != asked.get(key) for key in CONTENT):
             raise UserError(

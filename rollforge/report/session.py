@@ -43,14 +43,14 @@ class Session:
     ) -> Generator[VideoRollout]:
         """Yields the one rollout, from a snapshot where there is one and ``resume`` says so; then finishes the files.
 
-        Whoever iterates over the rollout hands each of its blocks to ``add``.
+        The caller iterates over the rollout and hands each of its blocks to ``add``.
 
         Raises:
             UserError: where something is in the way; what was made so far stays playable.
         """
         self.stop = stop
         with ExitStack() as open_files:
-            state = self._open(open_files, resume and self.first.begun, force)
+            state = self._open(open_files, resume and self.first.started, force)
             self.rollout = rollout = self._rollout(state, stop, force)
             del state  # as large as all keys and values
             self.pace, self.clock = Pace(rollout.made), Clock(self.settings, rollout.made)

@@ -1,4 +1,4 @@
-"""One video in the making: its file, its contact sheet, its measures and its latents."""
+"""One video in progress: its file, its contact sheet, its metrics and its latents."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class VideoRecorder:
         return self.settings.latents or self.settings.kv == "recompute"
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether an earlier run has left snapshots of this video."""
         return self.folder.is_dir() and any(self.folder.glob("snapshot-*.safetensors"))
 
@@ -87,7 +87,7 @@ class VideoRecorder:
         return not self._picked.exists()
 
     def open(self, state: State | None = None) -> None:
-        """From the beginning, or from what ``state_dict`` told.
+        """From the beginning, or from what ``state_dict`` returned.
 
         Raises ``UserError`` where the file does not go with the state; all stays as it was then.
         """

@@ -1,4 +1,4 @@
-"""Forward passes: what each one reads is asked of the policy, laid out in the memory, and seen by the network."""
+"""Forward passes: what each one reads is asked of the policy, assigned in the memory, and seen by the network."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def write_sealed(path: Path, kind: str, words: Mapping[str, str], tensors: Mappi
 
     Args:
         path: the file.
-        kind: what it is, told to whoever reads it: another kind is not taken.
+        kind: what it is, which its reader checks: another kind is not taken.
         words: texts for the header.
         tensors: strided ones on any device, in the formats of ``NAMES``.
     """

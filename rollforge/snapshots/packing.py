@@ -36,7 +36,7 @@ NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 def pack(state: State) -> tuple[Any, dict[str, Tensor]]:
     """A state as tree and tensors.
 
-    The tensors are those of the state, detached, where they are: whoever writes them moves them to the CPU one by
+    The tensors are those of the state, detached, where they are: the writer moves them to the CPU one by
     one, so that a snapshot of a GPU needs no room for all of them. Tensors that share their storage are kept apart.
 
     Raises:

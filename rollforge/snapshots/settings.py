@@ -12,7 +12,7 @@ from rollforge.ranges import Count, Positive, checked
 @checked
 @dataclass(frozen=True)
 class Snapshots:
-    """Snapshots of videos in the making, from which ``--resume`` continues.
+    """Snapshots of videos in progress, from which ``--resume`` continues.
 
     Args:
         every_seconds: wall time between two snapshots; unset, time does not matter.

@@ -18,7 +18,7 @@ def check_conditioner(
     Args:
         conditioner: as a config would build it, best with small random weights.
         prompts: two that it can express, unlike each other.
-        tolerance: how far features may differ with the prompts beside them, relative to the largest value.
+        tolerance: how far features may differ with the prompts next to them, relative to the largest value.
 
     Raises:
         CheckFailed: with the rule and the prompt.
@@ -41,7 +41,7 @@ def check_conditioner(
     )  # fmt: skip
     for row, alone in enumerate(singles):
         length = min(alone.embeds.shape[1], both.embeds.shape[1])
-        when = f"Beside another prompt, for {prompts[row]!r},"
+        when = f"Next to another prompt, for {prompts[row]!r},"
         same("conditioner-batch", conditioner, when, both.embeds[row, :length], alone.embeds[0, :length], tolerance)
 
 

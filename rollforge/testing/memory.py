@@ -152,7 +152,7 @@ class _Checked:
         return q, k, v
 
     def _make(self, memory: Any, step: Step, at: str) -> None:
-        """Makes the virtual frames of a block, in the memory and beside it."""
+        """Makes the virtual frames of a block, in the memory and next to it."""
         if not (virtual := self.policy.virtual(step)):
             return
         with keeping(self.case.rule, memory, at):

@@ -28,7 +28,7 @@ SMALL = (64, 64)
 
 @dataclass(frozen=True)
 class Update:
-    """Bytes of an optimizer: its state, and what a step takes beside it for a moment."""
+    """Bytes of an optimizer: its state, and what a step takes in addition for a moment."""
 
     state: int
     working: int
@@ -45,7 +45,7 @@ def step_bytes(
     device: str,
     kept_gradients: bool,
 ) -> int | None:
-    """Bytes of a step at its busiest, its gradients included, beside weights and optimizer state.
+    """Bytes of a step at its busiest, its gradients included, in addition to weights and optimizer state.
 
     Args:
         objective: the loss.

@@ -3,7 +3,7 @@
 - gradients are as large as the weights in training, and live from one backward pass to the next;
 - the optimizer's state is that of the optimizer itself, run on the shapes of the weights;
 - a step's activations are counted by running the loss and its backward pass on shapes;
-- samples are rolled while all of this is in memory, beside a copy of the weights where averaged ones take their place.
+- samples are rolled while all of this is in memory, next to a copy of the weights where averaged ones take their place.
 
 Not counted: what a user's callback or logger holds, and the layers that a sharded network gathers for a moment.
 """

@@ -1,6 +1,6 @@
 """What a config may import.
 
-A ``class_path`` imports a module and calls what it names, so whoever writes a config decides what runs. A config may
+A ``class_path`` imports a module and calls what it names, so the author of a config decides what runs. A config may
 name the classes of ``nameable``, and what is in the modules that the person at the keyboard trusts with ``--trust`` or
 ``ROLLFORGE_TRUST``. A config cannot name such modules: it is not trusted itself.
 
@@ -26,7 +26,7 @@ from rollforge.trust.nameable import Nameable
 
 OPTION, VARIABLE = "--trust", "ROLLFORGE_TRUST"
 REFUSED = tuple(f"rollforge.{name}" for name in ("__main__", "cli", "commands", "registry", "trust", "nameable"))
-"""What could import or allow more by itself, whoever trusts it."""
+"""What could import or allow more by itself, even if it is trusted."""
 KNOWN = ("rollforge", "torch", "lightning")
 """Packages of which single classes may be named."""
 UNTRUSTED = "would run code of a module that is not trusted"

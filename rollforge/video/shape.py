@@ -18,7 +18,7 @@ Frames = NDArray[np.uint8]
 class Shape:
     """The way from a stored picture to the one that is shown.
 
-    Phones store pictures as the sensor lies and write a display matrix beside them. DVDs and broadcasts store
+    Phones store pictures as the sensor lies and write a display matrix next to them. DVDs and broadcasts store
     pictures whose pixels are not square.
 
     Args:

@@ -71,7 +71,7 @@ class ContactSheet:
         return {"seen": self.seen, "images": [torch.from_numpy(image) for image in self.images]}
 
     def load_state_dict(self, state: State) -> None:
-        """Takes up what ``state_dict`` told."""
+        """Restores what ``state_dict`` returned."""
         self.seen, self.images = state["seen"], [image.numpy() for image in state["images"]]
 
 

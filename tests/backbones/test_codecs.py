@@ -1,4 +1,4 @@
-"""What every video codec promises: frames and latents without an autograd graph, whoever asks for them."""
+"""What every video codec promises: frames and latents without an autograd graph, for every caller."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def comfy(format: str) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("beside", "said"),
+    ("others", "said"),
     [
         ({"x.weight_scale": torch.ones(3)}, r"as \[3\], which does not scale a weight of \[4, 8\]"),
         ({"x.weight_scale": torch.ones(2, 4)}, r"as \[2, 4\], which does not scale"),
@@ -177,8 +177,8 @@ def comfy(format: str) -> Tensor:
         ({"x.weight.absmax": torch.ones(4)}, "quantised as bitsandbytes"),
     ],
 )
-def test_other_quantisation_is_named(tmp_path: Path, beside: dict[str, Tensor], said: str) -> None:
-    save_file({"x.weight": EIGHT, **beside}, tmp_path / "w.safetensors")
+def test_other_quantisation_is_named(tmp_path: Path, others: dict[str, Tensor], said: str) -> None:
+    save_file({"x.weight": EIGHT, **others}, tmp_path / "w.safetensors")
 
     def load() -> None:
         for stored in scaled(open_file(tmp_path / "w.safetensors", "Part"), "Part").values():

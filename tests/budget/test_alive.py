@@ -54,7 +54,7 @@ def text(name: str, rows: int) -> Condition:
 
 
 def rolling(budget: Budget) -> int:
-    """Bytes of a rollout beside weights and reserve."""
+    """Bytes of a rollout in addition to weights and reserve."""
     fixed = sum(line.size for line in budget.lines if line.name.startswith(("weights", "reserve")))
     return budget.needed("cuda:0") - fixed
 

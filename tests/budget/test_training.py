@@ -57,7 +57,7 @@ def line(check: TrainingCheck, name: str) -> Any:
 
 
 def peak_of_fit(made: RolloutModule, precision: str, accumulate: int) -> int:
-    """Bytes beside the module's own tensors, at the busiest moment of a real training."""
+    """Bytes in addition to the module's own tensors, at the busiest moment of a real training."""
     loop = Trainer(
         accelerator="cpu", precision=precision, max_steps=2, accumulate_grad_batches=accumulate, logger=False,  # type: ignore[arg-type]
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,

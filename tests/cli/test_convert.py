@@ -32,7 +32,7 @@ def weights() -> State:
 
 @pytest.fixture
 def source(tmp_path: Path, weights: State) -> Path:
-    """Self Forcing's kind of file, with other weights beside the averaged ones."""
+    """Self Forcing's kind of file, with other weights next to the averaged ones."""
     return family(tmp_path / "self_forcing_dmd.pt", state(seed=1), weights)
 
 

@@ -46,34 +46,34 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def beside(tiny: Any) -> Any:
-    """The tiny config with Window beside RollingSink."""
+def compared(tiny: Any) -> Any:
+    """The tiny config with Window next to RollingSink."""
     tiny.config["model"]["compare_policy"] = {"class_path": "Window", "init_args": {"context_blocks": 2}}
     return tiny
 
 
 def test_two_policies_leave_videos_a_sheet_a_manifest_and_the_config(
-    beside: Any, capsys: pytest.CaptureFixture[str], enlarged: None
+    compared: Any, capsys: pytest.CaptureFixture[str], enlarged: None
 ) -> None:
-    assert beside.run("predict") == 0
+    assert compared.run("predict") == 0
     name = "000-a-red-ball-over-snow-at-day"
     videos = [f"{name}.RollingSink.mp4", f"{name}.Window.mp4"]
-    made = state(beside.out).keys()
+    made = state(compared.out).keys()
     assert made == {*videos, f"{name}.side-by-side.mp4", f"{name}.png", "manifest.json", "config.yaml"}
     for video in videos:
-        info = probe(beside.out / video)
+        info = probe(compared.out / video)
         assert (info.frames, info.fps, info.width, info.height) == (FRAMES, 8, 384, 384)
-    both = probe(beside.out / f"{name}.side-by-side.mp4")
+    both = probe(compared.out / f"{name}.side-by-side.mp4")
     assert both.frames == FRAMES
     assert both.width > 2 * 384
-    with Image.open(beside.out / f"{name}.png") as sheet:
+    with Image.open(compared.out / f"{name}.png") as sheet:
         assert min(sheet.size) > 100
     printed = capsys.readouterr().out
     for video in made - {"manifest.json", "config.yaml"}:
         assert video in printed
     assert "rollforge predict" in printed
 
-    kept = manifest(beside.out)
+    kept = manifest(compared.out)
     assert kept["complete"] is True
     assert [entry["file"] for entry in kept["videos"]] == videos
     for entry, policy in zip(kept["videos"], ("RollingSink", "Window"), strict=True):
@@ -83,37 +83,37 @@ def test_two_policies_leave_videos_a_sheet_a_manifest_and_the_config(
         assert (entry["fps"], entry["size"]) == (8, [384, 384])
         assert entry["wall_seconds"] >= entry["first_block_seconds"] > 0
 
-    resolved = yaml.safe_load((beside.out / "config.yaml").read_text())
+    resolved = yaml.safe_load((compared.out / "config.yaml").read_text())
     assert resolved["model"]["policy"]["init_args"] == {"context_blocks": 2, "sink_blocks": 1}
     assert resolved["model"]["backbone"]["init_args"]["block"] == 3  # defaults are written out too
 
 
-def test_the_two_policies_agree_until_the_wave_turns_and_not_after(beside: Any) -> None:
-    beside.run("predict")
-    rolling, window = (decoded(next(beside.out.glob(f"*.{policy}.mp4"))) for policy in ("RollingSink", "Window"))
+def test_the_two_policies_agree_until_the_wave_turns_and_not_after(compared: Any) -> None:
+    compared.run("predict")
+    rolling, window = (decoded(next(compared.out.glob(f"*.{policy}.mp4"))) for policy in ("RollingSink", "Window"))
     assert np.array_equal(rolling[:9], window[:9])  # blocks 0 to 2 see the same context
     assert not np.array_equal(rolling[9:], window[9:])
 
 
-def test_two_policies_of_one_class_make_two_videos(beside: Any) -> None:
-    beside.config["model"]["compare_policy"] = {
+def test_two_policies_of_one_class_make_two_videos(compared: Any) -> None:
+    compared.config["model"]["compare_policy"] = {
         "class_path": "RollingSink",
         "init_args": {"context_blocks": 2, "sink_blocks": 2},
     }
-    assert beside.run("predict") == 0
-    one, other = (decoded(next(beside.out.glob(f"*.{name}.mp4"))) for name in ("RollingSink", "RollingSink-compared"))
+    assert compared.run("predict") == 0
+    one, other = (decoded(next(compared.out.glob(f"*.{name}.mp4"))) for name in ("RollingSink", "RollingSink-compared"))
     assert not np.array_equal(one, other)
 
 
-def test_running_again_makes_only_what_is_missing(beside: Any) -> None:
-    beside.run("predict")
-    lost, kept = (next(beside.out.glob(f"*.{policy}.mp4")) for policy in ("Window", "RollingSink"))
-    before, pictures = state(beside.out), decoded(lost)
+def test_running_again_makes_only_what_is_missing(compared: Any) -> None:
+    compared.run("predict")
+    lost, kept = (next(compared.out.glob(f"*.{policy}.mp4")) for policy in ("Window", "RollingSink"))
+    before, pictures = state(compared.out), decoded(lost)
     lost.unlink()
-    assert beside.run("predict") == 0
-    assert state(beside.out)[kept.name] == before[kept.name]
+    assert compared.run("predict") == 0
+    assert state(compared.out)[kept.name] == before[kept.name]
     assert np.array_equal(decoded(lost), pictures)
-    assert manifest(beside.out)["complete"] is True
+    assert manifest(compared.out)["complete"] is True
 
 
 def test_the_resolved_config_makes_the_same_video(tiny: Any) -> None:

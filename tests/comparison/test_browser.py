@@ -22,8 +22,8 @@ PROMPTS = ["a red ball over snow at day", HOSTILE, "a blue box over sand at nigh
 OPEN_IN = 2000  # milliseconds
 TIMES = "return [...document.querySelectorAll('video')].map((video) => video.currentTime)"
 READY = """
-    const begun = [...document.querySelectorAll("video")].filter((video) => video.src);
-    return begun.map((video) => video.readyState > 1 && !video.seeking);
+    const started = [...document.querySelectorAll("video")].filter((video) => video.src);
+    return started.map((video) => video.readyState > 1 && !video.seeking);
 """
 SCRUB = """
 const scrubber = document.getElementById("scrubber");
@@ -39,7 +39,7 @@ class Reader:
         self.browser, self.url = browser, url
 
     def open(self, width: int = 1280, dark: bool = False) -> None:
-        """Opens the page anew, at a width, and waits for its videos."""
+        """Opens the page again, at a width, and waits for its videos."""
         self.command("Emulation.setDeviceMetricsOverride", width=width, height=1000, deviceScaleFactor=1, mobile=False)
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.command("Emulation.setEmulatedMedia", features=features)

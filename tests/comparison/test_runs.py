@@ -59,7 +59,7 @@ def test_only_a_whole_run_of_the_same_hash_is_finished(finished: Make) -> None:
     whole = manifest.read_text()
     manifest.write_text(whole.replace('"complete": true', '"complete": false'))
     assert not run.finished
-    assert run.begun
+    assert run.started
     manifest.write_text("{")
     assert not run.finished
     manifest.write_text(whole)

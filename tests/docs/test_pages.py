@@ -22,7 +22,7 @@ Image.new("RGB", (8, 8), "{colour}").save("images/one.png")
 
 @pytest.fixture(autouse=True)
 def comparing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These pages are compared, also where the others are written anew."""
+    """These pages are compared, also where the others are written again."""
     for module in (page_blocks, page_pictures):
         monkeypatch.setattr(module, "REFRESH", False)
 

@@ -150,9 +150,9 @@ def test_numbers_are_short_and_one_prompt_is_said() -> None:
 
 def test_the_document_is_json_for_everyone(measured: Any) -> None:
     own = [measured(f"{n}", light=np.full(40, 0.5 + n)) for n in range(2)]
-    beside = [measured(f"{n}", "RollingSink", light=np.full(40, 0.7)) for n in range(2)]
+    others = [measured(f"{n}", "RollingSink", light=np.full(40, 0.7)) for n in range(2)]
     own[0].entry = {**own[0].entry, "measured": {"loop_seconds": NAN}, "failed_metrics": {"Odd": "it broke"}}
-    evaluation = Evaluation([*own, *beside], 81 / 16, ["Light"], "Window", "abc")
+    evaluation = Evaluation([*own, *others], 81 / 16, ["Light"], "Window", "abc")
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)

@@ -75,7 +75,8 @@ def test_an_enlarged_video_is_measured_at_its_own_size(tmp_path: Path) -> None:
 
 
 def test_prompts_come_from_the_manifest_a_text_file_or_the_name(folder: Folder, tmp_path: Path) -> None:
-    there = folder(known=ramp(3), told=ramp(3), bare=ramp(3), **{"half.partial": ramp(3), "two.beside": ramp(3)})
+    ours = {"half.partial": ramp(3), "two.beside": ramp(3)}  # codespell:ignore beside
+    there = folder(known=ramp(3), told=ramp(3), bare=ramp(3), **ours)
     (there / "told.txt").write_text("a told thing\n")
     known = {"file": "known.mp4", "prompt": "a known thing", "seed": 5, "sample": 2, "policy": "Window"}
     (there / "manifest.json").write_text(json.dumps({"videos": [known]}))

@@ -1,4 +1,4 @@
-"""Lets these tests import what lies beside them, and says at the end how many inputs they have made."""
+"""Lets these tests import what lies next to them, and says at the end how many inputs they have made."""
 
 import sys
 from pathlib import Path

@@ -116,10 +116,10 @@ def told(tree: Any) -> bytes:
 
 def with_snippet(case: tuple[int, str, bool]) -> bytes:
     """The config with a snippet in place of a line's value, or as a line of its own."""
-    line, snippet, beside = case
+    line, snippet, below = case
     lines = list(LINES)
     key = lines[line].partition(":")[0]
-    lines[line : line + 1] = [lines[line], snippet] if beside else [f"{key}: {snippet}"]
+    lines[line : line + 1] = [lines[line], snippet] if below else [f"{key}: {snippet}"]
     return "\n".join(lines).encode(errors="surrogatepass")
 
 

@@ -1,4 +1,4 @@
-"""Damaged manifests, and damaged configs beside them: an error, or entries of files in the folder."""
+"""Damaged manifests, and damaged configs next to them: an error, or entries of files in the folder."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_manifests(tmp_path: Path) -> None:
         assert json.loads((path / "manifest.json").read_text())["videos"]
 
     def door(case: tuple[bytes, bytes, bool]) -> str:
-        manifest, beside, of_another_rank = case
+        manifest, config, of_another_rank = case
         path.mkdir(exist_ok=True)
         for file in path.iterdir():
             file.unlink()
@@ -78,7 +78,7 @@ def test_manifests(tmp_path: Path) -> None:
         (path / "manifest.json").write_bytes(text if of_another_rank else manifest)
         if of_another_rank:
             (path / "manifest.rank-1.json").write_bytes(manifest)
-        (path / "config.yaml").write_bytes(beside)
+        (path / "config.yaml").write_bytes(config)
         said.clear()
         said.update(dict.fromkeys(names, True) if of_another_rank else {})
         said.update(complete(manifest))

@@ -1,4 +1,4 @@
-"""Prompt files of strangers: an error, or the prompts that stand there."""
+"""Prompt untrusted files: an error, or the prompts that stand there."""
 
 from __future__ import annotations
 

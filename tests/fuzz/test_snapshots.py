@@ -65,7 +65,7 @@ def test_snapshots(tmp_path: Path) -> None:
 
 
 def test_snapshots_whose_checksum_is_right(tmp_path: Path) -> None:
-    """Only a stranger writes them. What they hold is plain data, whatever it says."""
+    """No run writes them. What they hold is plain data, whatever it says."""
     store, path = SnapshotStore(tmp_path), tmp_path / "snapshot-000003.safetensors"
     tree, tensors = pack(state(3))
     words = {"number": "3", "identity": json.dumps({"of": 3}), "tree": json.dumps(tree)}

@@ -86,7 +86,7 @@ def watched() -> Iterator[None]:
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     signal.setitimer(signal.ITIMER_REAL, STUCK)
     faulthandler.dump_traceback_later(2 * STUCK, exit=True)  # for code that hears no signal
-    start = _peak(anew=True)
+    start = _peak(fresh=True)
     try:
         yield
     except Hang as hang:
@@ -109,10 +109,10 @@ def summary() -> list[str]:
     return [f"damaged inputs: {sum(made.total() for made in MADE.values()):,}", *lines] if lines else []
 
 
-def _peak(anew: bool = False) -> int:
-    """Most memory that this process has held, in MB, since it was last asked for ``anew`` where the system can."""
+def _peak(fresh: bool = False) -> int:
+    """The most memory that this process has held, in MB; a ``fresh`` count starts now where the system can."""
     try:
-        if anew:
+        if fresh:
             Path("/proc/self/clear_refs").write_text("5")
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) // 1024

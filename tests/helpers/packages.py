@@ -49,7 +49,8 @@ def write(names: Iterable[str], site: Path) -> None:
         project = tomllib.loads((PACKAGES[name] / "pyproject.toml").read_text())["project"]
         info = site / f"{name.replace('-', '_')}-{project['version']}.dist-info"
         info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {project['version']}\n")
+        about = f"Version: {project['version']}\nSummary: {project['description']}\n"
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\n{about}")
         entries = project.get("entry-points", {}).get("rollforge", {}).items()
         (info / "entry_points.txt").write_text("\n".join(["[rollforge]", *(f"{a} = {b}" for a, b in entries), ""]))
 

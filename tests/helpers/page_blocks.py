@@ -87,7 +87,7 @@ def evaluate(example: Example) -> str | None:
     if REFRESH:
         example.namespace.setdefault("__refreshed__", []).append((example.start, example.end, block, printed))
         return None
-    return f"The page shows\n{block.output}\nbut this was printed:\n{printed}\n`make docs-refresh` writes it anew."
+    return f"The page shows\n{block.output}\nbut this was printed:\n{printed}\n`make docs-refresh` writes it again."
 
 
 def alike(shown: str, printed: str) -> bool:

@@ -24,7 +24,7 @@ def parse_pictures(document: Document) -> Iterator[Region]:
 
 
 def finish(example: Example) -> str | None:
-    """Compares the pictures of a page, or writes them and the page anew. Returns what differs."""
+    """Compares the pictures of a page, or writes them and the page again. Returns what differs."""
     page, folder = Path(example.path), example.namespace["__folder__"]
     missing = [name for name in example.parsed if not (folder / name).is_file()]
     if missing:

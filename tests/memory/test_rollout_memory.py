@@ -1,4 +1,4 @@
-"""A rollout's memory against brute force: all raw keys the plan names, rotated anew in float64, one dense softmax."""
+"""A rollout's memory against brute force: all raw keys the plan names, rotated again in float64, one dense softmax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A metric that is saved and taken up by a fresh object goes on as if nothing had happened."""
+"""A metric that is saved and restored into a new object continues as if nothing had happened."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Whole rollouts against the authors' own released programs, number by number.
 
 A case is a folder of ``meta.json``, ``weights``, ``inputs`` and ``outputs.safetensors``; ``ROLLFORGE_PARITY_DIR`` names
-the folder of cases (default: ``shared/parity`` beside the repository). What computes a case is looked up in the tables
+the folder of cases (default: ``shared/parity`` next to the repository). What computes a case is looked up in the tables
 of ``methods.py`` by what ``meta.json`` says; a rollout that no table computes fails. Training cases are in
 ``test_training.py``.
 """

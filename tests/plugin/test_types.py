@@ -1,4 +1,4 @@
-"""The types of rollforge reach whoever checks a plugin, also where rollforge is installed for editing."""
+"""The types of rollforge reach the type checker of a plugin, also where rollforge is installed for editing."""
 
 from __future__ import annotations
 

@@ -51,14 +51,14 @@ LatentStore.read = read
 """
 SLOW_PAGES = """
 import sys, time
-from rollforge.video import side_by_side as beside
-real = beside._Layout.page
+from rollforge.video import side_by_side as pages
+real = pages._Layout.page
 def page(self, *about):
     sys.stderr.write("laying out")
     sys.stderr.flush()
     time.sleep(0.5)
     return real(self, *about)
-beside._Layout.page = page
+pages._Layout.page = page
 """
 Whole = Callable[[Any], Any]
 

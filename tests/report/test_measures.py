@@ -30,14 +30,14 @@ class Sum(Metric):
         return {f"{self.name}_total": float(self.total)}
 
 
-def begun(*metrics: Metric) -> MetricRunner:
+def started(*metrics: Metric) -> MetricRunner:
     measures = MetricRunner(metrics)
     measures.start("a prompt", 8.0)
     return measures
 
 
 def test_of_two_metrics_of_one_class_only_the_one_that_raises_is_put_out() -> None:
-    measures = begun(Sum("a"), Sum("b", worst=3), Sum("c"))
+    measures = started(Sum("a"), Sum("b", worst=3), Sum("c"))
     assert measures.update(FRAMES, 0).keys() == {"a", "b", "c"}
     assert measures.update(FRAMES, 3).keys() == {"a", "c"}
     assert list(measures.out) == ["Sum 2"]
@@ -46,10 +46,10 @@ def test_of_two_metrics_of_one_class_only_the_one_that_raises_is_put_out() -> No
 
 
 def test_what_was_put_out_stays_out_and_the_others_go_on() -> None:
-    measures = begun(Sum("a"), Sum("b", worst=3))
+    measures = started(Sum("a"), Sum("b", worst=3))
     measures.update(FRAMES, 0)
     measures.update(FRAMES, 3)
-    again = begun(Sum("a"), Sum("b", worst=3))
+    again = started(Sum("a"), Sum("b", worst=3))
     again.load_state_dict(measures.state_dict())
     assert again.update(FRAMES, 6)["a"].tolist() == measures.update(FRAMES, 6)["a"].tolist() == [9.0] * 3
     assert again.out == measures.out
@@ -57,11 +57,11 @@ def test_what_was_put_out_stays_out_and_the_others_go_on() -> None:
 
 def test_the_given_metrics_are_left_as_they_are() -> None:
     metric = Sum("a")
-    begun(metric).update(FRAMES, 0)
+    started(metric).update(FRAMES, 0)
     assert not hasattr(metric, "total")
 
 
 def test_a_state_of_other_metrics_is_refused() -> None:
-    state = begun(Sum("a"), Sum("b")).state_dict()
+    state = started(Sum("a"), Sum("b")).state_dict()
     with pytest.raises(UserError, match="what Sum, Sum 2 has gathered, and there is Sum now"):
-        begun(Sum("a")).load_state_dict(state)
+        started(Sum("a")).load_state_dict(state)

@@ -1,4 +1,4 @@
-"""What a policy may do beside planning: observe, read again, encode again, and hear of events."""
+"""What a policy may do in addition to planning: observe, read again, encode again, and hear of events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: the same blocks whatever else runs beside it, before it, in its batch or after it."""
+"""The loop: the same blocks whatever else runs next to it, before it, in its batch or after it."""
 
 from __future__ import annotations
 

@@ -40,30 +40,30 @@ class Rolling(Sampler):
 
     def run(self, job: Job) -> Passes:
         steps = iter(job.steps)
-        begun = [next(steps) for _ in self.window]
+        started = [next(steps) for _ in self.window]
         while True:
             if (new := next(steps, None)) is not None:
-                begun.append(new)
+                started.append(new)
                 self.window.append(job.noise(new, 0))
                 self.done.append(0)
-            if not begun:
+            if not started:
                 return
-            count = sum(len(step.frames) for step in begun)
-            sizes = [len(step.frames) for step in begun]
+            count = sum(len(step.frames) for step in started)
+            sizes = [len(step.frames) for step in started]
             levels = [torch.tensor([self.timesteps[n]] * size) for n, size in zip(self.done, sizes, strict=True)]
             lower = [
                 torch.tensor([[*self.timesteps, 0.0][n + 1]] * size) for n, size in zip(self.done, sizes, strict=True)
             ]
             now, then = torch.cat(levels)[None], torch.cat(lower)[None]
             x = torch.cat(self.window, dim=1)
-            flow = yield Pass(replace(begun[0], count=count), x, now)
+            flow = yield Pass(replace(started[0], count=count), x, now)
             if self.estimates:
                 clean = (x - (now / 1000)[..., None, None, None] * flow)[:, : sizes[0]]
-                yield Pass(replace(begun[0], phase=Phase.ESTIMATE), clean, 0.0)
+                yield Pass(replace(started[0], phase=Phase.ESTIMATE), clean, 0.0)
             x = x + ((then - now) / 1000)[..., None, None, None] * flow
             self.window, self.done = list(x.split(sizes, dim=1)), [n + 1 for n in self.done]
             if self.done[0] == len(self.timesteps):
-                step, made = begun.pop(0), self.window.pop(0)
+                step, made = started.pop(0), self.window.pop(0)
                 self.done.pop(0)
                 yield Finished(step, made)
                 yield from self.commit(step, made, job.noise)

@@ -1,4 +1,4 @@
-"""A state comes back as it was, to the type and the bit, and a tree from a stranger does no harm."""
+"""A state comes back as it was, to the type and the bit, and an untrusted tree does no harm."""
 
 from __future__ import annotations
 

@@ -371,7 +371,7 @@ class Stream(DecodeStream):
 
 
 class Fresh(Stream):
-    """Begins anew with every piece."""
+    """Starts over with every piece."""
 
     def __call__(self, latents: Tensor) -> Tensor:
         self.last = None

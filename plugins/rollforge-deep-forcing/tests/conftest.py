@@ -1,4 +1,4 @@
-"""Lets the tests import what lies beside them."""
+"""Lets the tests import what lies next to them."""
 
 import sys
 from pathlib import Path

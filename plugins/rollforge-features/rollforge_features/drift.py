@@ -72,7 +72,7 @@ class FeatureDrift(Metric):
         return {name: deepcopy(getattr(self, name)) for name in STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up what ``state_dict`` told."""
+        """Restores what ``state_dict`` returned."""
         for name in STATE:
             setattr(self, name, deepcopy(state[name]))
 

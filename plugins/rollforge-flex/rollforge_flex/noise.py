@@ -32,7 +32,7 @@ class AntiphaseNoise(IndependentNoise):
 
     Args:
         rho: correlation of a frame with the next one. 0 is ``IndependentNoise``, bit for bit.
-        scope: over all frames of the ``video``, or anew in each ``block``.
+        scope: over all frames of the ``video``, or again in each ``block``.
     """
 
     def __init__(self, rho: Correlation = -0.7, scope: Literal["video", "block"] = "video") -> None:

@@ -92,7 +92,7 @@ def _local(weights: str) -> Path:
             f"{WHO}: there is no file or folder {weights!r}; name a folder in diffusers' layout, which holds "
             f"transformer/config.json and the weights, or a hub name such as {EXAMPLE}."
         )
-    return name.download(PATTERNS, WHO, beside=("config.json",))
+    return name.download(PATTERNS, WHO, companions=("config.json",))
 
 
 def _of_folder(folder: Path) -> tuple[Path, dict[str, Any]]:

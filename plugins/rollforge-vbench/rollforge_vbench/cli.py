@@ -65,7 +65,7 @@ def _about_videos(command: argparse.ArgumentParser) -> None:
     add("--videos", nargs="+", type=file, required=True, help="run folders of rollforge, or folders of videos")
     add("--policy", help="of a run with two policies, the one to score")
     add("--prompts", type=file, help='JSON, {"file name": "prompt"}')
-    add("--dimensions", nargs="+", default=[], help="all that the mode has unless said")
+    add("--dimensions", nargs="+", default=[], help="default: all that the mode has")
     add("--mode", choices=["custom", "standard"], default="custom", help="any videos, or VBench's own prompts")
     add("--long", action="store_true", help="VBench-Long")
     add("--no_long_range", action="store_true", help="VBench-Long without --dev_flag")
@@ -73,7 +73,7 @@ def _about_videos(command: argparse.ArgumentParser) -> None:
         "--clip_seconds",
         type=number(CountFromZero),
         default=0,
-        help="length of VBench-Long's clips; its own unless said",
+        help="length of VBench-Long's clips; default: its own",
     )
     add("--cut", action="store_true", help="cut losslessly here, not in VBench-Long")
     add("--no_static_filter", action="store_true", help="keep still videos in temporal flickering")

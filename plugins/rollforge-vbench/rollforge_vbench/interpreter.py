@@ -27,7 +27,7 @@ class Interpreter:
     Args:
         python: its executable.
         repo: a checkout of VBench to import from; what is installed there where None.
-        full_info: VBench's list of prompts; the one beside the package where None.
+        full_info: VBench's list of prompts; the one next to the package where None.
         local: VBench's ``load_ckpt_from_local``.
         hours: how long a scoring may take.
     """

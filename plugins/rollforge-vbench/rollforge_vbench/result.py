@@ -13,7 +13,7 @@ from rollforge.errors import UserError
 from rollforge.files.reading import MANIFEST, read_json
 from rollforge_vbench.dimensions import dimension
 
-MEND = {
+FIXES = {
     "install": "install VBench there (README of rollforge-vbench), or name another --vbench.python or --vbench.repo",
     "numpy": "make an environment for VBench alone (README of rollforge-vbench)",
     "prompt": "map files to VBench's own prompts by --prompts, or use --mode custom",
@@ -50,9 +50,9 @@ def failure(result: Mapping[str, Any], asked: Iterable[str], log: Path) -> str |
     error = result.get("error")
     if error:
         at = f" in {error['at']}" if error.get("at") else ""
-        mend = MEND.get(error["kind"], f"see {log}")
+        fix = FIXES.get(error["kind"], f"see {log}")
         lost = f", so that {', '.join(missing)} are missing" if error.get("at") else ""
-        return f"VBench failed{at}{lost}: {error['message']}; {mend}."
+        return f"VBench failed{at}{lost}: {error['message']}; {fix}."
     return f"VBench left out {', '.join(missing)}; see {log}." if missing else None
 
 

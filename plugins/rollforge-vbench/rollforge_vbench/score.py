@@ -24,7 +24,7 @@ from rollforge_vbench.sources import Source
 def score(
     videos: Sequence[Source], job: Job, interpreter: Interpreter, out: Path, overwrite: bool = False, keep: bool = False
 ) -> Aggregate:
-    """Scores videos into ``out``. Beside it lie VBench's log and, while it works or if ``keep``, its folder.
+    """Scores videos into ``out``. Next to it are VBench's log and, while it works or if ``keep``, its folder.
 
     Raises:
         UserError: for whatever went wrong. Then there is no ``out``; the dimensions that were scored before are in

@@ -2,7 +2,7 @@
 
 Public rows of single dimensions: Table II of VBench++ (arXiv 2411.13503v1), read in a stored copy of the paper's HTML:
 ModelScope and LaVie (semantic part), VideoCrafter-2.0 (quality part). Their other halves and the three leaderboard
-scores beside them were not in reach when this was written and are quoted from memory; that nine scores come out to
+scores next to them were not in reach when this was written and are quoted from memory; that nine scores come out to
 the last digit is what speaks for them. No public row of single dimensions was at hand for Self Forcing.
 """
 

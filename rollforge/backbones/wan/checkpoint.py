@@ -137,6 +137,6 @@ def _chosen(content: dict[str, Any], file: Path, what: str, ema: bool | None) ->
 
 def _one_set(file: Path, what: str, ema: bool) -> UserError:
     return UserError(
-        f"{what}: {file} holds one set of weights, not {AVERAGED} beside {TRAINED}; leave ema unset instead of "
+        f"{what}: {file} holds one set of weights, not {AVERAGED} next to {TRAINED}; leave ema unset instead of "
         f"{str(ema).lower()}."
     )

@@ -82,7 +82,7 @@ def _build(sizes: dict[str, Any]) -> Any:
 
 
 def _load(weights: str, sizes: dict[str, Any]) -> Any:
-    """The network with weights from ``weights``; a config.json beside them overrules ``sizes``."""
+    """The network with weights from ``weights``; a config.json next to them overrules ``sizes``."""
     file = codec_weights.locate(weights)
     config = codec_weights.config_of(file)
     if config.get("patch_size") or config.get("is_residual"):

@@ -33,12 +33,12 @@ def locate(weights: str) -> Path:
             f"WanVAE: there is nothing at {weights}; expected {ORIGINAL}, a folder that holds it or vae/ in diffusers' "
             "layout, or a hub name such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers."
         )
-    found = name.download(PATTERNS, "WanVAE", beside=("config.json",))
+    found = name.download(PATTERNS, "WanVAE", companions=("config.json",))
     return found if found.is_file() else _in_folder(found)
 
 
 def config_of(file: Path) -> dict[str, Any]:
-    """What the ``config.json`` beside a weights file says of the VAE; empty where there is none for it."""
+    """What the ``config.json`` next to a weights file says of the VAE; empty where there is none for it."""
     config = file.parent / "config.json"
     if not os.path.lexists(config):
         return {}

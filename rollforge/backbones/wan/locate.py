@@ -12,7 +12,7 @@ from rollforge.errors import UserError
 MAIN = "diffusion_pytorch_model.safetensors"
 PATTERNS = ("transformer/*", "diffusion_pytorch_model*", "config.json")  # of a hub repository; not its text encoder
 EXPECTED = f"transformer/ in diffusers' layout, {MAIN} or its shards with their .index.json, or one .pt"
-OTHER_PARTS = re.compile(r"vae|t5|clip|text_encoder", re.IGNORECASE)  # beside it in the original layout
+OTHER_PARTS = re.compile(r"vae|t5|clip|text_encoder", re.IGNORECASE)  # next to it in the original layout
 LORA_FILES = ("adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors")
 LORA_PATTERNS = (*LORA_FILES, "adapter_model*", "adapter_config.json", "*.safetensors")
 SHARDED = ".metadata"  # of a checkpoint of fit under ModelParallelStrategy, which is a folder
@@ -31,7 +31,7 @@ def locate(weights: str, what: str) -> Path:
             f"{what}: there is no weights file or folder {weights!r}; name a .safetensors or .pt file, a folder, or a "
             f"hub name such as Wan-AI/Wan2.1-T2V-1.3B or {EXAMPLE}."
         )
-    found = name.download(PATTERNS, what, beside=("config.json",))
+    found = name.download(PATTERNS, what, companions=("config.json",))
     return found if found.is_file() else _of_folder(found, what)
 
 
@@ -40,7 +40,7 @@ def locate_lora(weights: str, what: str) -> Path:
     path = Path(weights).expanduser()
     name = None if path.exists() else HubName.parse(weights, (*SUFFIXES, ".json"))
     if name:
-        path = name.download(LORA_PATTERNS, what, beside=("adapter_config.json",))
+        path = name.download(LORA_PATTERNS, what, companions=("adapter_config.json",))
     if not path.is_dir():
         if path.exists() and not path.name.endswith((*SUFFIXES, INDEX)):
             raise UserError(f"{what}: {path} is not a LoRA file; expected {', '.join(SUFFIXES)}.")
@@ -55,7 +55,7 @@ def locate_lora(weights: str, what: str) -> Path:
 def _of_folder(folder: Path, what: str) -> Path:
     if (folder / SHARDED).is_file():
         raise UserError(
-            f"{what}: {folder} is a sharded checkpoint of fit; name backbone.safetensors, which fit writes beside it."
+            f"{what}: {folder} is a sharded checkpoint of fit; name backbone.safetensors, which fit writes next to it."
         )
     inner = folder / "transformer" if (folder / "transformer").is_dir() else folder
     found = _only(inner, f"*{INDEX}", what) or _safetensors(inner, what) or _pickled(inner, what)

@@ -1,4 +1,4 @@
-"""Adapters for Wan's weights: read as they are published, merged into the weights or kept beside them.
+"""Adapters for Wan's weights: read as they are published, merged into the weights or kept next to them.
 
 LongLive 1.3B is a base checkpoint and such a file, with rank and alpha both 256.
 """
@@ -45,7 +45,7 @@ def open_lora(weights: str | Path, what: str, alpha: float | None = None, streng
     Args:
         weights: what the user has named.
         what: who is asking, for errors.
-        alpha: goes before the file's own: that of a tensor beside the matrices, of the header, of the config beside
+        alpha: goes before the file's own: that of a tensor next to the matrices, of the header, of the config next to
             the file; where nothing says it, alpha is the rank.
         strength: what all of it is multiplied by.
 
@@ -81,13 +81,13 @@ def check(changes: Sequence[Change], shapes: Mapping[str, tuple[int, ...]], what
 
 
 def separable(changes: Sequence[Change], tensors: Tensors) -> tuple[Changes, Changes]:
-    """Those changes that can be modules beside a linear layer, and the others."""
+    """Those changes that can be modules next to a linear layer, and the others."""
     apart = [change.is_pair and len(tensors[change.name].shape) == 2 for change in changes]
     return tuple(compress(changes, apart)), tuple(compress(changes, (not each for each in apart)))
 
 
 def attach(model: nn.Module, changes: Sequence[Change]) -> None:
-    """Keeps pairs of matrices as modules beside the weights they change, in the weights' dtype."""
+    """Keeps pairs of matrices as modules next to the weights they change, in the weights' dtype."""
     what = type(model).__name__
     for name, those in groupby(sorted(changes, key=lambda each: each.name), lambda each: each.name):
         module = name.removesuffix(".weight")

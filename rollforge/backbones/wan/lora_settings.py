@@ -34,7 +34,7 @@ class Settings:
 
     @classmethod
     def of(cls, file: Path, what: str) -> Self:
-        """What the header of a LoRA file says, else the config beside it. Raises ``UserError`` for nonsense."""
+        """What the header of a LoRA file says, else the config next to it. Raises ``UserError`` for nonsense."""
         metadata = read_header(file, what).metadata if file.suffix == ".safetensors" else {}
         config = file.with_name(CONFIG)
         if DIFFUSERS in metadata:

@@ -157,7 +157,7 @@ class Wan(Backbone):
         lora: a LoRA for these weights: a file, a folder of PEFT or diffusers, or a hub name; a list of them, or a
             mapping from each to its strength (1 unless given).
         lora_alpha: its alpha, in place of the one that the file, its header or its config says; else its rank.
-        lora_mode: ``merge`` adds it to the weights. ``live`` keeps its pairs of matrices beside the weights, as modules
+        lora_mode: ``merge`` adds it to the weights. ``live`` keeps its pairs of matrices next to the weights as modules
             of their own; what else is in it is merged.
         dtype: bf16, fp16 or fp32; ``auto`` is bf16 where there is a CUDA device that has it, else fp32. Unset
             weights start in fp32.

@@ -103,7 +103,7 @@ class PlacedStream(DecodeStream):
     def submit(self, latents: Tensor) -> Callable[[], Tensor]:
         """Starts on the next latents; what it returns gives their frames.
 
-        With a CUDA stream of its own the work runs beside whatever the caller queues before asking for the frames; the
+        With a CUDA stream of its own the work runs in parallel with what the caller queues before asking for frames. The
         caller's stream, as it is when asking, then waits for them.
         """
         self._check(latents)
@@ -113,7 +113,7 @@ class PlacedStream(DecodeStream):
         return self._beside(latents, self.side)
 
     def _beside(self, latents: Tensor, side: torch.cuda.Stream) -> Callable[[], Tensor]:
-        side.wait_stream(torch.cuda.current_stream(side.device))  # the latents, or the weights, may be in the making
+        side.wait_stream(torch.cuda.current_stream(side.device))  # the latents, or the weights, may still be computed
         with torch.cuda.stream(side):
             frames = self._decode(latents)
             finished = side.record_event()

@@ -40,12 +40,12 @@ class UMT5(Conditioner):
         weights: a folder in the diffusers layout (``text_encoder/`` and ``tokenizer/``), a folder that transformers
             saved, a folder of the original Wan release, the release's ``models_t5_umt5-xxl-enc-bf16.pth`` itself, or
             a Hugging Face id of one of these.
-        tokenizer: a tokenizer's folder or Hugging Face id; found beside the weights unless said (for a lone ``.pth``:
+        tokenizer: a tokenizer's folder or Hugging Face id; default: next to the weights (for a lone ``.pth``:
             ``google/umt5-xxl``).
         length: text tokens. A longer prompt is cut to it, with a warning.
         device: where the encoder runs, such as ``cpu`` or ``cuda:1``; ``auto`` is ``cuda`` where there is one.
         dtype: of the encoder and the features; ``auto`` is bf16 on a CUDA device that has it, else fp32.
-        cache: folder of the kept features; ``rollforge/text`` in the user's cache folder unless said.
+        cache: folder of the cached features. Default: ``rollforge/text`` in the user's cache folder.
 
     Raises:
         UserError: for a device or a dtype that does not exist.

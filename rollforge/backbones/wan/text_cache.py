@@ -41,7 +41,7 @@ class TextCache:
     """Features ``[n, D]`` by key; n is the number of the prompt's tokens.
 
     Args:
-        folder: where the files are; ``default_folder()`` unless said. It is made when it is first written to.
+        folder: where the files are. Default: ``default_folder()``. It is made when it is first written to.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -100,5 +100,5 @@ class TextCache:
 
 
 def _ignored(file: Path, reason: str) -> Tensor | None:
-    log.warning("Ignoring the damaged text features %s (%s); they will be made anew.", file, reason)
+    log.warning("Ignoring the damaged text features %s (%s); they will be made again.", file, reason)
     return None

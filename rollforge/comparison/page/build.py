@@ -20,10 +20,10 @@ from rollforge.comparison.page.series import series
 from rollforge.comparison.page.strips import strips
 from rollforge.comparison.run_result import Comparison
 
-LINKED = "The videos are too large for one page, so this one plays the files beside it: keep it in its folder."
+LINKED = "The videos are too large for one page, so this one plays the files next to it: keep it in its folder."
 SCRIPTS = ("dom.js", "bytes.js", "player.js", "charts.js", "page.js")
 EMBEDDED = 150_000_000
-"""Bytes of videos that a page holds; beyond that it names the files beside it."""
+"""Bytes of videos that a page holds; beyond that it names the files next to it."""
 
 
 def build(comparison: Comparison, folder: Path, command: Sequence[str], varied: Sequence[str]) -> bytes:

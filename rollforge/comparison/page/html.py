@@ -17,7 +17,7 @@ def named(n: int, label: str) -> str:
 
 
 def figure(found: Interval) -> str:
-    """A mean, and its interval small beside it or below."""
+    """A mean, and its interval small next to it or below."""
     shown, _, bounds = cell(found).partition(" ")
     return f"{shown} <small>{bounds.strip('()')}</small>" if bounds else shown
 

@@ -28,7 +28,7 @@ STATISTICS = {
 SPEED = {"wall_seconds": "seconds for a video", "first_block_seconds": "first block, s", "steady_fps": "FPS after it"}
 HOW = (
     f"There is no overall score. Drift is |last 15 % &minus; first 15 %|: {STEADIER}, which a frozen or blurred video "
-    "is too, so read it beside the level. Intervals are 95 % bootstrap intervals of the mean over prompts. "
+    "is too, so read it next to the level. Intervals are 95 % bootstrap intervals of the mean over prompts. "
     "~ cannot be told apart from the first, prompt by prompt."
 )
 COSTS = (

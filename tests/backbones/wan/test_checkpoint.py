@@ -183,7 +183,7 @@ def test_weights_are_held_in_the_chosen_format(
     model = Wan(weights=str(tmp_path / "w.safetensors"), dtype=dtype, **UNSEEN)
     assert {parameter.dtype for parameter in model.parameters()} == {expected}
     assert flow(model).dtype == expected
-    random = Wan(dtype=dtype, **GRID | SHAPES)  # to be trained: in full precision unless said otherwise
+    random = Wan(dtype=dtype, **GRID | SHAPES)  # to be trained: in full precision by default
     assert {p.dtype for p in random.parameters()} == {torch.float32 if dtype == "auto" else expected}
 
 

@@ -1,4 +1,4 @@
-"""Weights that cannot be used: one sentence each, before anything is computed, and no code of a stranger is run."""
+"""Weights that cannot be used: one sentence each, before anything is computed, and no untrusted code is run."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ def test_a_folder_with_a_choice(tmp_path: Path, weights: State) -> None:
         ("no map", ["not an index of weights files"]),
         ("deep", ["not an index of weights files"]),
         ("empty map", ["no weights at all"]),
-        ("outside", ["../secret.safetensors", "not a weights file beside it"]),
+        ("outside", ["../secret.safetensors", "not a weights file next to it"]),
         ("wrong shard", ["says that", "and it does not"]),
     ],
 )

@@ -204,8 +204,8 @@ def test_a_named_device_keeps_the_codec_there_and_auto_follows(codec: WanVAE, la
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_stream_of_its_own_decodes_the_same(codec: WanVAE, latents: Tensor) -> None:
-    beside = tiles_of(codec, device="cuda", dtype="fp32", own_stream=True)
-    stream = beside.stream()
+    queued = tiles_of(codec, device="cuda", dtype="fp32", own_stream=True)
+    stream = queued.stream()
     asked = [stream.submit(block) for block in latents.cuda().split(2, dim=1)]  # type: ignore[attr-defined]
     video = torch.cat([answer() for answer in asked], dim=1)
     torch.testing.assert_close(video.cpu(), codec.decode(latents), rtol=0, atol=1e-2)
@@ -248,7 +248,7 @@ def original_name(name: str) -> str:
 
 @pytest.fixture
 def published(codec: WanVAE, tmp_path: Path) -> Path:
-    """A folder with both published layouts of the same weights, and a transformer beside them as in the original."""
+    """A folder with both published layouts of the same weights, and a transformer next to them as in the original."""
     codec.vae.save_pretrained(tmp_path / "diffusers" / "vae")
     original = {original_name(name): value for name, value in codec.vae.state_dict().items()}
     assert "decoder.upsamples.4.shortcut.weight" in original

@@ -112,7 +112,7 @@ def test_one_shard_stands_for_all_if_the_index_is_beside_it(folder: Path, weight
     index.unlink()
     for named in (shard, folder):
         with pytest.raises(
-            UserError, match=r"is shard [12] of 3, and .*index.json is not beside it; download all shards"
+            UserError, match=r"is shard [12] of 3, and .*index.json is not next to it; download all shards"
         ):
             Wan(weights=str(named), **UNSEEN)
 

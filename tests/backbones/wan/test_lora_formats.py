@@ -92,7 +92,7 @@ def test_each_format_changes_the_weights_by_its_formula(
 ) -> None:
     found = loaded(base, saved(tmp_path, tensors), lora_mode=mode)
     module = found.pop(f"{Q}.lora_A.weight", None), found.pop(f"{Q}.lora_B.weight", None)
-    if mode == "live" and module[0] is not None:  # the matrices lie beside the weight, which stays as it was
+    if mode == "live" and module[0] is not None:  # the matrices lie next to the weight, which stays as it was
         expected = {name: value for name, value in expected.items() if name != f"{Q}.weight"}
     if mode == "live" and "blocks.1.ffn.0.lora_A.weight" in found:
         expected = {}

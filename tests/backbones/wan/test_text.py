@@ -134,7 +134,7 @@ def test_an_index_names_files_beside_it_only(copied: Release, suffix: str, outsi
     folder, name = copied.transformers, "pytorch_model.bin" if suffix == "bin" else "model.safetensors"
     (folder / "model.safetensors").rename(folder.parent / f"secret.{suffix}")
     (folder / f"{name}.index.json").write_text(json.dumps({"weight_map": {"a": f"{outside}.{suffix}"}}))
-    fails("which is not a weights file beside it", folder)
+    fails("which is not a weights file next to it", folder)
 
 
 def test_tied_weights_of_a_bin_load(copied: Release) -> None:
