@@ -1,4 +1,4 @@
-"""Captions of videos: a text beside each, or one JSON lines or CSV file for all."""
+"""Captions of videos: a text next to each, or one JSON lines or CSV file for all."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Captions:
 
     @staticmethod
     def _json(video: Path) -> str:
-        beside = video.with_suffix(".json")
-        if beside.is_symlink() or not beside.is_file():
+        described = video.with_suffix(".json")
+        if described.is_symlink() or not described.is_file():
             return ""
-        content = read_json(beside, MANIFEST, "caption")
+        content = read_json(described, MANIFEST, "caption")
         found = next((content[key] for key in TEXTS if isinstance(content, dict) and key in content), "")
         return str(found).strip()
 

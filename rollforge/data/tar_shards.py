@@ -15,7 +15,7 @@ from rollforge.files.writing import content_id, make_folder
 
 log = logging.getLogger(__name__)
 
-BESIDE = (".txt", ".json")
+COMPANIONS = (".txt", ".json")
 """Captions of a video of the same name."""
 
 
@@ -40,7 +40,7 @@ def unpacked(shard: Path, suffixes: tuple[str, ...], folder: Path | None = None)
     partial = target.with_name(f".{target.name}.{uuid4().hex}")
     make_folder(partial)
     try:
-        _unpack(shard, partial, (*suffixes, *BESIDE))
+        _unpack(shard, partial, (*suffixes, *COMPANIONS))
         if target.is_dir():
             shutil.rmtree(partial)  # another process was faster
         else:

@@ -15,7 +15,7 @@ from rollforge.spec import Step
 class GradientMemory(RolloutMemory):
     """Cached attention through which gradients flow from block to block.
 
-    Raw keys and values of all live frames are kept with their graphs, and turned anew for each pass that has gradients.
+    Raw keys and values of all live frames are kept with their graphs, and rotated again in each pass with gradients.
     Where the last denoising pass of a block ``keeps`` its keys and values and a commit pass follows, later blocks read
     the values of the commit with the gradient of the denoising pass: ``commit + (last - stop(last))``, as in the
     released training of Self Forcing. Otherwise they read what the commit has left.

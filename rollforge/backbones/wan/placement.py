@@ -103,8 +103,8 @@ class PlacedStream(DecodeStream):
     def submit(self, latents: Tensor) -> Callable[[], Tensor]:
         """Starts on the next latents; what it returns gives their frames.
 
-        With a CUDA stream of its own the work runs in parallel with what the caller queues before asking for frames. The
-        caller's stream, as it is when asking, then waits for them.
+        With a CUDA stream of its own the work runs in parallel with what the caller queues before asking for frames;
+        the caller's stream, as it is when asking, then waits for them.
         """
         self._check(latents)
         if self.side is None:
