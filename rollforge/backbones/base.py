@@ -168,6 +168,9 @@ class VideoCodec(Checked, nn.Module, ABC):
     """Where the weights are from: a file or a name; ``random`` for random ones on purpose; ``None`` for random ones
     that nobody asked for, which are not rolled. A codec with parameters sets it, whatever its argument is called."""
 
+    takes_sizes = False
+    """Whether it can be trained on pixel frames of other sizes too, as convolutions can (``model.multigrid``)."""
+
     @abstractmethod
     def encode(self, video: Tensor) -> Tensor:
         """Pixel frames ``[B, T, 3, H, W]`` in 0..1 to normalised latents ``[B, F, C, h, w]``, without gradients."""

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import torch
 
 from rollforge.comparison.progress import Progress
-from rollforge.comparison.runs import LOG, Run
+from rollforge.comparison.runs import Run
 from rollforge.errors import UserError
 from rollforge.files.writing import open_new, open_own
 from rollforge.isolation import safe_environment
@@ -31,7 +31,7 @@ class RunExecutor:
     """Makes what is not there yet.
 
     Args:
-        runs: what is to be there.
+        runs: what is to be there, trainings before the runs that roll what they train.
         program: what runs ``rollforge``.
     """
 
@@ -50,7 +50,9 @@ class RunExecutor:
         former = {each: signal.signal(each, self._hear) for each in HEARD}
         try:
             for run in self.runs:
-                if not run.finished:
+                if run.training is not None and run.training.failure:
+                    run.failure = f"its training failed: {run.training.failure}"
+                elif not run.finished:
                     self._make(run, progress)
         finally:
             for each, handler in former.items():
@@ -108,7 +110,7 @@ class RunExecutor:
 
 def _log(run: Run) -> BinaryIO:
     """The log of a run, to append to. Raises ``UserError`` where it cannot be written, and for a link."""
-    path = run.folder / LOG
+    path = run.folder / run.log
     try:
         return open_own(path, append=True) if os.path.lexists(path) else open_new(path)
     except OSError as error:
@@ -126,5 +128,5 @@ def _why(run: Run, code: int) -> str:
         name = signal.Signals(-code).name
         return f"it was ended by {name}{', as the system does when memory runs out' if name == 'SIGKILL' else ''}."
     if not code:
-        return "it ended well, but left no whole manifest.json and metrics.json."
+        return "it ended well, but left not all of its files."
     return run.sentence()

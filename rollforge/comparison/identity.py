@@ -13,7 +13,13 @@ from rollforge import __version__
 from rollforge.backbones.weights import shipped
 from rollforge.files.writing import content_id
 
-IRRELEVANT = ("rollout_batch_size", "batch_size", "num_workers", "train_dataset")
+IRRELEVANT = ("rollout_batch_size", "batch_size", "num_workers", "train_dataset", "repeat", "latent_cache")
+SAMPLES = (
+    "prompts", "seconds", "opening", "opening_seconds", "videos", "rollout_batch_size", "num_workers", "latent_cache",
+)  # fmt: skip
+"""Of the section ``data``, what a training does not depend on."""
+UNTRAINED = ("metrics", "compare_policy", "compile")
+"""The same of the section ``model``."""
 SHIPPED = "pocket"
 """As ``weights``, the files that come with the package."""
 
@@ -32,6 +38,30 @@ def content_hash(config: dict[str, Any]) -> str:
         "ckpt_path": config.get("ckpt_path"),
         "precision": (config.get("trainer") or {}).get("precision"),
     }
+    return _digest(told)
+
+
+def training_hash(config: dict[str, Any]) -> str:
+    """Hash of all that the weights of a ``fit`` depend on, and the version. Files count as for ``content_hash``."""
+    return _digest(
+        {
+            "rollforge": __version__,
+            "model": {key: value for key, value in (config.get("model") or {}).items() if key not in UNTRAINED},
+            "data": {key: value for key, value in (config.get("data") or {}).items() if key not in SAMPLES},
+            "seed_everything": config.get("seed_everything"),
+            "ckpt_path": config.get("ckpt_path"),
+            "trainer": config.get("trainer"),
+        }
+    )
+
+
+def trained_hash(config: dict[str, Any], training: str) -> str:
+    """Hash of what the videos of a trained point depend on: its own config, and its training."""
+    return _digest({"config": content_hash(config), "training": training})
+
+
+def _digest(told: dict[str, Any]) -> str:
+    """Hash of plain data and of the files that it names."""
     told["files"] = {leaf: digest for leaf in sorted(set(_leaves(told))) if (digest := _file(leaf))}
     return sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -11,7 +11,7 @@ from rollforge.comparison.runs import Run
 from rollforge.errors import printable
 
 EVERY, PLAIN_EVERY = 1.0, 60.0  # seconds between two looks at the files; between two plain lines
-HEAD = ("point", "state", "seconds made", "FPS", "left")
+HEAD = ("point", "state", "made", "FPS", "left")
 CLEAR, UP = "\x1b[K", "\x1b[{}F"
 
 
@@ -89,7 +89,7 @@ class Progress:
         return (
             printable(run.point.label),
             state,
-            f"{made:.1f} of {run.asked:.1f} s",
+            f"{made:.1f} of {run.asked:.1f} s" if run.unit == "s" else f"{made:g} of {run.asked:g} {run.unit}",
             f"{speed * run.fps:.1f}" if speed > 0 and run.fps else "-",
             "-" if left is None else _clock(left),
         )

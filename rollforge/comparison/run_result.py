@@ -32,6 +32,8 @@ class RunResult:
     metrics: Mapping[str, Any]
     record: Mapping[str, Any]
     videos: dict[Key, dict[str, Any]] = field(repr=False)
+    losses: Path | None = None  # of its training, where it has one
+    trained: str = ""  # the command that has trained it
 
     @classmethod
     def of(cls, run: Run) -> RunResult:
@@ -49,7 +51,10 @@ class RunResult:
             raise UserError(
                 f"{file} cannot be read ({error!r}); remove the folder {run.folder}, and it is made again."
             ) from error
-        return cls(run.point.label, run.folder, run.config, metrics, run.record, videos)
+        made_first = run.training
+        losses = made_first.losses if made_first and made_first.losses.is_file() else None
+        trained = str(made_first.record.get("command", "")) if made_first else ""
+        return cls(run.point.label, run.folder, run.config, metrics, run.record, videos, losses, trained)
 
     @cached_property
     def curves(self) -> list[str]:

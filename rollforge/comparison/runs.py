@@ -7,14 +7,17 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rollforge.comparison.vary import Point
 from rollforge.errors import UserError
 from rollforge.files.reading import MANIFEST, open_regular, read_json
 from rollforge.files.writing import make_folder, subfolder, write_json
 
-RECORD, LOG = "point.json", "test.log"
+if TYPE_CHECKING:
+    from rollforge.comparison.training import TrainingRun
+
+RECORD = "point.json"
 LAST_BYTES = 65_536
 
 
@@ -29,7 +32,11 @@ class Run:
         runs: the folder that all runs lie in.
         arguments: options of ``rollforge test``, those of the point among them.
         asked: seconds of video, over all prompts.
+        training: what makes the weights, where they are made first.
     """
+
+    log: ClassVar[str] = "test.log"
+    unit: ClassVar[str] = "s"
 
     point: Point
     config: dict[str, Any]
@@ -37,6 +44,7 @@ class Run:
     runs: Path
     arguments: Sequence[str]
     asked: float
+    training: TrainingRun | None = None
     failure: str = field(default="", init=False)
 
     @property
@@ -47,7 +55,8 @@ class Run:
     @property
     def command(self) -> list[str]:
         """What makes it, as arguments of ``rollforge``."""
-        return ["test", *self.arguments, "--output_dir", str(self.folder)]
+        trained = ["--ckpt_path", str(self.training.checkpoint)] if self.training else []
+        return ["test", *self.arguments, *trained, "--output_dir", str(self.folder)]
 
     @property
     def finished(self) -> bool:
@@ -63,12 +72,12 @@ class Run:
     @property
     def record(self) -> dict[str, Any]:
         """What ``compare`` itself noted."""
-        return _read(self.folder / RECORD)
+        return read_record(self.folder / RECORD)
 
     @property
     def manifest(self) -> dict[str, Any]:
         """What ``test`` says of the videos."""
-        return _read(self.folder / "manifest.json")
+        return read_record(self.folder / "manifest.json")
 
     @property
     def fps(self) -> float:
@@ -95,9 +104,9 @@ class Run:
         return min(self.asked, sum(float(each.get("seconds") or 0) for each in done.values()) + sum(started))
 
     def sentence(self) -> str:
-        """The last thing that ``test`` said."""
+        """The last thing that the command said."""
         try:
-            with open_regular(self.folder / LOG) as file:
+            with open_regular(self.folder / self.log) as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_BYTES))
                 lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
         except OSError:
@@ -118,7 +127,7 @@ def check_apart(runs: Sequence[Run]) -> None:
         seen[run.hash] = run
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
     """A JSON file, nothing where there is none that can be read."""
     try:
         found = read_json(path, MANIFEST, "file")

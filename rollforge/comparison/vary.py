@@ -19,6 +19,8 @@ from rollforge.files import safe_yaml
 
 CONFIG = "config"
 """As an option, whole configs."""
+PLAIN = ("policy", "sampler", "backbone", "objective")
+"""Options whose values are names that say what they are."""
 FILES = (".yaml", ".yml", ".json")
 FORM = "write --vary OPTION=VALUE,VALUE,..., as in --vary model.policy=RollingSink,Window"
 OPENING, CLOSING, QUOTES = "[{(", "]})", "'\""
@@ -36,7 +38,12 @@ class Choice:
     @property
     def title(self) -> str:
         """The value where it speaks for itself, else with the last word of the option."""
-        speaks = self.option == CONFIG or self.option.rpartition(".")[2] in ("policy", "sampler", "backbone")
+        speaks = self.option == CONFIG or self.option.rpartition(".")[2] in (
+            "policy",
+            "sampler",
+            "backbone",
+            "objective",
+        )
         return self.label if speaks else f"{self.option.rpartition('.')[2]}={self.label}"
 
 

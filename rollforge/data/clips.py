@@ -35,6 +35,7 @@ class WorldClips(Checked, Dataset[Clip]):
         hushed: share of the clips whose captions leave things unsaid: each colour, the ground and the time by the
             toss of a coin. What no caption says, only the history can keep.
         tinted: whether sky and soil have tints of their own, which no caption tells of either.
+        size: height and width in pixels; another size shows the same scenes.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class WorldClips(Checked, Dataset[Clip]):
         seed: CountFromZero = 0,
         hushed: Share = 0.0,
         tinted: bool = True,
+        size: Annotated[int, Range(8, 1024)] = 64,
     ) -> None:
         from rollforge.data.world import all_scenes, held_out
 
+        self.size = size
         self.frames, self.clips, self.seed, self.hushed, self.tinted = frames, clips, seed, hushed, tinted
         self.scenes = [scene for scene in all_scenes() if not held_out(scene)]
 
@@ -58,7 +61,7 @@ class WorldClips(Checked, Dataset[Clip]):
 
         drawn = np.random.default_rng((self.seed, index))
         scene = self.scenes[drawn.integers(len(self.scenes))]
-        video, _ = render(scene, int(drawn.integers(2**31)), self.frames, self.tinted)
+        video, _ = render(scene, int(drawn.integers(2**31)), self.frames, self.tinted, self.size)
         if self.hushed and drawn.random() < self.hushed:
             scene = scene.hushed(drawn)
         return {"video": torch.from_numpy(video), "caption": scene.caption}

@@ -29,6 +29,7 @@ from rollforge.memory import Combine, KVCodec, MakeMemory, Positions, RolloutMem
 from rollforge.metrics.base import Metric
 from rollforge.noise import NoisePrior
 from rollforge.objectives.base import Objective
+from rollforge.objectives.multigrid import Multigrid
 from rollforge.pipeline import Pipeline
 from rollforge.pipeline.components import Compile
 from rollforge.pipeline.video_rollout import VideoBlock, VideoRollout
@@ -63,6 +64,7 @@ class RolloutModule(TrainedModule):
         compare_policy: a second policy, rolled from the same prompts and seeds and shown next to the first.
         metrics: what ``test`` measures. Default: ``DriftSuite``.
         objective: what ``fit`` minimises.
+        multigrid: clip lengths and sizes over the training, shortest and smallest first. Default: full clips.
         ema: decay of the running average of the trained weights, which samples and the exported file use; 0 keeps none.
         optimizer: its optimizer.
         scheduler: its learning-rate schedule, stepped with every optimizer step. A plateau schedule watches ``loss``
@@ -89,6 +91,7 @@ class RolloutModule(TrainedModule):
         compare_policy: CachePolicy | None = None,
         metrics: list[Metric] | None = None,
         objective: Objective | None = None,
+        multigrid: Multigrid | None = None,
         ema: Annotated[float, Range(0, below=1)] = 0.0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: LRSchedulerCallable | None = None,
@@ -107,6 +110,7 @@ class RolloutModule(TrainedModule):
         self.compare_policy, self.metrics = compare_policy, metrics or []
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
         self.critic = objective.critic if objective else None
+        self.multigrid = multigrid
         self.rollouts: Rollouts | None = None  # what a callback has put in place of ``_rollouts``
         if objective and ema:
             self.average = Average(self.trained, ema)

@@ -26,6 +26,7 @@ from rollforge.lightning.random_state import random_state, restore_random_state
 from rollforge.lightning.resuming import between_steps, settled
 from rollforge.lightning.turns import Turns, TurnSchedules
 from rollforge.objectives.base import Clips, Objective
+from rollforge.objectives.multigrid import Multigrid
 from rollforge.pipeline import Pipeline
 from rollforge.training_budget import Recipe
 
@@ -45,10 +46,13 @@ class TrainedModule(LightningModule):
     objective: Objective | None
     optimizer: OptimizerCallable
     scheduler: LRSchedulerCallable | None
+    multigrid: Multigrid | None
 
     def __init__(self) -> None:
         super().__init__()
         self.average: Average | None = None
+        self.multigrid = None
+        self.rate = 1.0  # of the learning rate, in the step at work
         self.loaded: dict[str, Any] = {}  # from a checkpoint, until the first batch
         self.logged: list[str] = []  # names of the losses of the last batch
 
@@ -111,11 +115,21 @@ class TrainedModule(LightningModule):
             self.objective.step = self.global_step
             self._take_turns()
             self.objective.average = None if self.average is None else self.average.module
-            losses = check_losses(self.objective, self.objective(self.pipeline, batch), f"at step {self.global_step}")
+            losses = check_losses(
+                self.objective, self.objective(self.pipeline, self._cut(batch)), f"at step {self.global_step}"
+            )
         self.logged = [*losses]
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, sync_dist=True)
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
+
+    def _cut(self, batch: Clips) -> Clips:
+        """The clips of this step, as ``multigrid`` has them; the learning rate of the step follows their number."""
+        if self.multigrid is None or self.objective is None:
+            return batch
+        clips = self.multigrid.clips(self.objective, self.pipeline, batch, self.global_step)
+        self.rate = self.multigrid.factor(len(batch["caption"]), len(clips["caption"]))
+        return clips
 
     def _take_turns(self) -> None:
         """Of two networks only the one whose turn it is has gradients."""
@@ -140,12 +154,35 @@ class TrainedModule(LightningModule):
         self.logged.append(name)
         self.log(f"train/{name}", norm)
 
-    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        super().optimizer_step(*arguments, **options)
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        with self._scaled_rate(optimizer, optimizer_closure) as closure:
+            super().optimizer_step(epoch, batch_idx, optimizer, closure)
         if (
             self.average is not None and self.turn == "student"
         ):  # here and not after the batch, when callbacks have saved their checkpoint already
             self.average.update_parameters(self.trained)
+
+    @contextmanager
+    def _scaled_rate(self, optimizer: Any, closure: Callable[[], Any] | None) -> Iterator[Callable[[], Any] | None]:
+        """The closure of a step, after which the learning rate is that of the step; then it is what it was."""
+        if self.multigrid is None or closure is None:
+            yield closure
+            return
+        kept = [group["lr"] for group in optimizer.param_groups]
+
+        def scaled() -> Any:
+            loss = closure()  # runs training_step, which finds out the rate
+            for group, rate in zip(optimizer.param_groups, kept, strict=True):
+                group["lr"] = rate * self.rate
+            return loss
+
+        try:
+            yield scaled
+        finally:
+            for group, rate in zip(optimizer.param_groups, kept, strict=True):
+                group["lr"] = rate
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         if isinstance(scheduler, TurnSchedules):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rollforge.comparison.executor import RunExecutor
-from rollforge.comparison.runs import LOG, Run
+from rollforge.comparison.runs import Run
 from rollforge.comparison.vary import points
 
 PROGRAM = """
@@ -70,7 +70,7 @@ def test_a_point_that_fails_is_named_and_the_others_are_done(
     assert good.finished
     assert good.record["peak_memory_mib"] > 1
     assert good.record["command"].startswith("rollforge test --how=good --output_dir")
-    assert "There is no such thing" in (failing.folder / LOG).read_text()
+    assert "There is no such thing" in (failing.folder / Run.log).read_text()
     told = capsys.readouterr().out.splitlines()
     assert [line.partition(",")[0] for line in told] == [
         "how=fail: running", "how=fail: failed", "how=die: running", "how=die: failed",

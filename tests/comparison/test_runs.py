@@ -13,7 +13,7 @@ from finished_runs import config
 from rollforge.comparison.identity import content_hash
 from rollforge.comparison.progress import Progress
 from rollforge.comparison.run_result import RunResult
-from rollforge.comparison.runs import LOG, Run, check_apart
+from rollforge.comparison.runs import Run, check_apart
 from rollforge.errors import UserError
 
 Make = Callable[..., list[Run]]
@@ -86,9 +86,9 @@ def test_what_is_made_is_read_from_the_curves_of_unfinished_videos(tmp_path: Pat
 def test_the_last_sentence_of_a_run_is_found(finished: Make) -> None:
     (run,) = finished([RED], policies=1)
     assert run.sentence() == "it said nothing"
-    (run.folder / LOG).write_text("bar 1\rbar 2\nrollforge: There is no such file.\n")
+    (run.folder / Run.log).write_text("bar 1\rbar 2\nrollforge: There is no such file.\n")
     assert run.sentence() == "There is no such file."
-    (run.folder / LOG).write_text("Traceback\nValueError: no\n\n")
+    (run.folder / Run.log).write_text("Traceback\nValueError: no\n\n")
     assert run.sentence() == "ValueError: no"
 
 

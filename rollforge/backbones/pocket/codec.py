@@ -48,6 +48,8 @@ class PocketCodec(VideoCodec):
             for random ones, to be trained.
     """
 
+    takes_sizes = True
+
     def __init__(
         self, channels: Channels = 8, width: Width = 96, noise: NonNegative = 0.3, weights: UserPath | None = None
     ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rollforge.comparison.page import measures, settings
+from rollforge.comparison.page import losses, measures, settings
 from rollforge.comparison.page.embed import CHARSET, block
 from rollforge.comparison.page.html import note
 from rollforge.comparison.page.series import series
@@ -106,10 +106,15 @@ def _body(comparison: Comparison, command: Sequence[str], varied: Sequence[str],
         for label, why in comparison.failed.items()
     )
     remark = note(LINKED) if linked else ""
+    shown = losses.pictures(measured)
+    trained = f'<div class="cards trained">{shown}</div>' if shown else ""
     parts = {
         "videos": ("Videos", f'{remark}<div id="grid"></div>'),
         "sheets": ("Contact sheets", '<div id="strips"></div>'),
-        "curves": ("Curves over time", '<div id="legend"></div><div id="charts" class="cards"></div>'),
+        "curves": (
+            "Losses and curves over time" if trained else "Curves over time",
+            f'<div id="legend"></div>{trained}<div id="charts" class="cards"></div>',
+        ),
         "plans": ("What each policy reads", settings.pictures(measured)),
         "ranks": ("Ranked, one measure at a time", measures.ranked(comparison)),
         "marks": ("At multiples of the horizon", measures.marks(comparison)),

@@ -52,7 +52,7 @@ def configs(measured: Sequence[RunResult]) -> str:
 def commands(measured: Sequence[RunResult], command: Sequence[str]) -> str:
     """How to make all of it again, and with what it was made."""
     each = [
-        f"<dt>{named(n, point.label)}</dt><dd><pre>{escape(str(point.record.get('command', '')))}</pre></dd>"
+        f"<dt>{named(n, point.label)}</dt><dd><pre>{escape(_commands(point))}</pre></dd>"
         for n, point in enumerate(measured)
     ]
     told = [dict(_leaves("", point.record.get("versions") or {})) for point in measured]
@@ -61,6 +61,11 @@ def commands(measured: Sequence[RunResult], command: Sequence[str]) -> str:
     alone = folded("Each point by itself", f"<dl>{''.join(each)}</dl>")
     versions = table(["what", "version"], rows)
     return f"<pre>{escape(shlex.join(command))}</pre>{alone}<h3>Versions and machine</h3>{versions}"
+
+
+def _commands(point: RunResult) -> str:
+    """What has trained a point, where it was trained, and what has rolled it."""
+    return "\n".join(each for each in (point.trained, str(point.record.get("command", ""))) if each)
 
 
 def _bare(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from rollforge.data.world.grammar import Scene
 
-SIZE = 64  # pixels, both ways
+SIZE = 64  # pixels, both ways; all lengths below are in these
 RADIUS = 10.0  # half the size of a thing
 SPEED = (0.4, 0.9)  # pixels per frame
-PATCH = 24  # pixels, both ways, that surely hold a thing and its soft edge
+PATCH = 24  # pixels, both ways, that surely hold a thing and its soft edge at this size
 Image = NDArray[np.floating]
 
 PAINT = {
@@ -48,43 +48,47 @@ class Truth:
     centres: Image
 
 
-def render(scene: Scene, seed: int, frames: int, tinted: bool = True) -> tuple[NDArray[np.uint8], Truth]:
-    """Draws a clip, uint8 ``[T, H, W, 3]``, and says what is in it. The same seed draws the same clip.
+def render(
+    scene: Scene, seed: int, frames: int, tinted: bool = True, size: int = SIZE
+) -> tuple[NDArray[np.uint8], Truth]:
+    """Draws a clip, uint8 ``[T, size, size, 3]``, and says what is in it. The same seed draws the same clip.
 
-    Without its tints it is the same clip but for them.
+    Without its tints it is the same clip but for them. At another size it is the same scene, with edges as sharp as
+    its pixels; the truth is in pixels of that size.
     """
     drawn = np.random.default_rng(seed)
-    ground = background(scene, drawn, tinted)
+    ground = background(scene, drawn, tinted, size)
     centres = np.stack([_path(drawn, frames) for _ in scene.things], axis=1)
     video = np.repeat(ground[None], frames, axis=0)
     for n in reversed(range(len(scene.things))):
         _paste(video, *scene.things[n], centres[:, n])
-    return (video * 255).round().astype(np.uint8), Truth(ground, centres)
+    return (video * 255).round().astype(np.uint8), Truth(ground, centres * np.float32(size / SIZE))
 
 
-def background(scene: Scene, drawn: np.random.Generator, tinted: bool = True) -> Image:
-    """The landscape, float32 ``[H, W, 3]`` in 0..1."""
-    x, y = _grid()
-    soil, sky = soil_and_sky(scene)
+def background(scene: Scene, drawn: np.random.Generator, tinted: bool = True, size: int = SIZE) -> Image:
+    """The landscape, float32 ``[size, size, 3]`` in 0..1."""
+    x, y = _grid(size)
+    sharp = size / SIZE
+    soil, sky = soil_and_sky(scene, size)
     if tinted:
         (own,) = drawn.spawn(1)  # so that everything else is the same without them
         sky = np.clip(sky + _tint(own, SKY_TINT), 0, 1)
         soil = np.clip(soil + _tint(own, SOIL_TINT), 0, FAR)
-    image = np.repeat(sky[:, None], SIZE, axis=1)
+    image = np.repeat(sky[:, None], size, axis=1)
     sun = np.array([drawn.uniform(10, 54), drawn.uniform(8, 14)])
-    disc = _inside(5.0 - np.hypot(x - sun[0], y - sun[1]))
+    disc = _inside(5.0 - np.hypot(x - sun[0], y - sun[1]), sharp)
     image += disc[..., None] * (np.array(LAMP[scene.time], np.float32) / 255 - image)
     phase, height = drawn.uniform(0, 2 * np.pi), drawn.uniform(2, 5)
     far = 38 + height * np.sin(2 * np.pi * x / 58 + phase)
     near = 48 + 2.0 * np.sin(2 * np.pi * x / 90 + 2 * phase)
-    image += _inside(y - far)[..., None] * (soil - image)
-    image += _inside(y - near)[..., None] * (soil / FAR - image)
+    image += _inside(y - far, sharp)[..., None] * (soil - image)
+    image += _inside(y - near, sharp)[..., None] * (soil / FAR - image)
     return image.astype(np.float32)
 
 
-def soil_and_sky(scene: Scene) -> tuple[Image, Image]:
+def soil_and_sky(scene: Scene, size: int = SIZE) -> tuple[Image, Image]:
     """The colour of the far hills, ``[3]``, and of the sky in each row, ``[H, 3]``, in 0..1, before they are tinted."""
-    y = _grid()[1][:, :1]
+    y = _grid(size)[1][:, :1]
     high, low = (np.array(paint, np.float32) / 255 for paint in SKY[scene.time])
     soil = np.array(SOIL[scene.ground], np.float32) / 255 * np.array(LIGHT[scene.time], np.float32)
     return soil * np.float32(FAR), high + (low - high) * np.clip(y / 40, 0, 1)
@@ -92,7 +96,7 @@ def soil_and_sky(scene: Scene) -> tuple[Image, Image]:
 
 def sprite(colour: str, shape: str, centres: Image) -> tuple[Image, Image]:
     """A thing at centres ``[T, 2]``: colours ``[T, H, W, 3]`` and coverage ``[T, H, W]``, both in 0..1."""
-    x, y = _grid()
+    x, y = _grid(SIZE)
     return _shaded(colour, shape, x - centres[:, 0, None, None], y - centres[:, 1, None, None])
 
 
@@ -105,27 +109,33 @@ def _tint(drawn: np.random.Generator, most: float) -> Image:
 
 def _paste(video: Image, colour: str, shape: str, centres: Image) -> None:
     """Draws a thing into ``[T, H, W, 3]``, only where it is: the same picture as ``sprite``, sooner."""
-    corners = np.clip(np.floor(centres).astype(int) - PATCH // 2, 0, SIZE - PATCH)
-    columns = corners[:, 0, None, None] + np.arange(PATCH)
-    rows = corners[:, 1, None, None] + np.arange(PATCH)[:, None]
-    x, y = (columns + 0.5).astype(np.float32), (rows + 0.5).astype(np.float32)
-    paint, shade = _shaded(colour, shape, x - centres[:, 0, None, None], y - centres[:, 1, None, None])
+    size = video.shape[1]
+    sharp = size / SIZE
+    patch = min(size, int(np.ceil(2 * RADIUS * sharp)) + PATCH - round(2 * RADIUS))
+    corners = np.clip(np.floor(centres * sharp).astype(int) - patch // 2, 0, size - patch)
+    columns = corners[:, 0, None, None] + np.arange(patch)
+    rows = corners[:, 1, None, None] + np.arange(patch)[:, None]
+    x, y = (((each + 0.5) / sharp).astype(np.float32) for each in (columns, rows))
+    paint, shade = _shaded(colour, shape, x - centres[:, 0, None, None], y - centres[:, 1, None, None], sharp)
     where = np.arange(len(video))[:, None, None], rows, columns
     under = video[where]
     video[where] = under + shade[..., None] * (paint - under)
 
 
-def _shaded(colour: str, shape: str, x: Image, y: Image) -> tuple[Image, Image]:
-    """Colours ``[T, h, w, 3]`` and coverage ``[T, h, w]`` of a thing at offsets from its centre, in pixels."""
+def _shaded(colour: str, shape: str, x: Image, y: Image, sharp: float = 1.0) -> tuple[Image, Image]:
+    """Colours ``[T, h, w, 3]`` and coverage ``[T, h, w]`` of a thing at offsets from its centre, in pixels of 64.
+
+    ``sharp`` is how many pixels there are for one of those.
+    """
     u, v = x / RADIUS, y / RADIUS
     if shape == "ball":
-        cover = _inside((0.98 - np.hypot(u, v)) * RADIUS)
+        cover = _inside((0.98 - np.hypot(u, v)) * RADIUS, sharp)
         light = 1.16 - 0.62 * np.clip(np.hypot(u + 0.35, v + 0.40), 0, 1.4)
     elif shape == "box":
-        cover = _inside((0.86 - np.maximum(np.abs(u), np.abs(v))) * RADIUS)
+        cover = _inside((0.86 - np.maximum(np.abs(u), np.abs(v))) * RADIUS, sharp)
         light = np.where(v < -0.42, 1.18, 0.92 - 0.22 * u)
     else:
-        cover = _inside(np.minimum((0.92 - v) * RADIUS, (0.5 * (v + 0.98) - np.abs(u)) * RADIUS * 0.9))
+        cover = _inside(np.minimum((0.92 - v) * RADIUS, (0.5 * (v + 0.98) - np.abs(u)) * RADIUS * 0.9), sharp)
         light = 0.95 - 0.40 * np.clip(u / np.maximum(0.5 * (v + 0.98), 0.1), -1, 1)
     paint = np.array(PAINT[colour], np.float32) / 255
     return np.clip(paint * light[..., None].astype(np.float32), 0, 1), cover.astype(np.float32)
@@ -141,14 +151,14 @@ def _path(drawn: np.random.Generator, frames: int) -> Image:
     return (folded + RADIUS).astype(np.float32)
 
 
-def _inside(distance: NDArray[np.floating]) -> Image:
-    """Anti-aliased coverage of a signed distance in pixels, positive inside."""
-    coverage: Image = np.clip(distance + 0.5, 0, 1)
+def _inside(distance: NDArray[np.floating], sharp: float = 1.0) -> Image:
+    """Anti-aliased coverage of a signed distance in pixels of 64, positive inside."""
+    coverage: Image = np.clip(distance * np.float32(sharp) + 0.5, 0, 1)
     return coverage
 
 
 @cache
-def _grid() -> tuple[Image, Image]:
-    """Pixel centres x and y, ``[H, W]`` each."""
-    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32) + 0.5
+def _grid(size: int) -> tuple[Image, Image]:
+    """Centres x and y of ``size`` pixels both ways, in pixels of 64, ``[size, size]`` each."""
+    y, x = (np.mgrid[:size, :size].astype(np.float32) + 0.5) / np.float32(size / SIZE)
     return x, y
