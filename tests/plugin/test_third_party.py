@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,11 @@ CONFIG = {
 }
 
 
-def python(*arguments: object, cwd: Path, **env: str) -> str:
-    """Standard output of a python that must succeed."""
-    line = [sys.executable, *map(str, arguments)]
-    every = {**os.environ, "OMP_NUM_THREADS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **env}
-    done = subprocess.run(line, cwd=cwd, env=every, capture_output=True, text=True, timeout=300, check=False)
+def pip(*arguments: object, cwd: Path) -> None:
+    """A call of pip that must succeed."""
+    line = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
+    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +43,31 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plugin")
     source = shutil.copytree(Path(__file__).parent / "package", folder / "source")
     offline = ("--no-deps", "--no-index")
-    python("-m", "pip", "wheel", "--no-build-isolation", *offline, "-w", folder / "wheels", source, cwd=folder)
+    pip("wheel", "--no-build-isolation", *offline, "-w", folder / "wheels", source, cwd=folder)
     (wheel,) = (folder / "wheels").glob("rollforge_wobble-0.3.1-*.whl")
-    python("-m", "pip", "install", *offline, "--target", folder / "site", wheel, cwd=folder)
+    pip("install", *offline, "--target", folder / "site", wheel, cwd=folder)
     return folder / "site"
 
 
-def path(installed: Path) -> str:
-    return os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH", "")]))
+@pytest.fixture
+def rollforge(installed: Path, tmp_path: Path, forks: Forks) -> Callable[..., str]:
+    """A process with the package, which must succeed; gives its standard output."""
+    path = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH", "")]))
+
+    def run(*arguments: str, **env: str) -> str:
+        every = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **env}
+        done = forks.run("-m", "rollforge", *arguments, cwd=tmp_path, env=every)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
 
 
-def test_a_yaml_names_its_policy_and_its_backbone_and_a_video_comes_out(installed: Path, tmp_path: Path) -> None:
+def test_a_yaml_names_its_policy_and_its_backbone_and_a_video_comes_out(
+    rollforge: Callable[..., str], tmp_path: Path
+) -> None:
     (tmp_path / "wobble.yaml").write_text(yaml.safe_dump(CONFIG))
-    python("-m", "rollforge", "predict", "--config", "wobble.yaml", cwd=tmp_path, PYTHONPATH=path(installed))
+    rollforge("predict", "--config", "wobble.yaml")
     out = tmp_path / "outputs" / "wobble"
     (video,) = out.glob("*.mp4")
     assert probe(video).frames == 24
@@ -68,16 +79,10 @@ def test_a_yaml_names_its_policy_and_its_backbone_and_a_video_comes_out(installe
     assert resolved["backbone"] == {"class_path": "rollforge_wobble.Fade", "init_args": {"strength": 0.4}}
 
 
-def test_plugins_names_its_distribution(installed: Path, tmp_path: Path, forks: Forks) -> None:
-    def plugins(**env: str) -> str:
-        every = {**os.environ, "PYTHONPATH": path(installed), **env}
-        done = forks.run("-m", "rollforge", "plugins", cwd=tmp_path, env=every)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    parts = [" ".join(line.split()) for line in plugins().splitlines() if "rollforge-wobble 0.3.1" in line]
-    assert parts == [
+def test_plugins_names_its_distribution(rollforge: Callable[..., str]) -> None:
+    lines = rollforge("plugins").splitlines()
+    assert [" ".join(line.split()) for line in lines if "rollforge-wobble 0.3.1" in line] == [
         "Fade rollforge-wobble 0.3.1 Attends over what the policy shows it and pulls every frame towards the mean.",
         "Wobble rollforge-wobble 0.3.1 Sees the block before it and, every other time, the one before that.",
     ]
-    assert "wobble" not in plugins(ROLLFORGE_PLUGINS="")
+    assert "wobble" not in rollforge("plugins", ROLLFORGE_PLUGINS="")
