@@ -113,7 +113,7 @@ def test_an_hour_is_scored_in_flat_memory() -> None:
     What would be kept of every frame shows in an hour of small ones, and what is as large as a frame in two minutes of
     480 x 832. Optical flow makes an hour at that size take a quarter of an hour.
     """
-    suite, more = grown(57_600, (60, 104), warm=960)
+    suite, more = grown(57_600, (64, 64), warm=960)
     assert suite.finish()["loop_seconds"] == 2.0  # the picture goes round in 32 frames
     assert more < 30
     _, more = grown(1_920, (480, 832), warm=960)
