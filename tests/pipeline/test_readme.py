@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def three_lines() -> str:
     """The code of the README, for a short video."""
     text = (ROOT / "README.md").read_text()
-    code = re.search(r"## From Python\n\n```python\n(.*?)```", text, re.DOTALL)
+    code = re.search(r"## From Python\n\n(?:<!---.*?-->\n\n)?```python\n(.*?)```", text, re.DOTALL)
     assert code
     assert len([line for line in code[1].splitlines() if line]) == 3
     assert "seconds=10" in code[1]
