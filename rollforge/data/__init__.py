@@ -9,10 +9,12 @@ from rollforge.lazy import lazily
 if TYPE_CHECKING:
     from rollforge.data.clips import VideoClips, WorldClips
     from rollforge.data.requests import Request, Shot, read_prompts
+    from rollforge.data.trajectories import Trajectories
 
 __all__ = [
     "Request",
     "Shot",
+    "Trajectories",
     "VideoClips",
     "WorldClips",
     "read_prompts",
@@ -23,6 +25,7 @@ __getattr__ = lazily(
     {
         "Request": "requests",
         "Shot": "requests",
+        "Trajectories": "trajectories",
         "VideoClips": "clips",
         "WorldClips": "clips",
         "read_prompts": "requests",

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from rollforge.objectives.dmd import DMD
     from rollforge.objectives.flow import DiffusionForcing, TeacherForcing
     from rollforge.objectives.gan import GAN
+    from rollforge.objectives.long_tuning import LongTuning
     from rollforge.objectives.matching import Match, Matched, Matching
+    from rollforge.objectives.multigrid import Multigrid, Stage
     from rollforge.objectives.ode import OdeRegression
     from rollforge.objectives.reconstruction import Reconstruction
     from rollforge.objectives.resampling import ResamplingForcing
@@ -27,15 +29,18 @@ __all__ = [
     "Clips",
     "ConsistencyDistillation",
     "DiffusionForcing",
+    "LongTuning",
     "Match",
     "Matched",
     "Matching",
+    "Multigrid",
     "Objective",
     "OdeRegression",
     "Reconstruction",
     "ResamplingForcing",
     "SelfForcing",
     "SiD",
+    "Stage",
     "TeacherForcing",
 ]
 
@@ -56,6 +61,9 @@ __getattr__ = lazily(
         "Match": "matching",
         "Matched": "matching",
         "Matching": "matching",
+        "LongTuning": "long_tuning",
+        "Multigrid": "multigrid",
+        "Stage": "multigrid",
         "SelfForcing": "self_forcing",
         "SiD": "sid",
     },

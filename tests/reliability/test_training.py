@@ -96,6 +96,17 @@ SETTINGS: dict[str, Change] = {
             }
         ]
     },
+    "long tuning": {
+        **TWO_NETWORKS,
+        "model.objective": {
+            "class_path": "LongTuning",
+            "init_args": {
+                "matching": "DMD", "critic": NETWORK, "teacher": NETWORK, "ratio": 1, "frames": 3, "windows": 4,
+                "switch": 0.4,
+            },
+        },
+    },
+    "multigrid": {"model.multigrid": {"stages": [{"steps": 6, "lengths": [3, 6]}]}, "model.scheduler": CYCLE},
     "teacher forcing": {"model.objective": {"class_path": "TeacherForcing", "init_args": {"weighting": "bell"}}},
     "resampling": {
         "model.objective": {
