@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 from forks import Forks  # now that it can be found
+from page_summary import pytest_terminal_summary  # noqa: F401 # a hook
 
 
 def pytest_collection_finish() -> None:

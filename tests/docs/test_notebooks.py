@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 
 import nbformat
 import pytest
-from page_blocks import blocks
+from nbclient import NotebookClient
+from packages import PACKAGES
+from page_blocks import blocks, shell_environment
+from page_pictures import SHOWN
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("[0-9]*.md"))
@@ -41,3 +45,24 @@ def test_a_page_is_a_notebook_with_the_same_code(page: Path, notebooks: ModuleTy
         else:
             assert ast.dump(ast.parse(cell)) == ast.dump(ast.parse(block.code))
     assert not [cell for cell in made.cells if cell.cell_type == "markdown" and "!!!" in cell.source]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=() if page.stem.startswith("02") else pytest.mark.matrix) for page in PAGES],
+    ids=lambda page: page.stem,
+)
+def test_a_notebook_runs_in_jupyter_without_edits(
+    page: Path, notebooks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for name, value in (shell_environment(None) | {"OMP_NUM_THREADS": "1"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ["PYTHONPATH"], *map(str, PACKAGES.values())]))
+    made = notebooks.notebook(page.read_text())
+    client = NotebookClient(made, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
+    run = client.execute()  # raises at a cell that fails
+    cells = [cell for cell in run.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    shown = {name for found in SHOWN.findall(page.read_text()) for name in found if name}
+    assert [name for name in shown if not (tmp_path / name).is_file()] == []

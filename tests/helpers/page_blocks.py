@@ -108,6 +108,14 @@ def refreshed(text: str, changes: list[tuple[int, int, Block, str]]) -> str:
     return text
 
 
+def shell_environment(programs: Path | None) -> dict[str, str]:
+    """The variables of a page's commands, which are first looked for in ``programs``."""
+    folders = (programs, Path(sys.executable).parent, os.environ.get("PATH"))
+    path = os.pathsep.join(str(each) for each in folders if each)
+    paths = os.pathsep.join(filter(None, [INSTALLED, str(ROOT), os.environ.get("PYTHONPATH")]))
+    return os.environ | {"PATH": path, "PYTHONPATH": paths, "COLUMNS": "120"} | PIP
+
+
 def _write(file: Path, code: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(code)
@@ -130,10 +138,7 @@ def _python(block: Block, example: Example) -> str:
 
 def _shell(block: Block, example: Example) -> str:
     """Runs commands. Returns what they printed; raises with what they wrote to standard error if one fails."""
-    programs = (example.namespace.get("__programs__"), Path(sys.executable).parent, os.environ.get("PATH"))
-    path = os.pathsep.join(str(each) for each in programs if each)
-    paths = os.pathsep.join(filter(None, [INSTALLED, str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"PATH": path, "PYTHONPATH": paths, "COLUMNS": "120"} | PIP
+    environment = shell_environment(example.namespace.get("__programs__"))
     command = ["bash", "-euo", "pipefail", "-c", block.code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:

@@ -29,6 +29,8 @@ def finish(example: Example) -> str | None:
     missing = [name for name in example.parsed if not (folder / name).is_file()]
     if missing:
         return f"The page shows {missing[0]}, which its code does not make."
+    if REFRESH and page.read_text() != example.document.text:
+        return f"{page.name} was changed while it ran; run it again."
     if not REFRESH:
         differences = (_difference(page.parent / name, folder / name) for name in example.parsed)
         return next((said for said in differences if said), None)

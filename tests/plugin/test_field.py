@@ -1,4 +1,4 @@
-"""The wheels of rollforge and of every method of the field, installed as a user would, under the pinned versions."""
+"""Wheels of rollforge and of all methods, as a user installs them, with pinned versions; and tutorial 3 with them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from packages import PACKAGES, PLUGINS
+from page_blocks import blocks
 
 from rollforge import __version__
 from rollforge.video.reader import probe
@@ -21,6 +22,7 @@ ROOT = PLUGINS.parent
 MODELS = {"rollforge-features", "rollforge-frames", "rollforge-skyreels", "rollforge-vbench", "rollforge-wan22"}
 """Packages that are no methods of the field: other models, and measures."""
 FIELD = sorted(PACKAGES.keys() - MODELS)
+TUTORIAL = ROOT / "docs" / "tutorials" / "03-your-own-policy.md"
 ROLL = """
 import importlib.metadata, json, runpy, sys
 import torch
@@ -61,11 +63,11 @@ def configs(every: bool) -> list[str]:
     return [file for files in rolls for file in (files if every else files[:1])]
 
 
-def run(*line: object, cwd: Path) -> str:
+def run(*line: object, cwd: Path, **variables: str) -> str:
     """Standard output of a command that must succeed, in an environment that does not see the repository."""
     hidden = ("PYTHONPATH", "ROLLFORGE_PLUGINS")
     every = {name: value for name, value in os.environ.items() if name not in hidden}
-    every |= {"OMP_NUM_THREADS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1"}
+    every |= {"OMP_NUM_THREADS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1", **variables}
     done = subprocess.run(
         [*map(str, line)], cwd=cwd, env=every, capture_output=True, text=True, timeout=600, check=False
     )
@@ -92,6 +94,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wheels.mkdir()
     run(sys.executable, Path(__file__).parent / "build_wheels.py", wheels, *sorted(sources.iterdir()), cwd=folder)
     made = folder / "env" / "bin" / "python"
+    (made.parent / "pip").write_text(f"#!/bin/sh\nexec '{made}' -m pip \"$@\"\n")
+    (made.parent / "pip").chmod(0o755)
     pip = (sys.executable, "-m", "pip", "--python", made, "install", "--quiet", "--find-links", wheels)
     run(*pip, "--ignore-installed", "--no-deps", "rollforge", cwd=folder)
     run(*pip, "--constraint", ROOT / "constraints.txt", "rollforge[field]", cwd=folder)
@@ -119,3 +123,20 @@ def test_the_extra_installs_every_package_and_their_configs_roll(python: Path, t
     assert [probe(tmp_path / "out" / video["file"]).frames for video in manifest["videos"]] == [8, 8]
     assert {Path(config).parents[1].name for config in found["rolled"]} == set(FIELD)
     assert {config: made for config, made in found["rolled"].items() if made not in range(2, 7)} == {}
+
+
+@pytest.mark.install
+@pytest.mark.parametrize("complete", [False, pytest.param(True, marks=pytest.mark.matrix)], ids=["install", "complete"])
+def test_a_reader_of_tutorial_3_has_an_installed_plugin(python: Path, tmp_path: Path, complete: bool) -> None:
+    pasted = [(block.language, block.title, block.code) for _, _, block in blocks(TUTORIAL.read_text())]
+    if not complete:  # what follows the installation is run with the other pages
+        pasted = pasted[: 1 + next(n for n, (*_, code) in enumerate(pasted) if "pip install" in code)]
+    (tmp_path / "blocks.json").write_text(json.dumps(pasted))
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
+    # 0 is how pip is told `--no-build-isolation`: there is no index to take setuptools from.
+    variables = {"PATH": path, "PIP_NO_BUILD_ISOLATION": "0", "ROLLFORGE_PLUGINS": "thinned"}
+    printed = run(python, ROOT / "tests" / "helpers" / "paste.py", "blocks.json", cwd=tmp_path, **variables)
+    assert "block 31 reads the blocks [0, 16, 20, 24, 28, 30], and begins at time 18" in printed
+    listed = run(python.parent / "rollforge", "plugins", cwd=tmp_path, **variables)
+    assert ["Thinned", "rollforge-thinned", "0.1.0"] in [line.split()[:3] for line in listed.splitlines()]
