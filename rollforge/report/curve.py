@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from rollforge.report.figure_text import legend, literal
 
+RATIO = "critic_to_student"
+"""The loss of a critic over that of the network that it is trained in turns with."""
+
 
 class LossCurve:
     """Named losses of every optimizer step: the mean over the batches that the step accumulated."""
@@ -37,10 +40,21 @@ class LossCurve:
             for name in self.names
             if (found := [batch[name] for batch in self.pending if name in batch])
         }
+        if {"loss_critic", "loss_student"} <= {*self.names} and RATIO not in self.names:
+            self.names.append(RATIO)
+        if RATIO in self.names:
+            row |= self._ratio(row)
         self.steps.append(step)
         self.values.append(row)
         self.pending = []
         return row
+
+    def _ratio(self, row: Mapping[str, float]) -> dict[str, float]:
+        """The loss of the critic over that of the student, of this step or the last that trained it."""
+        last = {}
+        for name in ("loss_critic", "loss_student"):
+            last[name] = next((each[name] for each in (row, *reversed(self.values)) if name in each), math.nan)
+        return {RATIO: last["loss_critic"] / last["loss_student"]} if last["loss_student"] else {}
 
     def state_dict(self) -> dict[str, Any]:
         """The whole curve: its steps ``[steps]``, its values ``[steps, names]`` and plain data."""
@@ -69,20 +83,31 @@ class LossCurve:
         return text.getvalue()
 
     def figure(self) -> Figure:
-        """Every loss over the steps, smoothed over a fiftieth of the run."""
-        figure = Figure(figsize=(8, 4.5))
-        axes = figure.subplots()
-        width = max(1, len(self.steps) // 50)
-        for name, values in zip(self.names, self._table().T, strict=True):
-            if name.startswith("loss"):
-                smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-                axes.plot(self.steps[width - 1 :], smooth, label=literal(name))
-        axes.set_xlabel("step")
-        axes.set_yscale("log")
-        axes.grid(visible=True, alpha=0.3)
-        legend(axes)
-        figure.subplots_adjust(0.1, 0.11, 0.98, 0.97)
+        """Every loss over the steps, smoothed over a fiftieth of the run; of two networks also the ratio, below."""
+        both = {"loss_critic", "loss_student"} <= {*self.names}
+        figure = Figure(figsize=(8, 6.5 if both else 4.5))
+        axes = figure.subplots(2 if both else 1, sharex=True, squeeze=False, height_ratios=[2, 1] if both else None)
+        upper = axes[0, 0]
+        for name in self.names:
+            if name.startswith("loss") and not (both and name == "loss"):
+                upper.plot(*self._smoothed(name), label=literal(name))
+        if both:
+            axes[1, 0].plot(*self._smoothed(RATIO), label=literal(RATIO))
+        for each in axes[:, 0]:
+            each.set_yscale("log")
+            each.grid(visible=True, alpha=0.3)
+            legend(each)
+        axes[-1, 0].set_xlabel("step")
+        figure.tight_layout()
         return figure
+
+    def _smoothed(self, name: str) -> tuple[list[int], NDArray[np.float64]]:
+        """The steps that have a value of this name, and the values, averaged over a fiftieth of them."""
+        found = [(step, row[name]) for step, row in zip(self.steps, self.values, strict=True) if name in row]
+        width = max(1, len(found) // 50)
+        values = np.array([value for _, value in found], np.float64)
+        smooth = np.convolve(values, np.ones(width) / width, mode="valid") if found else values
+        return [step for step, _ in found][width - 1 :], smooth
 
     def _table(self) -> NDArray[np.float64]:
         rows = [[row.get(name, math.nan) for name in self.names] for row in self.values]

@@ -210,3 +210,17 @@ def test_names_from_data_are_drawn_as_they_are(measured: Any, tmp_path: Path, na
     shown = name.replace("\x1b", "\\x1b")
     assert (legend.get_text().strip(), legend.get_parse_math()) == (shown, False)
     assert figure.axes[0].get_title().strip() == shown
+
+
+def test_the_losses_of_two_networks_are_drawn_apart_with_their_ratio() -> None:
+    losses = LossCurve()
+    for step, (name, value) in enumerate([("student", 4.0), ("critic", 2.0), ("critic", 1.0), ("student", 8.0)], 1):
+        losses.add({"loss": value, f"loss_{name}": value})
+        losses.close(step)
+    assert [row.get("critic_to_student") for row in losses.values] == [None, 0.5, 0.25, 0.125]
+    upper, lower = losses.figure().axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for axes in (upper, lower) for line in axes.get_lines()}
+    assert drawn == {
+        "loss_student": [[1, 4], [4, 8]], "loss_critic": [[2, 2], [3, 1]],
+        "critic_to_student": [[2, 0.5], [3, 0.25], [4, 0.125]],
+    }  # fmt: skip
