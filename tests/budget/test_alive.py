@@ -39,7 +39,7 @@ class Nothing(NoisePrior):
 def parts() -> tuple[Wan, WanVAE]:
     """A Wan of few layers and a narrow VAE, in the proportions of the published ones."""
     with torch.device("meta"):
-        network = Wan(weights="random", dtype="bf16", layers=3, dim=512, ffn_dim=2048, height=30, width=52)
+        network = Wan(weights="random", dtype="bf16", layers=2, dim=512, ffn_dim=2048, height=30, width=52)
         return network, WanVAE(base_dim=16)
 
 

@@ -14,7 +14,7 @@ import torch
 from small import one_thread  # noqa: F401 - a fixture is used by being here
 
 from rollforge.cli import main
-from rollforge.gpu import correctness
+from rollforge.gpu import correctness, speed
 from rollforge.gpu.models import Setup
 from rollforge.gpu.report import Recorder, Row, read_rows, table
 from rollforge.gpu.stages import run_stages
@@ -80,12 +80,20 @@ def test_a_wrong_device_fails_the_check(rows: Callable[..., list[Row]], monkeypa
     assert [row.what for row in found if not row.ok] == [row.what for row in found]
 
 
+def test_the_machine_is_named_and_the_network_alone_is_timed(rows: Callable[..., list[Row]]) -> None:
+    (machine,) = rows(speed.machine)
+    assert (machine.what, machine.values) == ("cpu", {"torch": torch.__version__})
+    timed = rows(speed.network)
+    assert [row.what.split(", ")[2] for row in timed] == ["Window", "RollingSink"]
+    assert all(0 < row.values["denoise ms"] < row.values["block ms"] for row in timed), table(timed)
+
+
 def test_the_command_runs_without_optional_packages_and_names_them(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(BLOCK)
     line = [sys.executable, "-m", "rollforge", "gpu", "--device", "cpu", "--toy", "--output_dir", "out"]
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
-        [*line, "--only", "machine", "network", "pipeline"], cwd=tmp_path, capture_output=True, text=True,
+        [*line, "--only", "pipeline"], cwd=tmp_path, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

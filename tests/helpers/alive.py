@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Alive(TorchDispatchMode):
-    """The most bytes on ``device`` at once, in addition to ``known`` modules; independent of the budget's counter."""
+    """The most bytes on ``device`` at once, beside ``known`` modules; written apart from the budget's counter."""
 
     def __init__(self, known: Iterable[nn.Module], device: str = "meta") -> None:
         super().__init__()
@@ -21,16 +20,6 @@ class Alive(TorchDispatchMode):
         kept = [tensor for module in known for tensor in (*module.parameters(), *module.buffers())]
         self.seen = {id(tensor.untyped_storage()) for tensor in kept}
         self.now = self.peak = 0
-
-    def __enter__(self) -> Self:
-        """Collects garbage as often as in a program, whatever the tests have set."""
-        self.thresholds = gc.get_threshold()
-        gc.set_threshold(700, 10, 10)
-        return super().__enter__()
-
-    def __exit__(self, *raised: Any) -> None:
-        gc.set_threshold(*self.thresholds)
-        super().__exit__(*raised)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

@@ -181,18 +181,18 @@ def test_a_compiled_network_trains_and_its_checkpoint_fits_with_and_without_comp
         fitting = trainer(max_steps=2)
         fitting.fit(each, RolloutData(train_dataset=CLIPS, batch_size=2))
         fitting.save_checkpoint(tmp_path / "a.ckpt")
-    average = own.average.module.state_dict()
+    average, block = own.average.module.state_dict(), RolloutData(prompts=PROMPTS[:1], seconds=0.3)
     for name, value in plain.average.module.state_dict().items():
         torch.testing.assert_close(average[name], value)
     for backbone in (network(), compiled()):
         loaded = RolloutModule.load_from_checkpoint(tmp_path / "a.ckpt", **(parts() | {"backbone": backbone}))
         for name, value in loaded.backbone.state_dict().items():
             assert torch.equal(value, average[name.removeprefix("_orig_mod.")]), name
-        assert trainer().test(loaded, data(), verbose=False)
+        assert trainer().test(loaded, block, verbose=False)
         for weight in backbone.parameters():
             weight.data.zero_()
         fresh = RolloutModule(**(parts() | {"backbone": backbone}))
-        trainer().test(fresh, data(), ckpt_path=tmp_path / "a.ckpt", verbose=False)
+        trainer().test(fresh, block, ckpt_path=tmp_path / "a.ckpt", verbose=False)
         assert all(map(torch.equal, fresh.backbone.state_dict().values(), average.values()))
 
 
