@@ -15,6 +15,7 @@ from rollforge.evaluation.video_result import DownsampledCurve, VideoResult
 from rollforge.files.writing import replacing
 from rollforge.metrics.summary import Curve, mean
 from rollforge.report.figure_text import legend, literal
+from rollforge.video.sheet import COMPRESSION
 
 COLUMNS, PANEL = 3, (4.2, 2.2)  # inches
 POINTS = 300
@@ -58,10 +59,13 @@ def draw(groups: Mapping[str, Sequence[VideoResult]], horizon_seconds: float) ->
                 )
         if axes.get_xlim()[1] > horizon_seconds:
             axes.axvline(horizon_seconds, color=HORIZON, linewidth=0.8, linestyle="--")
-        axes.set_title(literal(name), fontsize=9, parse_math=False)
+        axes.set_title(literal(name), fontsize=9, parse_math=False, y=1)  # fixed, as below: to seek places takes long
         axes.tick_params(labelsize=7)
         axes.grid(visible=True, alpha=0.3)
         axes.margins(x=0)
+        axes.yaxis.set_label_coords(0, 0.5)
+    for axes in panels[:-COLUMNS]:
+        axes.xaxis.set_label_coords(0.5, 0)
     for axes in panels[-COLUMNS:]:
         axes.set_xlabel("seconds", fontsize=8)
     prompts = max(len({video.prompt for video in videos}) for videos in groups.values())
@@ -78,7 +82,7 @@ def draw(groups: Mapping[str, Sequence[VideoResult]], horizon_seconds: float) ->
 def save(figure: Figure, path: Path) -> None:
     """Writes a PNG, whole or not at all; raises ``UserError`` where it cannot."""
     with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=110)
+        figure.savefig(partial, format="png", dpi=110, pil_kwargs={"compress_level": COMPRESSION})
 
 
 def _spacing(thin: DownsampledCurve) -> float:

@@ -23,6 +23,7 @@ MARGIN, GAP = 16, 4
 LABEL = 260  # pixels: the widest label of a row
 WIDE = r"\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef"  # letters of Chinese, Japanese and Korean
 LONGEST = 2000  # characters of a text that are looked at
+COMPRESSION = 3  # of PNG: half the time of the default, for a seventh more bytes
 
 
 @dataclass
@@ -127,7 +128,7 @@ def _thumbnail(image: NDArray[np.uint8]) -> Image.Image:
 def save(page: Image.Image, path: Path) -> None:
     """Writes a PNG, whole or not at all; raises ``UserError`` where it cannot."""
     with replacing(path) as partial:
-        page.save(partial, format="PNG")
+        page.save(partial, format="PNG", compress_level=COMPRESSION)
 
 
 @cache
