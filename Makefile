@@ -6,25 +6,36 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
 PARALLEL := --numprocesses auto --dist worksteal
+TOGETHER := $(MAKE) --no-print-directory --file=$(ROOT)/Makefile --jobs=2
 
-.PHONY: demo test test-all lower-bounds lint wording docs docs-test docs-refresh catalogue directory gallery dist pocket gpu clean
+.PHONY: demo test test-all lower-bounds lint style types suite wording docs docs-test docs-refresh catalogue directory gallery dist pocket gpu clean
 
 demo: $(READY)
 	@cd $(ROOT) && $(BIN)/rollforge predict --config configs/quickstart.yaml
 
-# One process of one thread for each core. `make test-all` adds the full matrix of kills and what takes many minutes.
-test: $(READY) $(BROWSER) lint
-	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
+# Types are checked beside the tests, which takes half a minute of one core. If either fails, so does make, when both have ended.
+test: $(READY) $(BROWSER) style
+	@$(TOGETHER) types suite
 
-test-all: $(READY) $(BROWSER) lint
-	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m ''
+# Adds the full matrix of kills and what takes many minutes.
+test-all: $(READY) $(BROWSER) style
+	@$(TOGETHER) types suite SELECT="-m ''"
+
+# One process of one thread for each core.
+suite: $(READY)
+	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(SELECT)
 
 # Installs the lowest version that pyproject.toml states of every dependency (some 7 GB), and rolls a video with them.
 lower-bounds:
 	$(PYTHON) $(ROOT)/tests/lower_bounds.py $(ROOT)/.venv-lowest
 
-lint: $(READY)
-	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(MAKE) --no-print-directory wording
+lint: style types
+
+style: $(READY) wording
+	cd $(ROOT) && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+
+types: $(READY)
+	cd $(ROOT) && $(BIN)/mypy
 
 # Spelling, and the words and phrases that this project avoids. CHANGELOG.md and docs/log.md are history.
 wording: $(READY)
