@@ -19,11 +19,14 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
+
+from small import MODEL
 
 REAL = sys.executable
 
@@ -51,8 +54,31 @@ def prepare() -> None:
     for name in vars(builtins):
         if name.startswith("rollforge_register_"):
             getattr(builtins, name)(lambda where: importlib.import_module(where.split(":")[0]))
+    rehearse()
     registry.cache_clear()
     logging.getLogger().handlers.clear()
+
+
+def rehearse() -> None:
+    """Does with a small config what every command does with its own, so that parsers and counts are there already."""
+    import torch
+
+    import rollforge
+    from rollforge import trust
+    from rollforge.budget import decoder, passes
+    from rollforge.commands.parsed import ParsedCLI
+    from rollforge.commands.typed import read
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.yaml"
+        config.write_text(json.dumps({"model": MODEL}))
+        with trust.guarded():
+            for command in ("predict", "test", "fit"):
+                ParsedCLI(command, read([f"--config={config}"]))
+        pipeline = rollforge.load(config)
+    backbone, codec = pipeline.backbone.train(), pipeline.codec.train()  # as they are when a command counts
+    decoder.footprint(codec, backbone.spec, torch.float32, None)
+    passes.activations(backbone, torch.float32)
 
 
 def child(order: dict[str, Any], streams: list[int]) -> NoReturn:
