@@ -26,11 +26,14 @@ def predict(
 
     A timestep above the largest level that the network knows is told as that level.
     """
-    spec = backbone.spec
-    known = timesteps if spec.largest_level == TIMESTEPS else timesteps.clamp(max=spec.largest_level)
-    told = known if spec.levels == TIMESTEPS else known * (spec.levels / TIMESTEPS)
-    prediction: Tensor = backbone(latents, told, condition, memory, **extra)
+    prediction: Tensor = backbone(latents, levels_of(backbone.spec, timesteps), condition, memory, **extra)
     return prediction
+
+
+def levels_of(spec: ModelSpec, timesteps: Tensor) -> Tensor:
+    """Timesteps (0 to 1000) on the scale that a network is told noise levels on."""
+    known = timesteps if spec.largest_level == TIMESTEPS else timesteps.clamp(max=spec.largest_level)
+    return known if spec.levels == TIMESTEPS else known * (spec.levels / TIMESTEPS)
 
 
 def takes_extra(backbone: Backbone) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rollforge.backbones.base import Condition
+from rollforge.backbones.pocket.network import Pocket
 from rollforge.backbones.wan.network import Wan
 from rollforge.errors import PartError
 from rollforge.memory import RolloutMemory
@@ -119,7 +120,29 @@ def test_a_network_compiles_as_one_graph_for_each_kind_of_pass(model: Wan, polic
     assert 0 < counts[-1] <= 2 * (full + 1)
     assert counts[full + 1] == counts[-1], f"compiled again: {counts}"
     plain = [block.latents for block in Rollout(model, policy, sampler)(prompts, 32, negative=TEXT)]
-    assert torch.equal(whole, torch.cat(plain, dim=1))
+    torch.testing.assert_close(whole, torch.cat(plain, dim=1), rtol=0, atol=1e-5)  # it rotates by another formula
+
+
+class Operators(TorchDispatchMode):
+    """Counts what the dispatcher runs, views left out."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not (func.is_view or func is torch.ops.aten._unsafe_view.default)
+        return func(*args, **(kwargs or {}))
+
+
+def test_guided_pocket_runs_few_operators_for_each_layer_and_pass() -> None:
+    """Both guidance branches of Pocket in one pass, the loop around it included. At 4425cdc 142 for the two."""
+    run = Rollout(Pocket(weights="random").eval(), RollingSink(), Euler(4, 2.0, 3.0))
+    text = Condition("text", torch.zeros(1, 4, 64))
+    blocks = run(text, 39, negative=text)
+    for _ in range(10):
+        next(blocks)
+    with Operators() as operators:
+        next(blocks)
+    assert 30 < operators.count / (6 * 5) <= 60
 
 
 def test_a_compiled_network_shows_a_policy_what_it_asks_for(model: Wan) -> None:
@@ -138,7 +161,8 @@ def test_a_compiled_network_shows_a_policy_what_it_asks_for(model: Wan) -> None:
         list(Rollout(network, Watching(3), FEW)(TEXT, 6))
     torch._dynamo.reset()
     assert len(seen[True]) == len(seen[False]) > 0
-    assert all(torch.equal(*pair) for pair in zip(*seen.values(), strict=True))
+    for one, other in zip(*seen.values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
 def _count(block: Any, graphs: list[int], counts: list[int]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rollforge.errors import UserError
-from rollforge.memory.base import Memory, TextKeys
+from rollforge.memory.base import LevelFeatures, Memory, TextKeys
 from rollforge.positions import NoPositions, Positions
 from rollforge.ranges import Checked
 from rollforge.spec import ModelSpec
@@ -96,6 +96,23 @@ class Backbone(Checked, nn.Module, ABC):
             f"The backbone {type(self).__name__} shows no hidden tokens of its layers; choose one that has "
             "layer_modules, such as Wan."
         )
+
+    def level_features(self, timestep: Tensor) -> LevelFeatures:
+        """What the network computes from a noise level ``[1]`` alone, for each layer. Default: nothing.
+
+        A rollout asks once for each level of a sampler, outside of what is compiled and without gradients, and
+        ``memory.level`` returns it in passes whose frames all have that level.
+        """
+        return {}
+
+    def join(self, conditions: Sequence[Condition]) -> Condition | None:
+        """One condition with the rows of several, for guidance branches that run as one batch. Default: None, so that
+        they run one after another.
+
+        A network may join them if no row of a batch changes another, and if it has no state of its own and calls no
+        ``memory.carry``. ``memory.attend`` and ``memory.cross`` then receive the rows of all branches.
+        """
+        return None
 
     def rollout_state(self) -> State:
         """What the network itself carries from pass to pass of a rollout. Default: nothing.

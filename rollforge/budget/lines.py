@@ -20,6 +20,7 @@ from functools import lru_cache
 
 import torch
 
+from rollforge.backbones.base import Backbone
 from rollforge.budget.decoder import encoding_bytes, footprint
 from rollforge.budget.frames import Held, held
 from rollforge.budget.live import tensors_in
@@ -120,10 +121,11 @@ def pass_bytes(work: MemoryInput, most: Held) -> int:
     active, resting = activations(work.backbone, work.computing), work.branches * most.raw
     if not as_they_are(work.kv_codec):  # keys and values of one layer are decoded before they are rotated
         active = replace(active, turning=active.turning + frame // work.spec.layers)
+    lanes = work.branches if type(work.backbone).join is not Backbone.join else 1  # they may run as one batch
     widened = 2 * most.view * work.spec.tokens * width_of(work.spec) * 4 if _widens(work) else 0
     return work.batch * max(
-        (moment.raw - resting) * raw_frame + moment.staged * frame
-        + (active.of(moment.passing, moment.turned) + widened if moment.passing else 0)
+        (moment.raw - resting) * raw_frame + lanes * moment.staged * frame
+        + (active.of(lanes * moment.passing, moment.turned) + widened if moment.passing else 0)
         for moment in most.moments
     )  # fmt: skip
 

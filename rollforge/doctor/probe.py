@@ -131,8 +131,8 @@ def passes_per_block(sampler: Sampler, spec: ModelSpec) -> float | None:
             except StopIteration:
                 return frames / (DRY * spec.block)
             if isinstance(request, Pass):
-                frames += len(request.step.frames)
-                reply = torch.zeros_like(request.latents)
+                frames += len(request.step.frames) * len(request.branches)
+                reply = request.answer([torch.zeros_like(request.latents)] * len(request.branches))
             else:
                 reply = True
     return None

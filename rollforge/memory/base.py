@@ -15,6 +15,8 @@ from rollforge.spec import Phase, ReadPlan
 Projection = Callable[[], tuple[Tensor, Tensor]]
 TextKeys = Mapping[int, tuple[Tensor, Tensor]]
 """Keys and values of a text by layer, ``[B, L, heads, head_dim]`` each."""
+LevelFeatures = Mapping[int, tuple[Tensor, ...]]
+"""What a network has computed from a noise level, by layer."""
 Recurrent = Callable[[Any], tuple[Tensor, Any]]
 """From the state before a pass (None at the start of a video) to the output and the state after it."""
 
@@ -67,6 +69,11 @@ class Memory(ABC):
         A compiled network asks here first, since its graphs must not depend on the name of the text
         (``Backbone.text_keys``).
         """
+        return None
+
+    def level(self, layer: int) -> tuple[Tensor, ...] | None:
+        """What the network has computed from the noise level of the pass for one layer; None where it computes that
+        itself (``Backbone.level_features``)."""
         return None
 
     def carry(self, layer: int, name: str, step: Recurrent) -> Tensor:

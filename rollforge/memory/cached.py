@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rollforge.errors import UserError
-from rollforge.memory.base import Memory, TextKeys
+from rollforge.memory.base import LevelFeatures, Memory, TextKeys
 from rollforge.memory.combine import Combine
 from rollforge.memory.kv_codec import KVCodec
 from rollforge.memory.observing import Watch
@@ -40,6 +40,11 @@ class CachedMemory(Memory):
     """How query tokens choose among frames of their history, where they do; training passes then choose alike."""
     latents: Mapping[int, Tensor] = {}
     """Latents ``[B, 1, C, H, W]`` of committed frames, which the rollout keeps."""
+    levels: LevelFeatures = {}
+    """What ``level`` returns; a rollout sets it before each pass."""
+
+    def level(self, layer: int) -> tuple[Tensor, ...] | None:
+        return self.levels.get(layer)
 
     @abstractmethod
     def make(self, block: int, virtual: Sequence[Virtual]) -> None:

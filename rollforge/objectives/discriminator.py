@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rollforge.backbones.base import Backbone, Condition
-from rollforge.backbones.wan.network import Attention, LayerNorm, RMSNorm
+from rollforge.backbones.wan.network import Attention, RMSNorm
 from rollforge.errors import UserError
 from rollforge.memory import FullMemory
 from rollforge.memory.attention import attention
@@ -23,7 +23,7 @@ class Reader(nn.Module):
 
     def __init__(self, width: int, heads: int, ffn: int) -> None:
         super().__init__()
-        self.norm3, self.norm2 = LayerNorm(width, EPS), LayerNorm(width, EPS, elementwise_affine=False)
+        self.norm3, self.norm2 = nn.LayerNorm(width, EPS), nn.LayerNorm(width, EPS, elementwise_affine=False)
         self.cross_attn = Attention(width, heads, EPS)
         self.ffn = nn.Sequential(nn.Linear(width, ffn), nn.GELU(approximate="tanh"), nn.Linear(ffn, width))
 

@@ -80,10 +80,10 @@ class Rope(Positions):
 
     def place(
         self, spec: ModelSpec, times: Sequence[float], step: Step | None = None, plan: ReadPlan | None = None
-    ) -> Rotation:
-        return self.rotation(spec, times, torch.device("cpu"), step, plan)
+    ) -> Tensor:
+        return torch.stack(self.rotation(spec, times, torch.device("cpu"), step, plan), dim=-1)
 
-    def turn(self, x: Tensor, placement: tuple[Tensor, Tensor]) -> Tensor:
+    def turn(self, x: Tensor, placement: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         return rotate(x, placement)
 
     def rotation(
@@ -115,16 +115,27 @@ class Rope(Positions):
         return Rotation(sent(angle.cos().float(), device), sent(angle.sin().float(), device))
 
 
-def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x: Tensor, rotation: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     """Rotates neighbouring channel pairs of ``x`` ``[B, tokens, heads, head_dim]``, in float32.
 
-    A rotation of fewer heads is shared by as many heads of ``x`` in a row.
+    One product of complex numbers; written out in real ones where it is compiled, since compilers fuse only those.
+
+    Args:
+        x: queries or keys.
+        rotation: cosines and sines, ``[tokens, heads, head_dim / 2]`` each, or stacked in a last dimension. One of
+            fewer heads is shared by as many heads of ``x`` in a row.
     """
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = (_for_heads(each, x.shape[2]) for each in rotation)
+    turns = rotation if isinstance(rotation, Tensor) else torch.stack(tuple(rotation), dim=-1)
+    turns = _for_heads(turns, x.shape[2])
+    pairs = x.float().unflatten(-1, (-1, 2))
+    if not torch.compiler.is_compiling():
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turns))
+        return turned.flatten(-2).to(x.dtype)
+    (even, odd), (cos, sin) = pairs.unbind(-1), turns.unbind(-1)
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(x.dtype)
 
 
-def _for_heads(angles: Tensor, heads: int) -> Tensor:
-    own = angles.shape[-2]
-    return angles if own in (1, heads) else angles.repeat_interleave(heads // own, dim=-2)
+def _for_heads(turns: Tensor, heads: int) -> Tensor:
+    """``[tokens, heads or fewer, pairs, 2]``."""
+    own = turns.shape[1]
+    return turns if own in (1, heads) else turns.repeat_interleave(heads // own, dim=1)

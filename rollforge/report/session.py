@@ -60,13 +60,12 @@ class Session:
             for recording in self.recordings:
                 recording.finish()
         passes = rollout.blocks.passes
-        held = sum(memory.nbytes for memory in passes.memories.values())
         for row, recording in enumerate(self.recordings):
             again = {str(block): counts[row] for block, counts in rollout.blocks.attempts.items() if counts[row]}
             recording.figures |= self.pace.figures(self.spent, len(self.recordings))
             recording.figures |= {"retried_blocks": again} if again else {}
             recording.figures |= {"read": {name: count for name, count in passes.read.counts.items() if count}}
-            recording.figures |= {"bytes_held": held // len(self.recordings)}
+            recording.figures |= {"bytes_held": passes.nbytes // len(self.recordings)}
 
     def add(self, block: VideoBlock) -> None:
         """Records a finished block. Raises ``SystemExit`` after a signal, once what is made is saved."""

@@ -35,9 +35,9 @@ def check_request(sampler: Sampler, request: Any, due: Step, rows: int, spec: Mo
 
 
 def _check_branch(sampler: Sampler, request: Pass | Keep) -> None:
-    branches = sampler.guidance_branches
-    if request.guidance_branch not in branches:
-        raise WrongAnswer("sampler", sampler, request.guidance_branch, "as a guidance branch", f"one of {branches}")
+    branches, asked = sampler.guidance_branches, request.guidance_branch
+    if asked not in branches and not (isinstance(asked, tuple) and asked and {*asked} <= {*branches}):
+        raise WrongAnswer("sampler", sampler, asked, "as a guidance branch", f"one of {branches}, or a tuple of them")
 
 
 def _check_pass(sampler: Sampler, request: Pass, when: str) -> None:

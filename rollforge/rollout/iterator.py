@@ -25,7 +25,7 @@ from rollforge.rollout.passes import PassRunner
 from rollforge.rollout.replay import replay
 from rollforge.rollout.steps import Block, given_steps, step_of
 from rollforge.rollout.switches import Schedule
-from rollforge.samplers.base import Finished, Job, Keep, Pass, Passes
+from rollforge.samplers.base import Finished, Job, Keep, Pass, Passes, together
 from rollforge.spec import EVENTS, Cut, Event, Phase, PromptSwitch, Start, Step
 from rollforge.state import State, copied, moved
 
@@ -170,8 +170,7 @@ class RolloutIterator(Iterator[Block]):
                 latents = given[:, step.frames.start : step.frames.stop].to(self.passes.device).float()
                 self.passes.make_virtual(step)
                 self.passes.keep(step, latents)  # before the passes, after which the policy may have them read again
-                for branch in self.sampler.guidance_branches:
-                    self.passes.run(Pass(step, latents, 0.0, branch), self.start)
+                self.passes.run(Pass(step, latents, 0.0, together(self.sampler.guidance_branches)), self.start)
                 self.index, self.start = step.index + 1, step.frames.stop
                 yield Block(step.index, step.start, latents)
 
@@ -195,7 +194,7 @@ class RolloutIterator(Iterator[Block]):
         while self.start < self.frames:
             with attribute_errors("sampler", self.sampler, f"at block {self.index}"):
                 passes = self.sampler.run(Job(self._steps(), self._draw, self.first))
-            reply: Tensor | bool | None = None
+            reply: Any = None
             while (request := self._next(passes, reply)) is not None:
                 check_request(self.sampler, request, self._step(), len(self.samples), self.spec)
                 if not isinstance(request, Finished):
@@ -212,7 +211,7 @@ class RolloutIterator(Iterator[Block]):
                 if self.start < self.frames:
                     raise ended_early(self.sampler, self._step(), self.frames)
 
-    def _next(self, passes: Passes, reply: Tensor | bool | None) -> Pass | Keep | Finished | None:
+    def _next(self, passes: Passes, reply: Any) -> Pass | Keep | Finished | None:
         """What the sampler requests next; None when it is through."""
         with attribute_errors("sampler", self.sampler, f"at block {self.index}"):
             try:
@@ -220,18 +219,18 @@ class RolloutIterator(Iterator[Block]):
             except StopIteration:
                 return None
 
-    def _run(self, request: Pass | Keep) -> Tensor | None:
-        """The flow of a pass that the sampler requests."""
+    def _run(self, request: Pass | Keep) -> Any:
+        """The flow of a pass that the sampler requests; a tuple of them where it requests several branches."""
         if isinstance(request, Pass) and request.step.phase is not Phase.COMMIT:
             self._enter()
             return self.passes.run(request, self.start)
-        flow = None if isinstance(request, Keep) else request.latents
-        if request.step.frames.stop >= self.frames:
-            return flow  # nothing will read the last block
-        if isinstance(request, Keep):
-            self.passes.settle(request)
-        else:
+        if request.step.frames.stop >= self.frames:  # nothing will read the last block
+            return None if isinstance(request, Keep) else request.answer([request.latents] * len(request.branches))
+        flow = None
+        if isinstance(request, Pass):
             flow = self.passes.run(request, self.start)
+        else:
+            self.passes.settle(request)
         self.pending = None
         return flow
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain, repeat
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,20 +18,24 @@ from rollforge.borders import check_tensor
 from rollforge.devices import sent
 from rollforge.errors import UserError, attribute_errors
 from rollforge.memory import CachedMemory, MakeMemory, Memory
+from rollforge.memory.base import LevelFeatures
+from rollforge.memory.joined import JoinedMemory
 from rollforge.memory.observing import Watch
 from rollforge.policies.base import CachePolicy
-from rollforge.prediction import is_compiled, predict, takes_extra, to_flow
+from rollforge.prediction import is_compiled, levels_of, predict, takes_extra, to_flow
 from rollforge.rollout.abilities import check_shown
 from rollforge.rollout.borders import frame_count, frame_numbers, wishes
 from rollforge.rollout.branching import REPLAY
 from rollforge.rollout.parts import Parts
 from rollforge.rollout.read_counts import ReadCounts
 from rollforge.rollout.switches import Prompts, Schedule
-from rollforge.samplers.base import Keep, Pass
+from rollforge.samplers.base import Keep, Pass, together
 from rollforge.spec import Event, ModelSpec, Phase, ReadPlan, Reencode, Seen, Step
 from rollforge.state import State, moved
 
 Encode = Callable[[int], Tensor]
+MOST_LEVELS = 256
+"""Noise levels whose features are kept: those of a sampler, unless it draws them."""
 
 
 class PassRunner:
@@ -69,10 +74,13 @@ class PassRunner:
         self.finished: dict[int, Tensor] = {}  # latents of live frames, which a later pass may read again
         self.estimated: set[int] = set()  # frames in the memories that are not final
         self.left: set[int] = set()  # those of them that the last denoising pass has left
+        self.levels: dict[float, LevelFeatures] = {}  # what the network has computed from noise levels
+        self._together: tuple[Any, Condition | None] = (None, None)  # of which branches and texts, and joined
+        self._joined_memories: dict[tuple[str, ...], JoinedMemory] = {}
         self.carried: State = {}  # what the network keeps of this rollout outside of the memories
 
-    def run(self, request: Pass, frontier: int) -> Tensor:
-        """The predicted flow of one pass, like its latents.
+    def run(self, request: Pass, frontier: int) -> Tensor | tuple[Tensor, ...]:
+        """The predicted flow of one pass, like its latents; of a pass of several guidance branches that of each.
 
         Args:
             request: the pass.
@@ -81,29 +89,33 @@ class PassRunner:
         with torch.set_grad_enabled(request.gradient and torch.is_grad_enabled()):
             return self._run(request, frontier)
 
-    def _run(self, request: Pass, frontier: int) -> Tensor:
-        step, memory = request.step, self.memories[request.guidance_branch]
+    def _run(self, request: Pass, frontier: int) -> Tensor | tuple[Tensor, ...]:
+        step, branches = request.step, request.branches
         now = frontier if step.phase is Phase.RECACHE else step.start
-        plan, memory.latents = (request.plan or self._plan(step)).of_depth(self.spec.layers), self.finished
+        plan = (request.plan or self._plan(step)).of_depth(self.spec.layers)
         self.read.see(step, plan, frontier)
-        with self._following(step):
-            memory.begin(step, plan)
-        flow = self._flow(request, now, memory)
-        if memory.watch is not None:
-            self._show(step, memory.watch)
-        self._close(step, request.guidance_branch, frontier)
-        return flow.to(request.latents.dtype)
+        for memory in (self.memories[branch] for branch in branches):
+            memory.latents = self.finished
+            with self._following(step):
+                memory.begin(step, plan)
+        flows = self._flows(request, now)
+        if (watch := self.memories[branches[0]].watch) is not None:
+            self._show(step, watch)
+        for branch in branches:
+            self._close(step, branch, frontier)
+        return request.answer([flow.to(request.latents.dtype) for flow in flows])
 
     def settle(self, request: Keep) -> None:
         """Commits a block without a pass, with the keys and values that its last pass has left."""
-        step, memory = replace(request.step, phase=Phase.COMMIT), self.memories[request.guidance_branch]
-        if missing := memory.lacks(ReadPlan((), 0), frozenset(step.frames)):
-            raise UserError(
-                f"The sampler {type(self.parts.sampler).__name__} keeps what the last pass of block {step.index} has "
-                f"left, and frame {min(missing)} of it is not in the memory; resume with the sampler that the state "
-                "was saved under."
-            )
-        self._close(step, request.guidance_branch, step.start)
+        step = replace(request.step, phase=Phase.COMMIT)
+        for branch in request.branches:
+            if missing := self.memories[branch].lacks(ReadPlan((), 0), frozenset(step.frames)):
+                raise UserError(
+                    f"The sampler {type(self.parts.sampler).__name__} keeps what the last pass of block {step.index} "
+                    f"has left, and frame {min(missing)} of it is not in the memory; resume with the sampler that the "
+                    "state was saved under."
+                )
+            self._close(step, branch, step.start)
 
     def restore(self, parts: Parts, carried: State) -> None:
         """Continues with copies of these components, and with this state of the network."""
@@ -154,6 +166,11 @@ class PassRunner:
             memory.forget(self.estimated - {*but})
         self.estimated &= {*but}
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors that the memories keep between passes."""
+        return sum(memory.nbytes for memory in (*self.memories.values(), *self._joined_memories.values()))
+
     def state_dict(self) -> State:
         """The memories, and what may be read again."""
         memories = {branch: memory.state_dict() for branch, memory in self.memories.items()}
@@ -199,17 +216,44 @@ class PassRunner:
                 continue
             latents = torch.cat([self.finished[frame] for frame in frames], dim=1)
             past = Step(step.index, frames.start, self.spec.block, Phase.RECACHE, count=len(frames))
-            for branch in self.parts.sampler.guidance_branches:
-                self.run(Pass(past, latents, 0.0, branch), step.start)
+            self.run(Pass(past, latents, 0.0, together(self.parts.sampler.guidance_branches)), step.start)
 
-    def _flow(self, request: Pass, now: int, memory: CachedMemory) -> Tensor:
-        """The flow that the network predicts under the prompt in force at frame ``now``."""
+    def _flows(self, request: Pass, now: int) -> tuple[Tensor, ...]:
+        """The flow of each guidance branch under the prompts in force at frame ``now``."""
+        branches = request.branches
+        conditions = {branch: self.prompts.at(branch, now) for branch in branches}
+        apart = len(branches) == 1 or bool(request.extra) or torch.is_grad_enabled()
+        if not apart and (joined := self._joined(branches, conditions)) is not None:
+            rows = request.latents.repeat(len(branches), 1, 1, 1, 1)
+            timestep = request.timestep
+            if isinstance(timestep, Tensor):
+                timestep = timestep.expand(request.latents.shape[:2]).repeat(len(branches), 1)
+            flow = self._flow(replace(request, latents=rows, timestep=timestep), joined, self._memory_of(branches))
+            return flow.chunk(len(branches))
+        return tuple(self._flow(request, conditions[branch], self.memories[branch]) for branch in branches)
+
+    def _joined(self, branches: tuple[str, ...], conditions: Mapping[str, Condition]) -> Condition | None:
+        """The conditions of several branches as one, if the network can run these as one batch."""
+        which = branches, tuple(each.id for each in conditions.values())
+        if which != self._together[0]:
+            with attribute_errors("backbone", self.backbone, "joining the conditions of guidance branches"):
+                self._together = which, self.backbone.join([*conditions.values()])
+        return self._together[1]
+
+    def _memory_of(self, branches: tuple[str, ...]) -> JoinedMemory:
+        if branches not in self._joined_memories:
+            self._joined_memories[branches] = JoinedMemory([self.memories[branch] for branch in branches])
+        return self._joined_memories[branches]
+
+    def _flow(self, request: Pass, condition: Condition, memory: CachedMemory | JoinedMemory) -> Tensor:
+        """The flow that the network predicts under this condition."""
         step, timesteps = request.step, self._timesteps(request)
-        condition = self.prompts.at(request.guidance_branch, now).of_frames(step.frames)
+        condition = condition.of_frames(step.frames)
         when = f"at block {step.index} ({step.phase.value})"
         with attribute_errors("backbone", self.backbone, when):
             if is_compiled(self.backbone):  # whose graphs must not depend on which text it is
                 memory.set_text(condition.id, partial(self.backbone.text_keys, condition))
+            memory.levels = self._level(request.timestep)
             made = self._predicted(request, timesteps, condition, memory)
             self.carried = self.backbone.rollout_state()
             if is_compiled(self.backbone):  # a CUDA graph overwrites what it returned when it runs again
@@ -217,7 +261,9 @@ class PassRunner:
         check_tensor("backbone", self.backbone, made, when, request.latents.shape, request.latents.device)
         return to_flow(self.spec, made, request.latents, timesteps)
 
-    def _predicted(self, request: Pass, timesteps: Tensor, condition: Condition, memory: CachedMemory) -> Tensor:
+    def _predicted(
+        self, request: Pass, timesteps: Tensor, condition: Condition, memory: CachedMemory | JoinedMemory
+    ) -> Tensor:
         """What the network predicts. With checkpointing it runs again in the backward pass, and reads the same."""
         latents, carried = request.latents.to(self.dtype), self.carried
         extra = {"extra": request.extra} if self.takes_extra else {}
@@ -226,11 +272,26 @@ class PassRunner:
             self.backbone.load_rollout_state(carried)
             return predict(self.backbone, latents, timesteps, condition, memory, **extra)
 
-        if not (request.checkpoint and torch.is_grad_enabled()):
+        if isinstance(memory, JoinedMemory) or not (request.checkpoint and torch.is_grad_enabled()):
             return forward(memory)
         memories = chain([memory], repeat(memory.frozen()))
         made: Tensor = checkpoint(lambda: forward(next(memories)), use_reentrant=False)
         return made
+
+    def _level(self, timestep: float | Tensor) -> LevelFeatures:
+        """What the network has computed from the noise level of a pass, where all frames have the same.
+
+        Not in mixed precision, where what is computed once may have another number format than what is multiplied.
+        """
+        mixed = any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
+        if isinstance(timestep, Tensor) or torch.is_grad_enabled() or mixed:
+            return {}
+        if timestep not in self.levels:
+            if len(self.levels) == MOST_LEVELS:
+                self.levels.clear()
+            level = levels_of(self.spec, torch.full((1,), float(timestep), device=self.device))
+            self.levels[timestep] = self.backbone.level_features(level)
+        return self.levels[timestep]
 
     def _timesteps(self, request: Pass) -> Tensor:
         """The noise level of each frame, float32 ``[B, F]``, on the device."""

@@ -23,8 +23,9 @@ class Pass:
     """A request: run these latents ``[B, F, C, H, W]`` at this timestep. The answer is the predicted flow.
 
     ``timestep`` is one number or one for each frame, ``[B, F]``. ``guidance_branch`` names the condition (``prompt`` or
-    ``negative``); each branch has a memory of its own. ``plan`` overrides the policy's. ``extra`` goes to the network's
-    ``forward`` as the argument of that name if it takes one: a second time of a flow map, say.
+    ``negative``); each branch has a memory of its own. Of several branches, ``("prompt", "negative")``, the answer is a
+    tuple with the flow of each; they run as one batch where the network can. ``plan`` overrides the policy's. ``extra``
+    goes to the network's ``forward`` as the argument of that name if it takes one: a second time of a flow map, say.
 
     With ``gradient`` the pass keeps its graph, where the caller of the rollout has gradients enabled; with
     ``checkpoint`` as well, the network runs again in the backward pass instead.
@@ -33,11 +34,20 @@ class Pass:
     step: Step
     latents: Tensor
     timestep: float | Tensor
-    guidance_branch: str = "prompt"
+    guidance_branch: str | tuple[str, ...] = "prompt"
     plan: ReadPlan | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     gradient: bool = False
     checkpoint: bool = False
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The guidance branches that it runs."""
+        return branches_of(self.guidance_branch)
+
+    def answer(self, flows: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+        """What is sent back, given the flow of each branch."""
+        return flows[0] if isinstance(self.guidance_branch, str) else tuple(flows)
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,12 @@ class Keep:
     """
 
     step: Step
-    guidance_branch: str = "prompt"
+    guidance_branch: str | tuple[str, ...] = "prompt"
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The guidance branches whose keys and values become final."""
+        return branches_of(self.guidance_branch)
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,11 @@ class Finished:
 
     step: Step
     latents: Tensor
+
+
+def branches_of(branch: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The guidance branches of a request."""
+    return (branch,) if isinstance(branch, str) else tuple(branch)
 
 
 Passes = Generator[Pass | Keep | Finished, Any, None]  # the flow of each pass is sent back, and True for each block
@@ -123,12 +143,16 @@ class Sampler(Checked, Stateful, ABC):
         return
 
     def commit(self, step: Step, clean: Tensor, noise: Noise) -> Iterator[Pass | Keep]:
-        """How a finished block enters the memories. Default: one pass in each branch, at ``context_noise``."""
+        """How a finished block enters the memories. Default: one pass of all branches, at ``context_noise``."""
         commit = replace(step, phase=Phase.COMMIT, level=self.commit_level)
         if self.context_noise:
             clean = add_noise(clean, noise(step, commit.level), self.context_noise)
-        for branch in self.guidance_branches:
-            yield Pass(commit, clean, self.context_noise, branch)
+        yield Pass(commit, clean, self.context_noise, together(self.guidance_branches))
+
+
+def together(branches: tuple[str, ...]) -> str | tuple[str, ...]:
+    """The ``guidance_branch`` of a pass that runs these."""
+    return branches if len(branches) > 1 else branches[0]
 
 
 def shifted(timestep: Level, shift: float) -> Level:

@@ -43,10 +43,11 @@ class Euler(Sampler):
             x = job.noise(step, 0)
             for level, (t, lower) in enumerate(zip(self.timesteps, self.timesteps[1:], strict=False)):
                 now = replace(step, level=level)
-                flow = yield Pass(now, x, t)
                 if self.guides(step.index):
-                    negative = yield Pass(now, x, t, guidance_branch="negative")
+                    flow, negative = yield Pass(now, x, t, guidance_branch=("prompt", "negative"))
                     flow = negative + self.guidance * (flow - negative)
+                else:
+                    flow = yield Pass(now, x, t)
                 x = x + (lower - t) / TIMESTEPS * flow
             yield Finished(step, x)
             yield from self.commit(step, x, job.noise)

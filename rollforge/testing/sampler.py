@@ -69,7 +69,7 @@ class _Trace:
             self._finished(request)
             return True
         if isinstance(request, Keep):
-            self.uncommitted.discard(request.guidance_branch)
+            self.uncommitted -= {*request.branches}
             return None
         if not isinstance(request, Pass):
             fail("sampler-requests", self.sampler, f"At block {self.done} it yields {request!r:.60}.")
@@ -80,12 +80,12 @@ class _Trace:
         levels = torch.as_tensor(request.timestep, dtype=torch.float32)
         if levels.numel() not in (1, 2 * frames) or not bool(((levels >= 0) & (levels <= TIMESTEPS)).all()):
             fail("sampler-requests", self.sampler, f"{at} the timestep is {request.timestep!s:.80}.")
-        if request.guidance_branch not in self.sampler.guidance_branches:
+        if not {*request.branches} <= {*self.sampler.guidance_branches}:
             told = f"{at} the branch is {request.guidance_branch!r}, not one of {self.sampler.guidance_branches}."
             fail("sampler-requests", self.sampler, told)
         if request.step.phase is Phase.COMMIT:
-            self.uncommitted.discard(request.guidance_branch)
-        return 0.1 * request.latents
+            self.uncommitted -= {*request.branches}
+        return request.answer([0.1 * request.latents] * len(request.branches))
 
     def _finished(self, made: Finished) -> None:
         self._committed()

@@ -352,7 +352,7 @@ class Wordless(Wan):
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Any) -> Tensor:
         cross, text = (lambda layer, key, project: project()), (lambda layer: None)
-        shown = SimpleNamespace(attend=memory.attend, now=memory.now, cross=cross, text=text)
+        shown = SimpleNamespace(attend=memory.attend, now=memory.now, cross=cross, text=text, level=text)
         return super().forward(latents, timesteps, condition, shown)  # type: ignore[arg-type]
 
 

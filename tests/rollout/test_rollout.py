@@ -278,7 +278,7 @@ def test_the_last_block_is_not_committed_and_all_others_are(model: Wan) -> None:
     run = Rollout(model, Listening(2), sampler)(text(), 8, negative=text(), given=torch.zeros(1, 2, 2, 4, 2))
     list(run)
     assert calls == [Phase.PREFILL, Phase.COMMIT, Phase.COMMIT]  # once for each block, not for each branch
-    assert len(run.sampler.requests) == 3 * (4 + 2)
+    assert sum(len(request.branches) for request in run.sampler.requests) == 3 * (4 + 2)
     assert not sampler.requests  # the rollout has its own copy
 
 

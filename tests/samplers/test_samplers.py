@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def drive(
     finished: list[Tensor] = []
     order: list[str] = []
     running = sampler.run(Job((Step.of(index, 3) for index in range(blocks)), noise))
-    answer: Tensor | None = None
+    answer: Any = None
     while True:
         try:
             request = running.send(answer) if answer is not None else next(running)
@@ -51,9 +52,10 @@ def drive(
             finished.append(request.latents)
             order.append("finished")
         else:
-            passes.append(request)
-            order.append(f"{request.step.phase.value} {request.guidance_branch}")
-            answer = flow(request)
+            alone = [replace(request, guidance_branch=branch) for branch in request.branches]
+            passes += alone
+            order += [f"{each.step.phase.value} {each.guidance_branch}" for each in alone]
+            answer = request.answer([flow(each) for each in alone])
 
 
 def toy_at(x: Tensor, timestep: float, push: float = 1.0) -> Tensor:

@@ -68,16 +68,16 @@ class WithCommit(Sampler):
 
     def _request(self, request: Pass | Keep) -> Pass | Keep:
         """What is requested in place of a request of the wrapped sampler."""
-        step, branch = request.step, request.guidance_branch
+        step, branches = request.step, request.branches
         if self.how == "clean" or isinstance(request, Keep):
             return request
         if step.phase is Phase.DENOISE:
             if step.index != self.block:
                 self.block, self.branches = step.index, []
-            self.branches += [branch] if branch not in self.branches else []
+            self.branches += [branch for branch in branches if branch not in self.branches]
             return replace(request, step=replace(step, keeps=True))
-        if step.phase is Phase.COMMIT and step.index == self.block and branch in self.branches:
-            return Keep(step, branch)
+        if step.phase is Phase.COMMIT and step.index == self.block and {*branches} <= {*self.branches}:
+            return Keep(step, request.guidance_branch)
         return request
 
     def __getattr__(self, name: str) -> Any:

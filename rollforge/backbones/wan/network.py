@@ -6,7 +6,7 @@ technical report (arXiv 2503.20314), section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,14 +21,17 @@ from rollforge.backbones.wan.sizes import EvenWidth, Frames, Grid, Layers, Rate,
 from rollforge.backbones.weights import named
 from rollforge.devices import sent
 from rollforge.memory.attention import attention
-from rollforge.memory.base import Memory, TextKeys
+from rollforge.memory.base import LevelFeatures, Memory, TextKeys
 from rollforge.positions import Rope
 from rollforge.ranges import Count, NonNegative, Positive, UserPath
 from rollforge.spec import ModelSpec
 
+HEAD = -1
+"""The layer that ``level_features`` has those of the head under."""
+
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the full width, computed in float32."""
+    """Root-mean-square norm over the full width. torch computes it in float32, whatever the number format."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -36,15 +39,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
-
-
-class LayerNorm(nn.LayerNorm):
-    """Layer norm computed in float32."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight, bias = (p if p is None else p.float() for p in (self.weight, self.bias))
-        return functional.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
 class Attention(nn.Module):
@@ -86,29 +81,38 @@ class Block(nn.Module):
     def __init__(self, layer: int, width: int, heads: int, ffn: int, eps: float) -> None:
         super().__init__()
         self.layer = layer
-        self.norm1 = LayerNorm(width, eps, elementwise_affine=False)
+        self.norm1 = nn.LayerNorm(width, eps, elementwise_affine=False)
         self.self_attn = Attention(width, heads, eps)
-        self.norm3 = LayerNorm(width, eps)
+        self.norm3 = nn.LayerNorm(width, eps)
         self.cross_attn = Attention(width, heads, eps)
-        self.norm2 = LayerNorm(width, eps, elementwise_affine=False)
+        self.norm2 = nn.LayerNorm(width, eps, elementwise_affine=False)
         self.ffn = nn.Sequential(nn.Linear(width, ffn), nn.GELU(approximate="tanh"), nn.Linear(ffn, width))
         self.modulation = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
 
-    def forward(self, x: Tensor, time: Tensor, text: Callable[[], Tensor], text_id: str, memory: Memory) -> Tensor:
-        """``x`` ``[B, F * tokens, width]``, ``time`` ``[B, F, 6, width]``; ``text`` makes ``[B, L, width]``."""
-        frames = time.shape[1]
-        shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + time).to(x.dtype).unbind(2)
+    def forward(
+        self, x: Tensor, time: Tensor | None, text: Callable[[], Tensor], text_id: str, memory: Memory
+    ) -> Tensor:
+        """``x`` ``[B, F * tokens, width]``, ``time`` ``[B, F, 6, width]`` where the memory has no features of the
+        level; ``text`` makes ``[B, L, width]``."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulated(time, x.dtype, memory)
 
-        h = _modulate(self.norm1(x), scale1, shift1, frames)
+        h = _modulate(self.norm1, x, scale1, shift1)
         attended = memory.attend(self.layer, self.self_attn.query(h), *self.self_attn.key_value(h))
-        x = x + _per_frame(self.self_attn.o(attended.flatten(2)), gate1, frames)
+        x = _add_gated(x, self.self_attn.o(attended.flatten(2)), gate1)
 
-        made = memory.text(self.layer)
-        k, v = made or memory.cross(self.layer, text_id, lambda: self.cross_attn.key_value(text()))
+        k, v = memory.text(self.layer) or memory.cross(self.layer, text_id, lambda: self.cross_attn.key_value(text()))
         x = x + self.cross_attn.o(attention(self.cross_attn.query(self.norm3(x)), k, v).flatten(2))
 
-        h = self.ffn(_modulate(self.norm2(x), scale2, shift2, frames))
-        return x + _per_frame(h, gate2, frames)
+        h = self.ffn(_modulate(self.norm2, x, scale2, shift2))
+        return _add_gated(x, h, gate2)
+
+    def modulated(self, time: Tensor | None, dtype: torch.dtype, memory: Memory | None = None) -> tuple[Tensor, ...]:
+        """Shift, scale and gate around attention, and those around the feed-forward layers, ``[B, F, 1, width]``."""
+        if memory is not None and (made := memory.level(self.layer)) is not None:
+            return made
+        assert time is not None
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + time).to(dtype)[:, :, :, None].unbind(2)
+        return shift1, 1 + scale1, gate1, shift2, 1 + scale2, gate2
 
 
 class Head(nn.Module):
@@ -116,14 +120,18 @@ class Head(nn.Module):
 
     def __init__(self, width: int, out: int, eps: float) -> None:
         super().__init__()
-        self.norm = LayerNorm(width, eps, elementwise_affine=False)
+        self.norm = nn.LayerNorm(width, eps, elementwise_affine=False)
         self.head = nn.Linear(width, out)
         self.modulation = nn.Parameter(torch.randn(1, 2, width) / width**0.5)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """``x`` ``[B, F * tokens, width]``, ``time`` ``[B, F, width]``."""
-        shift, scale = (self.modulation + time[:, :, None]).to(x.dtype).unbind(2)
-        return self.head(_modulate(self.norm(x), scale, shift, time.shape[1]))
+    def forward(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """``x`` ``[B, F * tokens, width]``; shift and scale as ``modulated`` returns them."""
+        return self.head(_modulate(self.norm, x, scale, shift))
+
+    def modulated(self, time: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Shift and scale ``[B, F, 1, width]`` for ``time`` ``[B, F, width]``."""
+        shift, scale = (self.modulation + time[:, :, None]).to(dtype)[:, :, :, None].unbind(2)
+        return shift, 1 + scale
 
 
 class Wan(Backbone):
@@ -221,12 +229,38 @@ class Wan(Backbone):
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
         frames = latents.shape[1]
         x = self.patch_embedding(latents.transpose(1, 2)).flatten(2).transpose(1, 2)  # [B, F * tokens, dim]
-        time = self.time_embedding(sinusoid(timesteps, self.freq_dim).to(x.dtype))  # [B, F, dim]
-        modulation = self.time_projection(time).unflatten(-1, (6, -1))
-        text = self._text(condition)
+        text, last, modulation = self._text(condition), memory.level(HEAD), None
+        if last is None:
+            time, modulation = self._time(timesteps, x.dtype)
+            last = self.head.modulated(time, x.dtype)
         for block in self.blocks:
             x = block(x, modulation, text, condition.id, memory)
-        return self._unpatch(self.head(x, time), frames)
+        return self._unpatch(self.head(x, *last), frames)
+
+    def join(self, conditions: Sequence[Condition]) -> Condition | None:
+        if not self._is_plain or any(each.extra for each in conditions):
+            return None
+        embeds = torch.cat([self._padded(each.embeds) for each in conditions])
+        return Condition(" + ".join(each.id for each in conditions), embeds)
+
+    def level_features(self, timestep: Tensor) -> LevelFeatures:
+        if not self._is_plain:
+            return {}
+        dtype = self.patch_embedding.weight.dtype
+        time, modulation = self._time(timestep[None], dtype)
+        features = {block.layer: block.modulated(modulation, dtype) for block in self._layers()}
+        features[HEAD] = self.head.modulated(time, dtype)
+        return {layer: tuple(each.flatten() for each in made) for layer, made in features.items()}
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether ``forward`` is this one, and its layers the network's own: a subclass may do anything."""
+        return type(self).forward is Wan.forward and len(self._layers()) == len(self.blocks)
+
+    def _time(self, timesteps: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Features of noise levels ``[B, F]``: ``[B, F, dim]``, and what modulates the layers, ``[B, F, 6, dim]``."""
+        time = self.time_embedding(sinusoid(timesteps, self.freq_dim).to(dtype))
+        return time, self.time_projection(time).unflatten(-1, (6, -1))
 
     def text_keys(self, condition: Condition) -> TextKeys:
         text = self._text(condition)
@@ -273,10 +307,17 @@ def _mlp(inner: int, outer: int, activation: nn.Module) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inner, outer), activation, nn.Linear(outer, outer))
 
 
-def _per_frame(x: Tensor, factor: Tensor, frames: int) -> Tensor:
-    """Scales the tokens ``[B, F * tokens, width]`` of each frame by ``[B, F, width]``."""
-    return (x.unflatten(1, (frames, -1)) * factor[:, :, None]).flatten(1, 2)
+def _modulate(norm: nn.LayerNorm, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """The norm of tokens ``[B, F * tokens, width]``, times ``scale`` and plus ``shift``: ``[width]``, or of each frame
+    ``[B, F, 1, width]``."""
+    if scale.dim() == 1:
+        return functional.layer_norm(x, scale.shape, scale, shift, norm.eps)
+    return torch.addcmul(shift, norm(x).unflatten(1, (scale.shape[1], -1)), scale).flatten(1, 2)
 
 
-def _modulate(x: Tensor, scale: Tensor, shift: Tensor, frames: int) -> Tensor:
-    return (x.unflatten(1, (frames, -1)) * (1 + scale[:, :, None]) + shift[:, :, None]).flatten(1, 2)
+def _add_gated(x: Tensor, h: Tensor, gate: Tensor) -> Tensor:
+    """``x + h * gate`` of tokens ``[B, F * tokens, width]``; ``gate`` as in ``_modulate``."""
+    if gate.dim() == 1:
+        return torch.addcmul(x, h, gate)
+    frames = gate.shape[1]
+    return torch.addcmul(x.unflatten(1, (frames, -1)), h.unflatten(1, (frames, -1)), gate).flatten(1, 2)
