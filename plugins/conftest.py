@@ -12,23 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 PLUGINS = Path(__file__).parent
 sys.path.insert(0, str(PLUGINS.parent / "tests" / "helpers"))
 
 import packages  # noqa: E402 # now that it can be found
+from small import not_enlarged, one_thread  # noqa: E402, F401 # fixtures are used by being here
 
 packages.importable()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks are faster on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ def pytest_collection_finish() -> None:
 
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 10, 100)
+    gc.set_threshold(10_000)
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 from forks import EVERYWHERE, Captured, Forks
-from small import MODEL, one_thread  # noqa: F401 - a fixture is used by being here
+from small import MODEL, not_enlarged, one_thread  # noqa: F401 - a fixture is used by being here
 
 from rollforge.cli import main
 
-NOT_ENLARGED = "from rollforge.video import writer; writer.SMALL = 64"
+NOT_ENLARGED = "from rollforge.video import writer; writer.SMALL = 1"
 RED = "a red ball over snow at day"
 TWO = "a green cone and a blue box over sand at night"
 
@@ -68,14 +68,8 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", **more}
 
 
-@pytest.fixture(autouse=True)
-def not_enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Videos as small as the model makes them: 384 pixels, as by default, take longer to encode than to roll."""
-    monkeypatch.setattr("rollforge.video.writer.SMALL", 64)
-
-
 @pytest.fixture
-def enlarged(monkeypatch: pytest.MonkeyPatch, not_enlarged: None) -> None:
+def enlarged(monkeypatch: pytest.MonkeyPatch, not_enlarged: None) -> None:  # noqa: F811
     """Videos as a user gets them."""
     monkeypatch.setattr("rollforge.video.writer.SMALL", 384)
 

@@ -12,6 +12,7 @@ import yaml
 from checkpoints import family, lora, peft, sharded, state
 from PIL import Image
 from release import write_release, write_vae
+from small import not_enlarged  # noqa: F401 - a fixture is used by being here
 
 from rollforge.cli import main
 from rollforge.video.reader import probe

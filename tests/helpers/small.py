@@ -1,4 +1,4 @@
-"""The smallest model that a command can run, on one thread."""
+"""The smallest model that a command can run, on one thread, and its video as small as it is."""
 
 from __future__ import annotations
 
@@ -35,3 +35,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def not_enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Videos as small as the model makes them: 384 pixels, as by default, take longer to encode than to roll."""
+    monkeypatch.setattr("rollforge.video.writer.SMALL", 1)
