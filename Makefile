@@ -13,7 +13,7 @@ TOGETHER := $(MAKE) --no-print-directory --file=$(ROOT)/Makefile --jobs=2
 demo: $(READY)
 	@cd $(ROOT) && $(BIN)/rollforge predict --config configs/quickstart.yaml
 
-# Types are checked beside the tests, which takes half a minute of one core. If either fails, so does make, when both have ended.
+# Types are checked while the tests run, which takes half a minute of one core. If either fails, so does make, when both have ended.
 test: $(READY) $(BROWSER) style
 	@$(TOGETHER) types suite
 

@@ -29,7 +29,7 @@ class TrainingRun(Run):
         return same and bool(self.progress.get("complete")) and self.checkpoint.exists()
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         return (self.folder / PROGRESS).is_file()
 
     @property

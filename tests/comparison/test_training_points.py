@@ -97,7 +97,7 @@ def test_a_training_that_was_cut_continues_and_its_point_is_measured_then(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("change", "anew"),
+    ("change", "trained_again"),
     [
         ({"data__prompts": ["b"]}, False),
         ({"data__seconds": 9.0}, False),
@@ -109,10 +109,10 @@ def test_a_training_that_was_cut_continues_and_its_point_is_measured_then(tmp_pa
     ],
 )
 def test_a_training_is_made_anew_where_its_weights_depend_on_what_has_changed(
-    change: dict[str, Any], anew: bool
+    change: dict[str, Any], trained_again: bool
 ) -> None:
     former, now = trained(), trained(**change)
-    assert (training_hash(former) != training_hash(now)) is anew
+    assert (training_hash(former) != training_hash(now)) is trained_again
     hashes = [trained_hash(each, training_hash(each)) for each in (former, now)]
     assert hashes[0] != hashes[1] or content_hash(former) == content_hash(now)
 

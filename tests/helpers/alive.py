@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Alive(TorchDispatchMode):
-    """The most bytes on ``device`` at once, beside ``known`` modules; written apart from the budget's counter."""
+    """The most bytes on ``device`` at once, in addition to ``known`` modules; independent of the budget's counter."""
 
     def __init__(self, known: Iterable[nn.Module], device: str = "meta") -> None:
         super().__init__()
