@@ -7,15 +7,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from rollforge.comparison.vary import Point
 from rollforge.errors import UserError
 from rollforge.files.reading import MANIFEST, open_regular, read_json
 from rollforge.files.writing import make_folder, subfolder, write_json
-
-if TYPE_CHECKING:
-    from rollforge.comparison.training import TrainingRun
 
 RECORD = "point.json"
 LAST_BYTES = 65_536
@@ -44,7 +41,7 @@ class Run:
     runs: Path
     arguments: Sequence[str]
     asked: float
-    training: TrainingRun | None = None
+    training: Run | None = None
     failure: str = field(default="", init=False)
 
     @property
@@ -57,6 +54,16 @@ class Run:
         """What makes it, as arguments of ``rollforge``."""
         trained = ["--ckpt_path", str(self.training.checkpoint)] if self.training else []
         return ["test", *self.arguments, *trained, "--output_dir", str(self.folder)]
+
+    @property
+    def checkpoint(self) -> Path:
+        """Of a training: what videos are rolled from."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def losses(self) -> Path:
+        """Of a training: one row for each step."""
+        return self.folder / "losses.csv"
 
     @property
     def finished(self) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rollforge.comparison.runs import Run, read_record
 from rollforge.errors import UserError
 
-PROGRESS, LOSSES, CHECKPOINT = "training.json", "losses.csv", "last.ckpt"
+PROGRESS = "training.json"
 
 
 @dataclass
@@ -31,16 +30,6 @@ class TrainingRun(Run):
     @property
     def started(self) -> bool:
         return (self.folder / PROGRESS).is_file()
-
-    @property
-    def checkpoint(self) -> Path:
-        """What the videos are rolled from."""
-        return self.folder / CHECKPOINT
-
-    @property
-    def losses(self) -> Path:
-        """One row for each step."""
-        return self.folder / LOSSES
 
     @property
     def progress(self) -> dict[str, Any]:

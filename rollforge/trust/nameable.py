@@ -21,6 +21,7 @@ from lightning.pytorch.plugins import environments, io, precision
 from torch.optim import Optimizer, lr_scheduler, swa_utils
 from torch.optim.lr_scheduler import LRScheduler
 
+from rollforge.objectives.multigrid import Multigrid, Stage
 from rollforge.registry import Part, Registry
 from rollforge.registry.guard import PluginError, guarded
 from rollforge.rollout.block_check import BlockCheck
@@ -36,6 +37,8 @@ BASES: tuple[type, ...] = (
 """What the Trainer and the optimizer's place in a config take. Plugins may bring classes of their own for them."""
 PICKLES = "DeepSpeed"
 """Classes with this in their name read checkpoints as plain pickles, which run code."""
+OWN = (BlockCheck, Multigrid, Stage)
+"""Settings of rollforge that are classes, and no parts."""
 SHARED = frozenset({"torch", "lightning", "jsonargparse", "rollforge", *sys.stdlib_module_names})
 """Packages that a plugin does not own, even if it registers a class of theirs."""
 
@@ -56,7 +59,7 @@ class Nameable:
         self._known: set[type] = set()
         found.load_built_in()
         self._learn()
-        self.paths |= {path for each in (*_public(), BlockCheck) for path in _paths(each)}
+        self.paths |= {path for each in (*_public(), *OWN) for path in _paths(each)}
         self.paths |= {
             part.target.replace(":", ".") for part in found.parts.values() if isinstance(part.target, str)
         }  # by the name of a module that only passes the class on
@@ -97,7 +100,7 @@ class Nameable:
         fresh = [part for part in self.found.loaded() if part not in self._known]
         self._known.update(fresh)
         arguments = {each for part in fresh for each in _arguments(part)}
-        self.bases = (*(self.bases or (*BASES, BlockCheck)), *arguments)
+        self.bases = (*(self.bases or (*BASES, *OWN)), *arguments)
         self.paths |= {path for each in (*fresh, *arguments) for path in _paths(each)}
 
 
