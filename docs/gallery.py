@@ -34,7 +34,7 @@ CELL, PAPER = 4, "#eef0f3"
 """Pixels of a frame in the picture of a plan, and its background."""
 FRONT, WIDE, GAP, HEAD = ("Window", "RollingSink"), 240, 8, 20
 """The policies of the front page, and pixels: the edge of a video, between two, and the height of the names."""
-CARD = """-   **[{name}](catalogue.md#{anchor})** reads {reads}.
+CARD = """-   **[{name}](catalogue.md#{anchor})** reads {reads}
 
     ![{name} on Pocket](images/gallery/{name}.webp){{ .clip }}
     ![Plan of {name}, block by block](images/gallery/{name}-plan.webp){{ .clip }}
@@ -53,9 +53,14 @@ def main() -> None:
             write_plan(plan(row), CLIPS / f"{row['part']}-plan.webp")
     if not only or {"front", *FRONT} & set(only):
         write(front(), DOCS / "images" / "drift-and-cure.webp")
-    cards = [CARD.format(name=row["part"], anchor=row["part"].lower(), reads=row["reads"].rstrip(".")) for row in rows]
+    cards = [CARD.format(name=row["part"], anchor=row["part"].lower(), reads=ended(row["reads"])) for row in rows]
     template = (DOCS / "gallery.template.txt").read_text()
     (DOCS / "gallery.md").write_text(template.replace("{cards}", "\n".join(cards)))
+
+
+def ended(text: str) -> str:
+    """With one full stop."""
+    return text if text.endswith("...") else f"{text}."
 
 
 def pipeline(row: dict[str, Any]) -> Pipeline:
