@@ -170,7 +170,7 @@ class Measured:
     def _step(self, gradients: int) -> Iterable[Line]:
         work, name = self.work, "activations of a training step"
         if self.step is None:
-            why = "its clips cannot be read" if work.clip is None else "it cannot be counted without values"
+            why = "its clips have no pixel frames" if work.clip is None else "it cannot be counted without values"
             yield Line(name, 0, work.base.device, f"{type(work.objective).__name__}: {why}", ("step",))
             return
         size = max(0, self.step.of(work.batch) - gradients * work.shards)
