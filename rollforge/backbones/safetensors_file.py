@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rollforge.backbones.stored import FORMATS, Stored, Tensors, check_names, check_present, odd_format, read_region
+from rollforge.backbones.stored import Stored, Tensors, check_names, check_present, odd_format, read_region
 from rollforge.errors import UserError
+from rollforge.files.number_formats import FORMATS
 from rollforge.files.reading import parse_json
 
 HEADER = 1 << 25  # bytes of names and shapes, in a safetensors file or an index; the largest models need a thousandth

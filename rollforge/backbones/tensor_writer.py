@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from rollforge.backbones.tensors import FORMATS, Tensors, numbers
+from rollforge.backbones.tensors import Tensors, numbers
+from rollforge.files.number_formats import FORMATS
 from rollforge.files.writing import make_folder, replacing
 
 NAMES = {dtype: name for name, dtype in FORMATS.items()}

@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 
 from rollforge.backbones.safetensors_file import HEADER, open_safetensors
-from rollforge.backbones.stored import FORMATS, Stored, Tensors, check_names, check_present, numbers, odd_format
+from rollforge.backbones.stored import Stored, Tensors, check_names, check_present, numbers, odd_format
 from rollforge.backbones.torch_file import TORCH, open_torch, tensors_of
 from rollforge.errors import UserError
 from rollforge.files.reading import read_json
 
 __all__ = [
-    "FORMATS", "HEADER", "INDEX", "SUFFIXES", "TORCH", "Stored", "Tensors", "check_kind", "check_names", "index_of",
+    "HEADER", "INDEX", "SUFFIXES", "TORCH", "Stored", "Tensors", "check_kind", "check_names", "index_of",
     "named_in", "numbers", "odd_format", "open_file", "open_safetensors", "open_sharded", "open_torch", "tensors_of",
 ]  # fmt: skip
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from rollforge.backbones.stored import FORMATS, Stored, Tensors, check_names, check_present, odd_format, read_region
+from rollforge.backbones.stored import Stored, Tensors, check_names, check_present, odd_format, read_region
 from rollforge.errors import UserError
+from rollforge.files.number_formats import FORMATS
 
 TORCH = (".pt", ".pth", ".ckpt", ".bin")
 SHARED = 4  # names that one tensor of a language model goes by: embeddings of encoder and decoder, input and output

@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from rollforge.errors import UserError
+from rollforge.files.checksummed import Damaged, read_header, read_sealed, write_sealed
 from rollforge.files.reading import MANIFEST, read_json
 from rollforge.files.writing import write_json
-from rollforge.snapshots.checksummed import Damaged, read_header, read_sealed, write_sealed
 
 CHECKED = "checked.json"
 """Size and date of each file when its content was last compared with its checksum."""

@@ -11,11 +11,11 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from rollforge.data.encoded import encoded
 from rollforge.data.requests import Prompt, Request
 from rollforge.data.video_requests import batches, make_requests
 from rollforge.errors import UserError
 from rollforge.lightning.distributed_samplers import RankSampler, ResumableSampler, SeededClips, ignore_signals
+from rollforge.lightning.encoded import encoded
 from rollforge.lightning.random_state import unchanged_random_state
 from rollforge.ranges import Count, Positive, Range, UserPath, checked
 

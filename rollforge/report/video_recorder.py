@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from rollforge.data.requests import Request
+from rollforge.files.checksummed import Damaged, read_sealed, write_sealed
 from rollforge.files.writing import PARTIAL, subfolder
 from rollforge.metrics.base import Blocks, Metric
 from rollforge.pipeline import Pipeline
 from rollforge.policies.base import CachePolicy
 from rollforge.report.metric_runner import Curves, MetricRunner
 from rollforge.signals import SignalHandler
-from rollforge.snapshots.checksummed import Damaged, read_sealed, write_sealed
 from rollforge.snapshots.folder import remove
 from rollforge.snapshots.latents import LatentStore
 from rollforge.snapshots.settings import Snapshots

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import rollforge
-from rollforge.snapshots.checksummed import numbers_of
+from rollforge.files.checksummed import numbers_of
 
 SAMPLED = 4096
 """Elements of each tensor that a fingerprint is made of."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from rollforge.errors import UserError
-from rollforge.snapshots.checksummed import Damaged, read_header, read_sealed, write_sealed
+from rollforge.files.checksummed import Damaged, read_header, read_sealed, write_sealed
 from rollforge.snapshots.folder import clear, file_name, numbered, remove, sweep
 
 STEM = "latents"

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from rollforge.errors import UserError
-from rollforge.snapshots.checksummed import NAMES
+from rollforge.files.checksummed import NAMES
 from rollforge.state import State
 
 EXACT = 2**53

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.errors import UserError
+from rollforge.files.checksummed import Damaged, read_sealed, write_sealed
 from rollforge.files.reading import parse_json
 from rollforge.renamed import renamed
-from rollforge.snapshots.checksummed import Damaged, read_sealed, write_sealed
 from rollforge.snapshots.folder import clear, file_name, numbered, remove, sweep
 from rollforge.snapshots.packing import pack, unpack
 from rollforge.state import State

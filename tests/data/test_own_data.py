@@ -16,9 +16,9 @@ from objective_parts import Linear, Pixels, pipeline
 from torch import Tensor
 
 from rollforge.data.clips import VideoClips, WorldClips
-from rollforge.data.encoded import encoded
 from rollforge.errors import UserError
 from rollforge.lightning.data import RolloutData
+from rollforge.lightning.encoded import encoded
 from rollforge.lightning.module import RolloutModule
 from rollforge.objectives import Objective
 from rollforge.objectives.flow import DiffusionForcing

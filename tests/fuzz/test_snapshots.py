@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from watch import ERROR, RESULT, answered, fuzz
 
+from rollforge.files.checksummed import write_sealed
 from rollforge.snapshots import LatentStore, SnapshotStore, pack, unpack
-from rollforge.snapshots.checksummed import write_sealed
 
 BLOCKS = [torch.full((1, 2, 1, 2, 2), float(n)).bfloat16() for n in range(6)]
 

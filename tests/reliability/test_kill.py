@@ -26,7 +26,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 }
 KILLED_WHILE_WRITING = """
 import os, signal
-from rollforge.snapshots import checksummed as sealed
+from rollforge.files import checksummed as sealed
 real, left = sealed.numbers_of, [{tensors}]
 def numbers_of(value):
     left[0] -= 1

@@ -17,7 +17,8 @@ SLURM = {
 AGES = 120  # seconds, for which what should be interrupted would go on
 SLOW_SAVING = f"""
 import time
-from rollforge.snapshots import checksummed as sealed, store
+from rollforge.files import checksummed as sealed
+from rollforge.snapshots import store
 save, real, numbers = store.SnapshotStore.save, sealed.numbers_of, [0]
 def slow(self, number, *about):
     numbers.append(number)

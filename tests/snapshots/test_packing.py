@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rollforge.errors import UserError
-from rollforge.snapshots.checksummed import NAMES, read_sealed, write_sealed
+from rollforge.files.checksummed import NAMES, read_sealed, write_sealed
 from rollforge.snapshots.packing import DEEPEST, pack, unpack
 
 QUIET = settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))

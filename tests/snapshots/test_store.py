@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rollforge.errors import UserError
+from rollforge.files.checksummed import OPENING, write_sealed
 from rollforge.snapshots import SnapshotStore
-from rollforge.snapshots.checksummed import OPENING, write_sealed
 
 IDENTITY = {"config": {"model": [1, None]}, "weights": {"backbone": "ab" * 32}}
 

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rollforge.backbones.tensors import FORMATS as WEIGHTS
 from rollforge.errors import UserError
+from rollforge.files.number_formats import FORMATS as WEIGHTS
 from rollforge.files.reading import open_regular
 from rollforge.files.writing import make_folder, replacing
 
