@@ -12,7 +12,7 @@ from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rollforge.backbones.base import Backbone, Condition
 from rollforge.memory.base import Memory
@@ -34,6 +34,11 @@ def levels_of(spec: ModelSpec, timesteps: Tensor) -> Tensor:
     """Timesteps (0 to 1000) on the scale that a network is told noise levels on."""
     known = timesteps if spec.largest_level == TIMESTEPS else timesteps.clamp(max=spec.largest_level)
     return known if spec.levels == TIMESTEPS else known * (spec.levels / TIMESTEPS)
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Whether FSDP2 shards its weights: they are whole in its forward pass only, which every process must run."""
+    return hasattr(network, "unshard")
 
 
 def takes_extra(backbone: Backbone) -> bool:

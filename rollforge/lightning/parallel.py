@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 
 from rollforge.errors import UserError
+from rollforge.prediction import is_sharded
 
 
 def data_parallel(mesh: DeviceMesh) -> DeviceMesh:
@@ -24,18 +25,13 @@ def data_parallel(mesh: DeviceMesh) -> DeviceMesh:
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     """Shards every member of the network's module lists (its transformer blocks), then the rest of it. Once only."""
-    if isinstance(network, FSDPModule):
+    if is_sharded(network):
         return
     for blocks in network.children():
         if isinstance(blocks, nn.ModuleList):
             for block in blocks:
                 fully_shard(block, mesh=mesh)
     fully_shard(network, mesh=mesh)
-
-
-def is_sharded(network: nn.Module) -> bool:
-    """Whether a forward pass of the network needs every process to run it."""
-    return isinstance(network, FSDPModule)
 
 
 def whole_weights(network: nn.Module) -> dict[str, Tensor]:

@@ -12,8 +12,9 @@ from torch import Tensor
 from rollforge.errors import UserError
 from rollforge.files.writing import make_folder, replacing, write, write_tensors
 from rollforge.lightning.data import RolloutData
-from rollforge.lightning.parallel import is_sharded, whole_weights
+from rollforge.lightning.parallel import whole_weights
 from rollforge.lightning.random_state import unchanged_random_state
+from rollforge.prediction import is_sharded
 from rollforge.report.curve import LossCurve
 from rollforge.video.sheet import ContactSheet, draw, save
 

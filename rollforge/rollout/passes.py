@@ -22,7 +22,7 @@ from rollforge.memory.base import LevelFeatures
 from rollforge.memory.joined import JoinedMemory
 from rollforge.memory.observing import Watch
 from rollforge.policies.base import CachePolicy
-from rollforge.prediction import is_compiled, levels_of, predict, takes_extra, to_flow
+from rollforge.prediction import is_compiled, is_sharded, levels_of, predict, takes_extra, to_flow
 from rollforge.rollout.abilities import check_shown
 from rollforge.rollout.borders import frame_count, frame_numbers, wishes
 from rollforge.rollout.branching import REPLAY
@@ -64,6 +64,7 @@ class PassRunner:
         with attribute_errors("cache policy", parts.policy, "telling how many frames it shows"):
             visible = frame_count(parts.policy, parts.policy.visible(self.spec.block), "visible")
         self.takes_extra = takes_extra(backbone)
+        self._sharded = is_sharded(backbone)
         arguments = self.spec, visible, parts.positions, parts.kv_codec, parts.combine
         with attribute_errors("memory", memory, "starting a rollout"):
             self.memories = {branch: memory(*arguments) for branch in schedules}
@@ -251,7 +252,7 @@ class PassRunner:
         condition = condition.of_frames(step.frames)
         when = f"at block {step.index} ({step.phase.value})"
         with attribute_errors("backbone", self.backbone, when):
-            if is_compiled(self.backbone):  # whose graphs must not depend on which text it is
+            if is_compiled(self.backbone) and not self._sharded:  # whose graphs must not depend on which text it is
                 memory.set_text(condition.id, partial(self.backbone.text_keys, condition))
             memory.levels = self._level(request.timestep)
             made = self._predicted(request, timesteps, condition, memory)
@@ -282,9 +283,10 @@ class PassRunner:
         """What the network has computed from the noise level of a pass, where all frames have the same.
 
         Not in mixed precision, where what is computed once may have another number format than what is multiplied.
+        Not of a sharded network, whose weights are whole in its forward pass only.
         """
         mixed = any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
-        if isinstance(timestep, Tensor) or torch.is_grad_enabled() or mixed:
+        if isinstance(timestep, Tensor) or torch.is_grad_enabled() or mixed or self._sharded:
             return {}
         if timestep not in self.levels:
             if len(self.levels) == MOST_LEVELS:
