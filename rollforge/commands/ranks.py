@@ -23,7 +23,8 @@ from rollforge.errors import UserError
 
 PATIENCE = timedelta(days=365)  # one process may roll for hours after another is done
 PAUSE, GRACE = 0.25, 3.0  # seconds between two looks at the others, and for them to notice
-LINGER = 60.0  # seconds that a process has after a signal to finish its block and save
+LINGER = 60.0  # seconds that rank 0 waits after a signal for the others to finish their block and save
+SAVING = 900.0  # seconds that the others wait for rank 0 to do so; Lightning kills it as soon as one of them has left
 SIGNALLED = 128  # exit codes above it name a signal
 SPEAKER, FAILED, SAVED = "speaker", "failed", "saved"
 
@@ -145,7 +146,9 @@ class Ranks(Callback):
         deadline = time.monotonic() + LINGER
         if self.rank:
             store.set(f"{SAVED}-{self.rank}", "")
-            time.sleep(LINGER)  # in which rank 0 ends this process
+            limit = time.monotonic() + SAVING
+            while not store.check([FAILED]) and time.monotonic() < limit:  # rank 0 ends this process
+                time.sleep(PAUSE)
             return
         self._send(signal.Signals(self.code - SIGNALLED))
         saved = [f"{SAVED}-{rank}" for rank in range(1, distributed.get_world_size())]
