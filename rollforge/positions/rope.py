@@ -136,6 +136,6 @@ def rotate(x: Tensor, rotation: Tensor | tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _for_heads(turns: Tensor, heads: int) -> Tensor:
-    """``[tokens, heads or fewer, pairs, 2]``."""
-    own = turns.shape[1]
-    return turns if own in (1, heads) else turns.repeat_interleave(heads // own, dim=1)
+    """``[tokens, heads or fewer, pairs, 2]``, or so for each row of a batch."""
+    own = turns.shape[-3]
+    return turns if own in (1, heads) else turns.repeat_interleave(heads // own, dim=-3)

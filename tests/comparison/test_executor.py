@@ -122,5 +122,5 @@ def test_a_terminal_shows_one_table_that_is_redrawn(
     told = capsys.readouterr().out
     assert told.count("point ") == told.count("\x1b[3F") + 1
     last = told.rsplit("\x1b[3F", 1)[1].replace("\x1b[K", "").splitlines()
-    assert last[0].split() == ["point", "state", "seconds", "made", "FPS", "left"]
+    assert last[0].split() == ["point", "state", "made", "FPS", "left"]
     assert [line.split()[:2] for line in last[1:]] == [["how=good", "done"], ["how=fail", "failed"]]

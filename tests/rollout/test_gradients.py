@@ -138,7 +138,7 @@ def test_the_three_ways_of_history_have_other_gradients_and_equal_videos() -> No
         videos.append(video.detach())
         found.append(gradients(model, video)[key])
     assert torch.equal(videos[0], videos[1])
-    assert torch.equal(videos[0], videos[2])
+    torch.testing.assert_close(videos[0], videos[2], rtol=0, atol=1e-6)  # a commit with gradients rounds otherwise
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert not torch.allclose(found[one], found[other], rtol=0.01)
 

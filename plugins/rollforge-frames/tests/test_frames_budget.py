@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from rollforge_frames import FrameTransformer, MovingShapes, ShapeNames, SmallPictures
 
+from rollforge.memory import RolloutMemory
 from rollforge.objectives.flow import DiffusionForcing
 from rollforge.training_budget.step import step_bytes
 
@@ -12,7 +13,7 @@ from rollforge.training_budget.step import step_bytes
 def test_a_training_step_of_a_class_conditional_network_is_counted() -> None:
     parts = {
         "backbone": FrameTransformer(dim=32), "codec": SmallPictures(), "conditioner": ShapeNames(),
-        "positions": FrameTransformer.positions, "step": 0,
+        "positions": FrameTransformer.positions, "memory": RolloutMemory, "kv_codec": None, "combine": None, "step": 0,
     }  # fmt: skip
     video = (4, *MovingShapes()[0]["video"].shape)
     counted = step_bytes(

@@ -101,7 +101,7 @@ def test_the_network_compiles_as_one_graph(publish: Callable[..., Any]) -> None:
         network(latents, timesteps, condition, FullMemory(backbone.spec, range(BLOCK)))
         for network in (backbone, torch.compile(backbone, backend="eager", fullgraph=True))
     ]
-    assert torch.equal(*flows)
+    torch.testing.assert_close(*flows, rtol=0, atol=1e-5)  # what is compiled rotates in real numbers
 
 
 def test_text_features_of_another_encoder_are_refused(publish: Callable[..., Any]) -> None:
