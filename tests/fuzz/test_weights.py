@@ -15,8 +15,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from watch import answered, fuzz
 
-from rollforge.backbones.tensors import FORMATS, open_file, open_sharded
+from rollforge.backbones.tensors import open_file, open_sharded
 from rollforge.backbones.weights import assign_weights, load_weights
+from rollforge.files.number_formats import FORMATS
 
 Raw = dict[str, tuple[torch.dtype, list[int], bytes]]
 
