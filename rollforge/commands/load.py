@@ -29,7 +29,7 @@ CHATTER = logging.getLogger("lightning.pytorch.utilities.rank_zero")
 def load(config: str | PathLike[str], *overrides: str, trust: Sequence[str] = ()) -> Pipeline:
     """Builds the pipeline of a config, on the device and in the precision that its section ``trainer`` chooses.
 
-    pipeline = rollforge.load("config.yaml", "model.policy=Window", "trainer.accelerator=cpu")
+        pipeline = rollforge.load("config.yaml", "model.policy=Window", "trainer.accelerator=cpu")
 
     Args:
         config: the YAML file.

@@ -21,11 +21,13 @@ from rollforge.state import State
 
 
 class Pipeline(Components):
-    """Makes videos from prompts. Arguments as in ``Components``.
+    """Makes videos from prompts.
 
-    pipeline = rollforge.load("config.yaml", "model.policy=Window")
-    clips = pipeline.generate("a red ball rolls over snow at day", seconds=10)
-    clips[0].save("ball.mp4")
+    Arguments as in ``Components``.
+
+        pipeline = rollforge.load("config.yaml", "model.policy=Window")
+        clips = pipeline.generate("a red ball rolls over snow at day", seconds=10)
+        clips[0].save("ball.mp4")
     """
 
     def roll(
