@@ -14,6 +14,7 @@ from rollforge.metrics.interval import NAN, Interval, interval
 from rollforge.metrics.summary import mean
 
 DRAWS, SEED = 4000, 0
+ROUNDING = 1e-12  # a difference below it is one of rounding
 """Resamples of the prompts, the same for every difference."""
 LATE, MOTION = "motion, late over early", "motion"
 Values = dict[str, float]
@@ -77,7 +78,7 @@ def at_mark(point: RunResult, curve: str, mark: int) -> Values:
 
 def excludes_zero(difference: Interval) -> bool:
     """Whether the interval of a difference leaves out 0."""
-    return difference.values > 1 and (difference.low > 0 or difference.high < 0)
+    return difference.values > 1 and (difference.low > ROUNDING or difference.high < -ROUNDING)
 
 
 def markdown(rows: Sequence[PairedRow], against: Sequence[str]) -> Iterator[str]:
@@ -115,11 +116,16 @@ def _told(difference: Interval | None) -> str:
     if difference is None or isnan(difference.mean):
         return "-"
     bounds = f" [{_short(difference.low)}, {_short(difference.high)}]" if difference.values > 1 else " [n=1]"
-    return f"{difference.mean:+.3g}{bounds}{'*' if excludes_zero(difference) else ''}"
+    return f"{_plain(difference.mean):+.3g}{bounds}{'*' if excludes_zero(difference) else ''}"
 
 
 def _short(value: float) -> str:
-    return "-" if isnan(value) else f"{value:.3g}"
+    return "-" if isnan(value) else f"{_plain(value):.3g}"
+
+
+def _plain(value: float) -> float:
+    """A value whose digits are all of rounding is 0."""
+    return 0.0 if abs(value) < ROUNDING else value
 
 
 def _escaped(text: str) -> str:

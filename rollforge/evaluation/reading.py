@@ -16,7 +16,7 @@ from rollforge.metrics.base import Metric
 from rollforge.metrics.curves import CurveFile
 from rollforge.report.metric_runner import MetricRunner
 from rollforge.report.progress import Progress
-from rollforge.video.reader import frames, probe, read_clip
+from rollforge.video.reader import frames, probe, stills
 from rollforge.video.sheet import ContactSheet
 
 TOGETHER = 12  # frames that are measured at once
@@ -79,7 +79,7 @@ def picked(file: Path, label: str, size: tuple[int, int] | None = None) -> Conta
         for frame in frames(file):
             sheet.add(frame[None, ::scale, ::scale])
         return sheet
-    sheet.images = [read_clip(file, pick, 1, backend="pyav")[0, ::scale, ::scale] for pick in sheet.picks]
+    sheet.images = [still[::scale, ::scale].copy() for still in stills(file, sheet.picks, backend="pyav")]
     sheet.seen = info.frames
     return sheet
 

@@ -26,11 +26,12 @@ from rollforge.errors import UserError
 from rollforge.video.container import check, pictures
 from rollforge.video.index import Index, VideoInfo, index
 
-__all__ = ["Backend", "VideoInfo", "frames", "probe", "read_at", "read_clip", "times"]
+__all__ = ["Backend", "VideoInfo", "frames", "probe", "read_at", "read_clip", "stills", "times"]
 
 Backend = Literal["auto", "decord", "pyav"]
 Frames = NDArray[np.uint8]
 CLIP = 1 << 33  # bytes of a clip that is read at once
+AT_ONCE = 1 << 26  # bytes of stills that are read with one pass over the file
 REORDERED = 32  # pictures that may lie between one and the key frame that it refers to; H.264 and HEVC allow 16
 
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -117,6 +118,25 @@ def read_at(path: str | Path, seconds: Sequence[float], backend: Backend = "auto
     """
     known = index(path)
     return _read(Path(path), known, known.timing.shown_at(np.asarray(seconds, np.float64)), backend)
+
+
+def stills(path: str | Path, numbers: Sequence[int], backend: Backend = "auto") -> Iterator[Frames]:
+    """Single frames, RGB uint8 ``[H, W, 3]``, of the same colours as from ``read_clip``.
+
+    Args:
+        path: the video.
+        numbers: of the frames, rising, counted as ``frames`` yields them.
+        backend: as in ``read_clip``.
+
+    Raises:
+        UserError: as from ``read_clip``.
+    """
+    known = index(path)
+    shown = known.timing.even(np.asarray(numbers, np.int64))
+    near = len(shown) and shown[-1] - shown[0] <= REORDERED * len(shown)  # else a seek for each is quicker
+    count = max(1, AT_ONCE // (3 * known.info.width * known.info.height)) if near else 1
+    for first in range(0, len(shown), count):
+        yield from _read(Path(path), known, shown[first : first + count], backend)
 
 
 def _read(path: Path, known: Index, numbers: NDArray[np.int64], backend: Backend) -> Frames:

@@ -76,6 +76,12 @@ def test_the_tables_have_stars_costs_and_counts() -> None:
     assert "minus" not in markdown(measured)
 
 
+def test_differences_of_rounding_are_none() -> None:
+    text = markdown(Comparison([point("Window", 0.0), point("Same", 1e-16)]), ["Window"])
+    (line,) = [line for line in text.splitlines() if line.startswith("| Same | 20x | 0.5")]
+    assert line.split("|")[4].strip() == "+0 [0, 0]"
+
+
 def test_a_point_that_is_not_there_cannot_be_compared_with(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["compare", "--config", "none.yaml", "--vary", "model.policy=Window,RollingSink", "--against", "Windw"]
     assert main(line) == 2

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scenes import number, numbered, smooth, write
 
 from rollforge.errors import UserError
-from rollforge.video.reader import Backend, VideoInfo, frames, probe, read_clip
+from rollforge.video.reader import Backend, VideoInfo, frames, probe, read_clip, stills
 
 COUNT = 70
 BACKENDS: list[Backend] = ["pyav", "decord"] if importlib.util.find_spec("decord") else ["pyav"]
@@ -76,6 +76,8 @@ def test_clips_are_exact_to_the_frame(tmp_path: Path, backend: Backend) -> None:
     for start, count, stride in [(0, 300, 1), (0, 1, 1), (299, 1, 1), (130, 4, 40), (11, 3, 1)]:
         clip = read_clip(path, start, count, stride, backend)
         assert [number(image) for image in clip] == list(range(start, start + count * stride, stride))
+    for picks in ([], [5, 6, 20], [0, 150, 299]):  # near each other, and far apart
+        assert [number(image) for image in stills(path, picks, backend)] == picks
 
 
 def test_a_rewritten_file_is_read_anew(tmp_path: Path) -> None:

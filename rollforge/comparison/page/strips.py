@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rollforge.errors import UserError
-from rollforge.video.reader import probe, read_clip
+from rollforge.video.reader import probe, stills
 from rollforge.video.sheet import ContactSheet
 
 GAP = 2
@@ -45,8 +45,7 @@ def _sheet(video: Path) -> ContactSheet | None:
     try:
         info = probe(video)
         sheet = ContactSheet(video.name, info.frames, info.fps)
-        for pick in sheet.picks:
-            sheet.images.append(np.asarray(_small(read_clip(video, pick, 1)[0], SIZES[0][0])))
+        sheet.images = [np.asarray(_small(still, SIZES[0][0])) for still in stills(video, sheet.picks)]
     except UserError:
         return None
     return sheet
