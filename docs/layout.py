@@ -12,6 +12,8 @@ LONG = re.compile(r"(?<![-\w])[^\s&-]{17,}")
 JOINT = re.compile(r"(::|[/._=(,])(?=\w)")
 CURVES = re.compile(r'<p>Curves, .*?</p>|<details class="(?:curves|whole-video)".*?</details>', re.DOTALL)
 CURVE = re.compile(r"(?<=\n)(?: {4})?(?=\w+(?:, \w+)*: )")
+TEXT = re.compile(r'<div class="language-text highlight">(<pre><span></span><code>[^<|]*</code></pre>)')
+COLUMNS = re.compile(r"\S {2,}\S")
 
 
 def breakable(code: str) -> str:
@@ -25,8 +27,14 @@ def one_a_line(section: str) -> str:
     return CURVE.sub("<br>", section)
 
 
+def message(block: re.Match[str]) -> str:
+    """An output without columns, whose lines may be broken on any screen."""
+    return block[0] if COLUMNS.search(block[1]) else f'<div class="language-text highlight message">{block[1]}'
+
+
 def on_post_page(output: str, **_: Any) -> str:
     """Called by MkDocs, after the page has entered the search index."""
     output = INLINE.sub(lambda found: f"<code>{breakable(found[1])}</code>", output)
+    output = TEXT.sub(message, output)
     output = CURVES.sub(lambda found: one_a_line(found[0]), output)
     return PICTURE.sub(r'<a class="picture" href="\1">\g<0></a>', output)

@@ -78,8 +78,9 @@ def test_the_tables_have_stars_costs_and_counts() -> None:
 
 def test_differences_of_rounding_are_none() -> None:
     text = markdown(Comparison([point("Window", 0.0), point("Same", 1e-16)]), ["Window"])
-    (line,) = [line for line in text.splitlines() if line.startswith("| Same | 20x | 0.5")]
-    assert line.split("|")[4].strip() == "+0 [0, 0]"
+    shown = [line.split("|")[4].strip() for line in text.splitlines() if line.startswith("| Same | 20x |")]
+    assert len(shown) == 3
+    assert set(shown) == {"+0 [0, 0]"}
 
 
 def test_a_point_that_is_not_there_cannot_be_compared_with(capsys: pytest.CaptureFixture[str]) -> None:
