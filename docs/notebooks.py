@@ -11,12 +11,16 @@ import jupytext
 HEADER = "---\njupyter:\n  kernelspec: {name: python3, display_name: Python 3, language: python}\n---\n"
 TITLED = re.compile(r'^```\w+ +title="([^"]+)"\n', re.MULTILINE)
 OUTPUT = re.compile(r"(?<=^```\n)\n```text\n.*?^```\n", re.MULTILINE | re.DOTALL)
+SKIPPED = re.compile(r'^<!--- skip: next "([^"]+)" -->\n\n```\w+\n', re.MULTILINE)
 NOTE = re.compile(r'^(?:!!!|\?\?\?) \w+ "([^"]+)"\n((?:(?: {4}.*)?\n)+)', re.MULTILINE)
 
 
 def notebook(page: str) -> Any:
-    """A tutorial as a notebook: files become ``%%writefile`` cells, commands ``%%bash`` cells, outputs are left out."""
-    page = OUTPUT.sub("", page)
+    """A tutorial as a notebook: files become ``%%writefile`` cells, commands ``%%bash`` cells, outputs are left out.
+
+    Code that the page only shows is no cell.
+    """
+    page = SKIPPED.sub(r"Not run here, since it \1:\n\n```text\n", OUTPUT.sub("", page))
     page = TITLED.sub(r"```python\n%%writefile \1\n", page)
     page = NOTE.sub(lambda found: f"**{found[1]}**\n\n" + re.sub(r"^ {4}", "", found[2], flags=re.MULTILINE), page)
     return jupytext.reads(HEADER + page, fmt="md")
