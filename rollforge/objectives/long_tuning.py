@@ -28,14 +28,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from rollforge.backbones.base import Backbone, Condition
 from rollforge.errors import UserError
-from rollforge.memory import GradientMemory
 from rollforge.objectives.base import Clips
 from rollforge.objectives.matching import Matching
-from rollforge.objectives.self_forcing import SelfForcing
+from rollforge.objectives.self_forcing import SelfForcing, own_rows
 from rollforge.objectives.self_rollout import ExitStep, History, drawn_exit, exit_steps
 from rollforge.pipeline import Pipeline
 from rollforge.ranges import Count, CountFromZero, Positive, Share
-from rollforge.rollout import Rollout
 from rollforge.state import State
 
 
@@ -106,12 +104,8 @@ class LongTuning(SelfForcing):
         first = start if self.gradient_blocks is None else start + max(0, frames - self.gradient_blocks * spec.block)
         exit = drawn_exit(exit_steps(pipeline.sampler, self.exit_steps))
         sampler = WindowExit(pipeline.sampler, exit, first, self.history, self.noisy_commit, self.checkpoint)
-        rollout = Rollout(
-            pipeline.backbone, pipeline.policy, sampler, pipeline.noise, pipeline.positions, memory=GradientMemory
-        )
         prompts = {window * frames: pipeline.condition(captions) for window, captions in self.shots.items()}
-        number = distributed.get_rank() * rows if _several() else 0
-        run = rollout(prompts, start + frames, self.seed, range(number, number + rows), state=self.kept)
+        run = self.rollout(pipeline, sampler)(prompts, start + frames, self.seed, own_rows(rows), state=self.kept)
         video = torch.cat([block.latents for block in run], dim=1)
         self.kept, self.done = _detached(run.state_dict()), self.done + 1
         return video

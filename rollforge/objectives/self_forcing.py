@@ -115,12 +115,14 @@ class SelfForcing(Objective):
         first = 0 if self.gradient_blocks is None else max(0, frames - self.gradient_blocks * spec.block)
         exit = drawn_exit(exit_steps(pipeline.sampler, self.exit_steps))
         sampler = ExitStep(pipeline.sampler, exit, first, self.history, self.noisy_commit, self.checkpoint)
-        rollout = Rollout(
+        run = self.rollout(pipeline, sampler)(condition, frames, int(torch.randint(2**31, ())), own_rows(rows))
+        return torch.cat([block.latents for block in run], dim=1)
+
+    def rollout(self, pipeline: Pipeline, sampler: ExitStep) -> Rollout:
+        """The rollout that ``predict`` runs, with a memory for gradients."""
+        return Rollout(
             pipeline.backbone, pipeline.policy, sampler, pipeline.noise, pipeline.positions, memory=GradientMemory
         )
-        seed, start = int(torch.randint(2**31, ())), _rank() * rows
-        run = rollout(condition, frames, seed, range(start, start + rows))
-        return torch.cat([block.latents for block in run], dim=1)
 
     def _clips(self, pipeline: Pipeline, clips: Clips) -> Tensor:
         """Latents of true clips as long as a rollout. Raises ``UserError`` for shorter ones."""
@@ -155,8 +157,10 @@ def _told(name: str, matched: Matched) -> dict[str, Tensor]:
     return losses | {f"{name}_frame_{n:02d}": value for n, value in enumerate(frames)}
 
 
-def _rank() -> int:
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+def own_rows(rows: int) -> range:
+    """Numbers of the videos of this process, so that no two processes have the same noise."""
+    rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+    return range(rank * rows, (rank + 1) * rows)
 
 
 def _sizes(values: tuple[int, ...]) -> str:
