@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar
 
 from rollforge.errors import UserError
 
@@ -24,11 +24,15 @@ class Stateful:
     arguments, must bring it back exactly.
     """
 
+    unsaved: ClassVar[tuple[str, ...]] = ()
+    """Attributes that never change after the constructor, such as a network, and are no part of the state."""
+
     def state_dict(self) -> State:
         """A copy of everything later blocks depend on. Raises ``UserError`` for an attribute that cannot be kept."""
         state = {
             name: {CLASS: class_name(part), **part.state_dict()} if isinstance(part, Stateful) else part
             for name, part in vars(self).items()
+            if name not in self.unsaved
         }
         if where := odd(state):
             raise UserError(

@@ -25,6 +25,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "noise": testing.check_noise,
     "kv_codec": testing.check_kv_codec,
     "metric": testing.check_metric,
+    "flow": testing.check_flow,
     "positions": testing.check_positions,
     "combine": testing.check_combine,
     "conditioner": testing.check_conditioner,

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rollforge.metrics.base import Blocks, Metric
     from rollforge.metrics.colour import ColourHistogram, Exposure
     from rollforge.metrics.flicker import Flicker, Stagnation
+    from rollforge.metrics.flow import DIS, Flow
     from rollforge.metrics.latents import LatentStatistics
     from rollforge.metrics.motion import Motion
     from rollforge.metrics.repetition import Repetition
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from rollforge.metrics.truth import WorldTruth
 
 __all__ = [
+    "DIS",
     "Blocks",
     "ColourHistogram",
     "DriftSuite",
     "Exposure",
     "Flicker",
+    "Flow",
     "LatentStatistics",
     "Metric",
     "Motion",
@@ -39,9 +42,11 @@ __getattr__ = lazily(
     {
         "Blocks": "base",
         "ColourHistogram": "colour",
+        "DIS": "flow",
         "DriftSuite": "suite",
         "Exposure": "colour",
         "Flicker": "flicker",
+        "Flow": "flow",
         "LatentStatistics": "latents",
         "Metric": "base",
         "Motion": "motion",

@@ -7,6 +7,7 @@ from torch import Tensor
 from rollforge.metrics.base import Blocks
 from rollforge.metrics.colour import ColourHistogram, Exposure
 from rollforge.metrics.flicker import Flicker, Stagnation
+from rollforge.metrics.flow import Flow
 from rollforge.metrics.frames import Frame, FrameMetric
 from rollforge.metrics.latents import LatentStatistics
 from rollforge.metrics.motion import Motion
@@ -28,6 +29,7 @@ class DriftSuite(FrameMetric):
         still_below: mean absolute difference in grey levels under which the video stands still.
         window: frames that ``Repetition`` holds whole: the longest loop that is known to the frame.
         sink: pixel frames at the start that count as the sink; the first block where that is known, else 9.
+        flow: what ``Motion`` reads. Default: ``DIS``.
     """
 
     def __init__(
@@ -36,12 +38,13 @@ class DriftSuite(FrameMetric):
         still_below: NonNegative = 0.1,
         window: Frames = 1024,
         sink: Frames | None = None,
+        flow: Flow | None = None,
     ) -> None:
         self.flicker = Flicker()
         self.exposure = Exposure()
         self.histogram = ColourHistogram(clip_seconds)
         self.sharpness = Sharpness()
-        self.motion = Motion(clip_seconds)
+        self.motion = Motion(clip_seconds, flow)
         self.stagnation = Stagnation(still_below)
         self.repetition = Repetition(window, sink=sink)
         self.seams = Seams()

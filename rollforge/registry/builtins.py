@@ -98,6 +98,11 @@ def rollforge_register_metric(register: Register) -> None:
 
 
 @hookimpl
+def rollforge_register_flow(register: Register) -> None:
+    register("rollforge.metrics.flow:DIS")
+
+
+@hookimpl
 def rollforge_register_dataset(register: Register) -> None:
     register("rollforge.data.clips:WorldClips")
     register("rollforge.data.clips:VideoClips")

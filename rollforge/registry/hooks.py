@@ -22,6 +22,7 @@ BASES = {
     "objective": "rollforge.objectives.base:Objective",
     "matching": "rollforge.objectives.matching:Matching",
     "metric": "rollforge.metrics.base:Metric",
+    "flow": "rollforge.metrics.flow:Flow",
     "dataset": "torch.utils.data:Dataset",
 }
 """What a part of each kind is a subclass of."""
@@ -39,6 +40,7 @@ KINDS = {
     "objective": "a training loss",
     "matching": "how a student's videos are moved towards true ones",
     "metric": "a streaming measure of decoded video",
+    "flow": "optical flow between two frames, which Motion reads",
     "dataset": "clips to train on",
 }
 HOOKS = {f"rollforge_register_{kind}": kind for kind in KINDS} | {"rollforge_register_rope": "positions"}

@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 import torch
 from known_videos import frozen, measured, moving
+from torch import Tensor
 
+from rollforge.data.requests import Request
+from rollforge.evaluation.measure import measure
+from rollforge.metrics import DriftSuite, Flow
 from rollforge.metrics.motion import Motion
+from rollforge.pipeline import Clip
 
 
 @pytest.mark.parametrize("pixels", [1, 2, 3, 5])
@@ -64,3 +69,29 @@ def test_motion_is_not_taken_across_a_gap() -> None:
     metric.start("a video", 8.0)
     metric.update(video[:5], 0)
     assert metric.update(video[10:], 10)["flow_top"].isnan().tolist() == [True] + [False] * 9
+
+
+class Sideways(Flow):
+    """Everything moves by three pixels, or by what it is told."""
+
+    def __init__(self, shape: tuple[int, ...] | None = None) -> None:
+        self.shape, self.seen = shape, 0
+
+    def between(self, before: Tensor, after: Tensor) -> Tensor:
+        self.seen += before.shape[2] == 3
+        return torch.tensor([3.0, 0.0]).expand(*(self.shape or before.shape[:2]), 2)
+
+
+def test_motion_reads_the_flow_that_it_is_given_alone_and_in_the_suite() -> None:
+    flow = Sideways()
+    for metric in (Motion(flow=flow), DriftSuite(flow=flow)):
+        curves, figures = measured(metric, moving(17, 1), block=4)
+        assert set(curves["flow_median"][1:].tolist()) == {3.0}
+        assert figures["dynamic_degree"] == 1
+    assert flow.seen == 32
+
+
+def test_a_flow_of_another_shape_is_told_by_its_name() -> None:
+    clip = Clip(torch.from_numpy(moving(3, 1)), 8.0, torch.zeros(1, 1, 1, 1), Request("", 0, 0, 1))
+    failed = measure(clip, [Motion(flow=Sideways((4, 5)))]).failed
+    assert "The flow Sideways returned a float32 tensor of shape [4, 5, 2] at frame 1" in failed["Motion"]

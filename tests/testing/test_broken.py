@@ -15,7 +15,7 @@ from rollforge import testing
 from rollforge.backbones.base import Backbone, Condition, Conditioner, DecodeStream, VideoCodec
 from rollforge.memory import Combine, IdentityKVCodec, RolloutMemory
 from rollforge.memory.base import Memory
-from rollforge.metrics import Metric
+from rollforge.metrics import DIS, Metric
 from rollforge.noise import IndependentNoise
 from rollforge.objectives import Objective
 from rollforge.policies import AttentionSink, CachePolicy, Window
@@ -482,6 +482,35 @@ class Mean(Metric):
         return {"frames": float(self.frames)}
 
 
+class Still(DIS):
+    """Finds a motion where there is none."""
+
+    def between(self, before: Tensor, after: Tensor) -> Tensor:
+        return super().between(before, after) + float(torch.equal(before, after))
+
+
+class Swapped(DIS):
+    """Returns rows before columns."""
+
+    def between(self, before: Tensor, after: Tensor) -> Tensor:
+        return super().between(before, after).flip(2)
+
+
+class Coarse(DIS):
+    def between(self, before: Tensor, after: Tensor) -> Tensor:
+        return super().between(before, after)[::2, ::2]
+
+
+class Tracking(DIS):
+    """Remembers the last pair."""
+
+    asked = 0
+
+    def between(self, before: Tensor, after: Tensor) -> Tensor:
+        self.asked += 1
+        return super().between(before, after) + self.asked / 1000
+
+
 class Short(Mean):
     def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
         return {name: curve[:1] for name, curve in super().update(frames, start).items()}
@@ -708,6 +737,10 @@ BROKEN: dict[str, tuple[Check, Callable[[], Any]]] = {
     "metric-split": (testing.check_metric, Chunky),
     "metric-again": (testing.check_metric, Tired),
     "metric-resume": (testing.check_metric, Unsaved),
+    "flow-field": (testing.check_flow, Coarse),
+    "flow-repeat": (testing.check_flow, Tracking),
+    "flow-still": (testing.check_flow, Still),
+    "flow-moved": (testing.check_flow, Swapped),
     "conditioner-rows": (testing.check_conditioner, Merged),
     "conditioner-id": (testing.check_conditioner, Nameless),
     "conditioner-batch": (testing.check_conditioner, Relative),
@@ -752,7 +785,7 @@ def test_a_part_that_breaks_a_rule_is_told_so(rule: str) -> None:
     ("check", "part"),
     [
         (backbone, net), (cut, Codec), (testing.check_noise, Noise), (testing.check_metric, Mean),
-        (testing.check_conditioner, Text), (testing.check_sampler, Sampled),
+        (testing.check_flow, DIS), (testing.check_conditioner, Text), (testing.check_sampler, Sampled),
     ],
 )  # fmt: skip
 def test_the_parts_that_were_broken_are_sound_otherwise(check: Check, part: Callable[[], Any]) -> None:
