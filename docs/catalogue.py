@@ -36,9 +36,9 @@ def main() -> None:
         if row.get("kind", "cache") == "cache":
             if not only or name in only:
                 print(name, flush=True)  # noqa: T201 # a script that takes minutes
-            told = drawn(row) if not only or name in only else kept(name)
-            costs = f"{told} {costs.capitalize()}."
-            shown.append(f"### {name}\n\n{told}\n\n![Plan of {name}](images/plans/{name}.png)\n")
+            reads = drawn(row) if not only or name in only else kept(name)
+            costs = f"{reads} {costs.capitalize()}."
+            shown.append(f"### {name}\n\n{reads}\n\n![Plan of {name}](images/plans/{name}.png)\n")
             name = f"[{name}](#{name.lower()})"
         cells = [name, row["reads"], costs, row["faithful"], row["origin"], row["licence"]]
         lines.append("| " + " | ".join(cells) + " |")

@@ -12,7 +12,7 @@ from importlib import import_module
 
 from rollforge import __version__
 from rollforge.commands.arguments import Arguments
-from rollforge.commands.output import complain, log_to_terminal
+from rollforge.commands.output import log_to_terminal, print_error
 from rollforge.errors import UserError, nearest, of_the_machine
 from rollforge.files.streams import tolerant
 from rollforge.isolation import import_matplotlib, safe_environment
@@ -85,16 +85,16 @@ def _run(given: list[str]) -> int:
     try:
         return _dispatch(renamed_arguments(given)) or 0
     except UserError as error:
-        complain(f"rollforge: {error}\n")
+        print_error(f"rollforge: {error}\n")
         return 2
     except (OSError, MemoryError, RuntimeError) as error:
-        if (told := of_the_machine(error)) is None:
+        if (message := of_the_machine(error)) is None:
             raise
         log.debug("The traceback:", exc_info=True)
-        complain(f"rollforge: {told}\n")
+        print_error(f"rollforge: {message}\n")
         return 2
     except KeyboardInterrupt:
-        complain("rollforge: interrupted.\n")
+        print_error("rollforge: interrupted.\n")
         return INTERRUPTED
 
 

@@ -86,6 +86,6 @@ def attribute_errors(kind: str, part: object, when: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if (told := attributed(error, kind, part, when)) is error:
+        if (named := attributed(error, kind, part, when)) is error:
             raise
-        raise told from error
+        raise named from error

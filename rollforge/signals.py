@@ -41,17 +41,17 @@ class SignalHandler:
     def install(self) -> None:
         """Listens from here on, also if it did before and somebody else took over; only in the main thread."""
         if threading.current_thread() is threading.main_thread():
-            former = {each: signal.signal(each, self._hear) for each in HEARD}
+            former = {each: signal.signal(each, self._on_signal) for each in HEARD}
             self._former = self._former or former
 
     def remove(self) -> None:
         """Lets signals do again what they did before, unless somebody else listens by now, as Lightning may."""
         for each, handler in self._former.items():
-            if signal.getsignal(each) == self._hear:
+            if signal.getsignal(each) == self._on_signal:
                 signal.signal(each, handler)
         self._former = {}
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.asked and self.quiet:
             return  # rank 0 has passed on what this process had heard by itself; with rank 0 it ends at once
         if self.asked:
@@ -59,6 +59,6 @@ class SignalHandler:
         self.asked = signal.Signals(number)
         if not self.quiet:
             about = "" if self.due is None else f" (about {max(1, round(self.due))} s)"
-            told = f"{self.asked.name}: finishing this {self.work} and saving{about}; once more to stop at once."
+            message = f"{self.asked.name}: finishing this {self.work} and saving{about}; once more to stop at once."
             with suppress(OSError):
-                os.write(2, f"\nrollforge: {told}\n".encode())  # sys.stderr may be in the middle of another write
+                os.write(2, f"\nrollforge: {message}\n".encode())  # sys.stderr may be in the middle of another write

@@ -86,7 +86,7 @@ def test_values_in_range_arrive_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.parametrize(
-    ("build", "said"),
+    ("build", "expected"),
     [
         (lambda: Euler(steps=10**9), "Euler.steps must be a whole number from 1 to 10,000"),
         (lambda: Euler(shift=math.nan), "Euler.shift"),
@@ -103,8 +103,8 @@ def test_values_in_range_arrive_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp
         (lambda: Pocket(freq_dim=3), "Pocket.freq_dim must be a multiple of 2"),
     ],
 )
-def test_built_in_part_checks_itself(build: Any, said: str) -> None:
-    with pytest.raises(UserError, match=f"^{said}"):
+def test_built_in_part_checks_itself(build: Any, expected: str) -> None:
+    with pytest.raises(UserError, match=f"^{expected}"):
         build()
 
 

@@ -37,7 +37,7 @@ LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         (LAUGHS, "stands for more than 1,000,000 values"),
         ("a: &a [*a]", "contains itself"),
@@ -51,9 +51,9 @@ LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}
         ("a: [", "not readable YAML"),
     ],
 )
-def test_a_config_is_plain_data_of_a_sane_size(tmp_path: Path, text: str, said: str) -> None:
+def test_a_config_is_plain_data_of_a_sane_size(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(UserError, match=f"a.yaml.*{said}") as error:
+    with pytest.raises(UserError, match=f"a.yaml.*{expected}") as error:
         read(tmp_path / "a.yaml")
     assert "\n" not in str(error.value)
 

@@ -79,14 +79,14 @@ def _header(file: Path) -> Header:
     metadata = content.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its metadata is not text")
-    entries = {name: _entry(name, told) for name, told in content.items()}
+    entries = {name: _entry(name, fields) for name, fields in content.items()}
     _check_places(entries, size - 8 - length)
     return Header(entries, metadata, 8 + length)
 
 
-def _entry(name: str, told: Any) -> Entry:
+def _entry(name: str, fields: Any) -> Entry:
     try:
-        format, shape, (start, end) = told["dtype"], tuple(told["shape"]), told["data_offsets"]
+        format, shape, (start, end) = fields["dtype"], tuple(fields["shape"]), fields["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name:.60} has no dtype, shape and data_offsets") from error
     if not isinstance(format, str) or any(type(each) is not int or each < 0 for each in (*shape, start, end)):

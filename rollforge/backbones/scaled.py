@@ -70,7 +70,7 @@ def scaled(tensors: Tensors, what: str) -> Tensors:
 
 def _check_known(tensors: Tensors, what: str) -> None:
     for name, stored in tensors.items():
-        if (kind := next((told for suffix, told in OTHER.items() if name.endswith(suffix)), None)) or (
+        if (kind := next((format for suffix, format in OTHER.items() if name.endswith(suffix)), None)) or (
             name.endswith(FORMAT) and (kind := _format(stored)) not in KNOWN
         ):
             raise UserError(
@@ -82,8 +82,8 @@ def _check_known(tensors: Tensors, what: str) -> None:
 def _format(mark: Stored) -> str:
     """The number format that a ``comfy_quant`` names."""
     try:
-        told: Any = parse_json(bytes(mark.read().to(torch.uint8).reshape(-1).tolist()[:4096]))
-        return str(told["format"])[:40]
+        comment: Any = parse_json(bytes(mark.read().to(torch.uint8).reshape(-1).tolist()[:4096]))
+        return str(comment["format"])[:40]
     except (ValueError, KeyError, TypeError, AttributeError):
         return "something unknown"
 

@@ -48,9 +48,9 @@ def check_kind(file: Path, what: str) -> None:
         return  # the caller says what was expected
     except OSError as error:
         raise UserError(f"{what}: {file} cannot be read ({error.strerror}); check the path.") from error
-    for mark, told in FOREIGN.items():
+    for mark, problem in FOREIGN.items():
         if start.lower().startswith(mark.lower()):
-            raise UserError(f"{what}: {file} {told}.")
+            raise UserError(f"{what}: {file} {problem}.")
 
 
 def index_of(file: Path, what: str) -> Path | None:

@@ -110,6 +110,6 @@ def _unreadable(file: Path, what: str, error: Exception) -> UserError:
             f"{what}: {file} holds more than tensors ({found[1]}), which could run code and is not opened; take a file "
             "of tensors only, or export one from it where you trust it."
         )
-    told = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    first = (told.strip() or type(error).__name__).splitlines()[0].rstrip(". ")
+    reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    first = (reason.strip() or type(error).__name__).splitlines()[0].rstrip(". ")
     return UserError(f"{what}: {file} is damaged ({first}); fetch or export it again.")

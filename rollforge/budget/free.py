@@ -50,8 +50,8 @@ def _left_in_group() -> int | None:
     """What a container's limit leaves, pages of files that the kernel would drop included."""
     try:
         limit, used = (int((GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        told = (GROUP / "memory.stat").read_text().splitlines()
-        kept = sum(int(line.split()[1]) for line in told if line.startswith(("inactive_file ", "active_file ")))
+        lines = (GROUP / "memory.stat").read_text().splitlines()
+        kept = sum(int(line.split()[1]) for line in lines if line.startswith(("inactive_file ", "active_file ")))
     except (OSError, ValueError, IndexError):  # no limit, or none that can be read
         return None
     return max(0, limit - used + kept)

@@ -66,10 +66,10 @@ class Live(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for made in tree_leaves(result):
             if isinstance(made, Tensor):
-                self._see(made.untyped_storage())
+                self._track(made.untyped_storage())
         return result
 
-    def _see(self, storage: Any) -> None:
+    def _track(self, storage: Any) -> None:
         key, size = id(storage), storage.nbytes()
         if key not in self.seen:
             self.seen.add(key)

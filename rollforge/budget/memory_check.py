@@ -51,7 +51,7 @@ class MemoryCheck(BudgetCheck):
 
     def remedy(self) -> str:
         """What to change after the memory has run out although the budget said that it would do."""
-        told = savings(self.work)
-        if not told:
+        options = savings(self.work)
+        if not options:
             return "Free memory that other programs hold, or take a smaller height and width."
-        return f"Free memory that other programs hold, or set {told[0]}{', or '.join(['', *told[1:]])}."
+        return f"Free memory that other programs hold, or set {options[0]}{', or '.join(['', *options[1:]])}."

@@ -50,12 +50,12 @@ def fitting(work: MemoryInput, free: Mapping[str, int | None]) -> list[str]:
 
 def savings(work: MemoryInput) -> list[str]:
     """The mildest setting of each kind that saves memory on the network's device, and how much."""
-    before, told = budget_of(work, {}).needed(work.device), []
+    before, found = budget_of(work, {}).needed(work.device), []
     for group in filter(None, options(work)):
         saved = before - budget_of(group[0].apply(work), {}).needed(work.device)
         if saved > 0:
-            told.append(f"{group[0].text} (saves {readable(saved)} of {work.device})")
-    return told
+            found.append(f"{group[0].text} (saves {readable(saved)} of {work.device})")
+    return found
 
 
 def options(work: MemoryInput) -> list[list[Setting]]:

@@ -13,7 +13,7 @@ import torch
 from rollforge import __version__
 from rollforge.commands.arguments import Arguments, device, number, path
 from rollforge.commands.bench_models import MODELS, Model, configured, named
-from rollforge.commands.output import say
+from rollforge.commands.output import print_out
 from rollforge.errors import UserError
 from rollforge.policies.base import CachePolicy
 from rollforge.ranges import Range
@@ -41,13 +41,13 @@ def run(arguments: list[str]) -> None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
-    say(_machine(chosen.device) + "\n\n" + HEADER + "\n")
+    print_out(_machine(chosen.device) + "\n\n" + HEADER + "\n")
     models = [configured(chosen.config, rest)] if chosen.config else map(named, chosen.model or MODELS)
     for model in models:
         policies = [_policy(name) for name in chosen.policy or ()] or model.policies
         for policy in policies:
-            say(measure(model, policy, chosen.blocks, chosen.device) + "\n")
-    say(NOTE)
+            print_out(measure(model, policy, chosen.blocks, chosen.device) + "\n")
+    print_out(NOTE)
 
 
 HEADER = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollforge.commands.arguments import Arguments, path
-from rollforge.commands.output import complain, say
+from rollforge.commands.output import print_error, print_out
 from rollforge.comparison.vary import CONFIG, Point, points
 from rollforge.errors import UserError
 
@@ -98,7 +98,7 @@ def _compare(
             work.all()
         except SystemExit:
             if work.asked:
-                complain(f"Stopped by {work.asked.name}; the same command continues from here.\n")
+                print_error(f"Stopped by {work.asked.name}; the same command continues from here.\n")
             raise
         return _report(folder, runs, command, varied, against)
 
@@ -137,13 +137,13 @@ def _report(
         comparison = gather(runs)
         write(folder / TABLE, markdown(comparison, against))
         write(folder / REPORT, build(comparison, folder, command, varied))
-        say(f"\n{summary(comparison)}\n\nOpen:\n  {folder / REPORT}\n  {folder / TABLE}\n")
+        print_out(f"\n{summary(comparison)}\n\nOpen:\n  {folder / REPORT}\n  {folder / TABLE}\n")
     for run in failed:
-        complain(f"{run.point.label} failed: {run.failure} Its output is in {_log(run)}.\n")
+        print_error(f"{run.point.label} failed: {run.failure} Its output is in {_log(run)}.\n")
     return 1 if failed else 0
 
 
 def _log(run: Run) -> Path:
     """The output of the command that failed."""
-    blamed = run.training if run.training and run.training.failure else run
-    return blamed.folder / blamed.log
+    failed = run.training if run.training and run.training.failure else run
+    return failed.folder / failed.log

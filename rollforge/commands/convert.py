@@ -23,7 +23,7 @@ from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.wan.sizes import shown
 from rollforge.backbones.weights import check_fit
 from rollforge.commands.arguments import Arguments, file, number, path
-from rollforge.commands.output import say
+from rollforge.commands.output import print_out
 from rollforge.errors import UserError
 from rollforge.ranges import Finite, Positive
 
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> None:
     write(chosen.destination, tensors, about | {"layout": chosen.layout}, DTYPES.get(chosen.dtype))
     count = sum(stored.count for stored in tensors.values())
     taken = f" ({checkpoint.taken})" if checkpoint.taken else ""
-    say(f"{checkpoint.file}{taken}: {count:,} parameters\n\nOpen:\n  {chosen.destination}\n")
+    print_out(f"{checkpoint.file}{taken}: {count:,} parameters\n\nOpen:\n  {chosen.destination}\n")
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str]:
@@ -129,15 +129,15 @@ def _check_network(checkpoint: Checkpoint) -> None:
 
 
 def _checksum(file: Path) -> str:
-    told = sha256()
+    hasher = sha256()
     try:
         with file.open("rb") as opened, _bar("checking", file.stat().st_size) as bar:
             while chunk := opened.read(CHUNK):
-                told.update(chunk)
+                hasher.update(chunk)
                 bar.update(len(chunk))
     except OSError as error:
         raise UserError(f"{WHO}: {file} cannot be read ({error.strerror}); check the path.") from error
-    return told.hexdigest()
+    return hasher.hexdigest()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rollforge import trust
 from rollforge.backbones.base import VideoCodec
 from rollforge.backbones.wan.sizes import Rate
 from rollforge.commands.arguments import Arguments, device, number, path
-from rollforge.commands.output import say
+from rollforge.commands.output import print_out
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
 from rollforge.devices import default_device
@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> None:
     if out.exists():
         raise UserError(f"{out} exists; give another name with --out.")
     _decode(store, codec.eval().requires_grad_(False).to(chosen.device), fps, out, chosen.device)
-    say(f"\nOpen:\n  {out}\n")
+    print_out(f"\nOpen:\n  {out}\n")
 
 
 def _decode(store: LatentStore, codec: VideoCodec, fps: float, out: Path, device: str) -> None:

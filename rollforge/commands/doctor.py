@@ -5,7 +5,7 @@ from __future__ import annotations
 from rollforge import trust
 from rollforge.commands.arguments import Arguments, number, path
 from rollforge.commands.lightning import _quiet
-from rollforge.commands.output import say
+from rollforge.commands.output import print_out
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
 from rollforge.doctor.card import free_on
@@ -34,18 +34,18 @@ def run(arguments: list[str]) -> int:
     card = None if chosen.card is None else free_on(chosen.card)
     typed = read([*(f"--config={file}" for file in chosen.config), *rest])
     _quiet()
-    findings = Findings(say)
+    findings = Findings(print_out)
     with trust.guarded(typed.modules):
         cli = ParsedCLI("predict", typed)
         ConfigChecks(cli.chosen, cli.folder, findings, chosen.probe_seconds, card).run()
-    say(f"\n{_verdict(findings)}\n")
+    print_out(f"\n{_summary(findings)}\n")
     return 1 if findings.problems else 0
 
 
-def _verdict(findings: Findings) -> str:
-    warnings = sum(finding.verdict == "warning" for finding in findings)
+def _summary(findings: Findings) -> str:
+    warnings = sum(finding.status == "warning" for finding in findings)
     if findings.problems:
         return f"This will not work: {findings.problems} problem{'s' if findings.problems > 1 else ''}."
-    if any(finding.verdict == "unknown" for finding in findings):
+    if any(finding.status == "unknown" for finding in findings):
         return "This will run, but whether the video will be any good cannot be told: see above."
     return f"This will work{f', with {warnings} warnings' if warnings > 1 else ', with 1 warning' if warnings else ''}."

@@ -10,7 +10,7 @@ from rollforge import trust
 from rollforge.backbones.wan.published import WHO, Need, needs
 from rollforge.commands.arguments import Arguments, path
 from rollforge.commands.lightning import _quiet
-from rollforge.commands.output import say
+from rollforge.commands.output import print_out
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
 from rollforge.errors import UserError
@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
     found = needs(parts)
     missing = [need for need in found if not need.here]
     for need in found:
-        _tell(f"{'here' if need.here else 'missing':8} {need.option}: {need.name!r}")
+        _print(f"{'here' if need.here else 'missing':8} {need.option}: {need.name!r}")
     if chosen.run:
         _download(missing)
         if lost := [need.name for need in needs(parts) if need.folder and not need.here]:
@@ -55,20 +55,20 @@ def _described(part: Any) -> tuple[str, dict[str, Any]]:
 def _commands(missing: list[Need], config: str) -> None:
     known = [need.source.command(need.patterns, need.folder) for need in missing if need.source]
     if known:
-        _tell("\nDownload with:\n" + "\n".join(f"  {command}" for command in known))
-        _tell(f"Or let rollforge do it:\n  rollforge fetch {config} --run")
+        _print("\nDownload with:\n" + "\n".join(f"  {command}" for command in known))
+        _print(f"Or let rollforge do it:\n  rollforge fetch {config} --run")
     for need in missing:
         if need.source is None:
-            _tell(f"Where {need.name!r} is published is not known; put it there, or name another file.")
+            _print(f"Where {need.name!r} is published is not known; put it there, or name another file.")
 
 
 def _download(missing: list[Need]) -> None:
     for need in missing:
         if need.source is None:
             raise UserError(f"{WHO}: where {need.name} is published is not known; put it there, or name another file.")
-        _tell(f"Downloading {need.source}")
-        _tell(f"  {need.source.download(need.patterns, WHO, folder=need.folder, option=need.option)}")
+        _print(f"Downloading {need.source}")
+        _print(f"  {need.source.download(need.patterns, WHO, folder=need.folder, option=need.option)}")
 
 
-def _tell(text: str) -> None:
-    say(f"{text}\n")
+def _print(text: str) -> None:
+    print_out(f"{text}\n")

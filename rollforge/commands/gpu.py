@@ -40,16 +40,16 @@ def run(arguments: list[str]) -> int:
     device = _device(chosen.device)
     full = device == "cuda" and not chosen.toy
     names = chosen.only or [stage.name for stage in STAGES if full or chosen.toy or not stage.speed]
-    _say(f"rollforge {__version__}, Python {platform.python_version()}, {platform.machine()}, {device}\n")
+    _print(f"rollforge {__version__}, Python {platform.python_version()}, {platform.machine()}, {device}\n")
     rows: list[Row] = []
-    for found in run_stages(names, device, full, chosen.seconds, lambda text: _say(text, sys.stderr)):
+    for found in run_stages(names, device, full, chosen.seconds, lambda text: _print(text, sys.stderr)):
         rows += found
-        _say(table(found))
+        _print(table(found))
     file = _write(rows, Path(chosen.output_dir), device)
     failed = [row for row in rows if row.ok is False]
     checked = sum(row.ok is not None for row in rows)
     summary = f"{checked - len(failed)} of {checked} checks passed on {device}" if checked else "Nothing was checked"
-    _say(f"\n{summary}. All values: {file}")
+    _print(f"\n{summary}. All values: {file}")
     return 1 if failed else 0
 
 
@@ -72,7 +72,7 @@ def _write(rows: list[Row], folder: Path, device: str) -> Path:
     return file
 
 
-def _say(text: str, stream: TextIO | None = None) -> None:
+def _print(text: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     stream.write(text + "\n")
     stream.flush()

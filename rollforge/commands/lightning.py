@@ -22,7 +22,7 @@ from rollforge import trust
 from rollforge.budget import BudgetCheck, MemoryCheck
 from rollforge.commands.addresses import check_addresses
 from rollforge.commands.loopback import on_loopback
-from rollforge.commands.output import complain, say
+from rollforge.commands.output import print_error, print_out
 from rollforge.commands.own_files import OwnFiles
 from rollforge.commands.parser import Parser
 from rollforge.commands.ranks import Ranks
@@ -78,8 +78,8 @@ class RollforgeCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """With the name of the command, and what the Trainer says of it."""
-        told = (inspect.getdoc(getattr(Trainer, self.command)) or "").partition("\n")[0]
-        return super().init_parser(prog=f"rollforge {self.command}", description=told, **kwargs)
+        summary = (inspect.getdoc(getattr(Trainer, self.command)) or "").partition("\n")[0]
+        return super().init_parser(prog=f"rollforge {self.command}", description=summary, **kwargs)
 
     def parse(self, typed: Typed) -> Any:
         """The parsed config. Raises ``UserError`` for one that decides what only the person at the keyboard may."""
@@ -243,7 +243,7 @@ class RollforgeCLI(LightningCLI):
         except SystemExit:
             if stop.asked and self.run_folder.rank == 0:
                 again = shlex.join(["rollforge", self.command, *self.typed.resumed()])
-                complain(f"Stopped by {stop.asked.name}; resume with:\n  {again}\n")
+                print_error(f"Stopped by {stop.asked.name}; resume with:\n  {again}\n")
             raise
         finally:
             stop.remove()
@@ -266,7 +266,7 @@ class RollforgeCLI(LightningCLI):
         made = "\n".join(f"  {path}" for path in self.output.files)
         longer = self.typed.longer(2 * self.chosen.data.seconds, f"{self.run_folder.path}-longer")
         again = shlex.join(["rollforge", self.command, *longer])
-        say(f"\nOpen:\n{made}\n\nNext, a longer video:\n  {again}\n")
+        print_out(f"\nOpen:\n{made}\n\nNext, a longer video:\n  {again}\n")
 
     def before_test(self) -> None:
         """Checks all that can be checked before the first block; measures drift where the config names no metric."""

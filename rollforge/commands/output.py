@@ -22,12 +22,12 @@ def log_to_terminal() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
-def say(text: str) -> None:
+def print_out(text: str) -> None:
     """Writes to standard output."""
     sys.stdout.write(printable(text))
     sys.stdout.flush()
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Writes to standard error."""
     sys.stderr.write(printable(text))

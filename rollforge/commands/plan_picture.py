@@ -88,12 +88,12 @@ def save(figure: Figure, file: Path) -> None:
 
 def describe(recorded: Recorded) -> str:
     """What the policy costs, in one line."""
-    told = f"The last block reads {recorded.reads} frames; {recorded.kept} are kept, {recorded.moves} of them raw."
+    text = f"The last block reads {recorded.reads} frames; {recorded.kept} are kept, {recorded.moves} of them raw."
     if recorded.still:
-        told += f" {' and '.join(recorded.still).capitalize()} change{'s' if len(recorded.still) == 1 else ''} nothing."
+        text += f" {' and '.join(recorded.still).capitalize()} change{'s' if len(recorded.still) == 1 else ''} nothing."
     if any(read.differ for read in recorded.blocks):
-        told += " Plans differ between denoising steps: the last step is shown."
-    return told
+        text += " Plans differ between denoising steps: the last step is shown."
+    return text
 
 
 def _axes(read: BlockRead) -> tuple[Axis, Axis]:

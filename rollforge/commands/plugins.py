@@ -9,7 +9,7 @@ from typing import Any
 
 from rollforge.commands.arguments import Arguments, file, number, path
 from rollforge.commands.new_plugin import create, kinds, part_name
-from rollforge.commands.output import say
+from rollforge.commands.output import print_out
 from rollforge.isolation import import_matplotlib
 from rollforge.ranges import Count, NonNegative, described
 from rollforge.registry import KINDS, Part, registry
@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     import_matplotlib()
     if chosen.action == "new":
-        text = told(create(chosen.name, chosen.kind, Path(chosen.folder)), chosen.name)
+        text = readme(create(chosen.name, chosen.kind, Path(chosen.folder)), chosen.name)
     elif chosen.action == "check":
         text = _checked(chosen, rest)
     elif chosen.action == "show":
@@ -51,10 +51,10 @@ def run(arguments: list[str]) -> None:
     else:
         registry().load()
         text = listing()
-    say(text + "\n")
+    print_out(text + "\n")
 
 
-def told(folder: Path, name: str) -> str:
+def readme(folder: Path, name: str) -> str:
     """What to do with a new package."""
     part = part_name(name)
     return (

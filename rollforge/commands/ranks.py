@@ -121,11 +121,11 @@ class Ranks(Callback):
 
     def _leave(self) -> None:
         """At the end of the process: tells the others, and sees off the watcher, or the interpreter cuts it down."""
-        self._tell()
+        self._notify()
         self.rest.set()
         self.watcher.join(GRACE)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """If the work is not done, ends the others too."""
         if self.over or self.store is None:
             return

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from rollforge.commands.arguments import Arguments, number, path
-from rollforge.commands.output import complain, say
+from rollforge.commands.output import print_error, print_out
 from rollforge.errors import UserError, nearest
 from rollforge.evaluation.evaluation import Evaluation
 from rollforge.evaluation.video_folder import VideoFolder
@@ -73,7 +73,7 @@ def score_config(chosen: Any) -> int:
 def score(given: VideoFolder, metrics: Sequence[Metric], output_dir: str | None, loggers: Iterable[Any] = ()) -> int:
     """Measures given videos and says what there is to look at."""
     out = Path(output_dir or Path("outputs") / f"{given.folder.resolve().name or 'videos'}-measured")
-    evaluation = given.score(metrics or [DriftSuite()], out, lambda told: complain(f"rollforge: {told}\n"))
+    evaluation = given.score(metrics or [DriftSuite()], out, lambda message: print_error(f"rollforge: {message}\n"))
     leave(evaluation, given.sheets, out, loggers)
     return 1 if given.unreadable else 0
 
@@ -87,10 +87,10 @@ def leave(evaluation: Evaluation, sheets: Sequence[ContactSheet], out: Path, log
     made = draw_all(evaluation, sheets, out)
     write_json(out / "metrics.json", evaluation.document())
     log_to(loggers, evaluation)
-    for metric, told in evaluation.failed.items():
-        complain(f"rollforge: the metric {metric} raised {told}; from there on it is left out.\n")
+    for metric, message in evaluation.failed.items():
+        print_error(f"rollforge: the metric {metric} raised {message}; from there on it is left out.\n")
     files = "\n".join(f"  {path}" for path in [*made, out / "metrics.json"])
-    say(f"\n{evaluation.table()}\n\nOpen:\n{files}\n")
+    print_out(f"\n{evaluation.table()}\n\nOpen:\n{files}\n")
 
 
 def _built(logger: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 from rollforge import trust
 from rollforge.commands.arguments import Arguments, number, path
 from rollforge.commands.load import pipeline_of
-from rollforge.commands.output import say
+from rollforge.commands.output import print_out
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
 from rollforge.comparison.identity import content_hash
@@ -62,14 +62,14 @@ def run(arguments: list[str]) -> None:
         pipeline = pipeline_of(reader.chosen, typed)
         clips = _clips(reader.chosen.data, chosen.history == "clean")
         count = min(len(clips), chosen.clips or len(clips))
-        told = [reader.read(typed)["data"].get("train_dataset"), chosen.history, chosen.frames, list(kept), count]
+        settings = [reader.read(typed)["data"].get("train_dataset"), chosen.history, chosen.frames, list(kept), count]
         about = {
-            "identity": sha256(f"{content_hash(reader.read(typed))} {told}".encode()).hexdigest(),
+            "identity": sha256(f"{content_hash(reader.read(typed))} {settings}".encode()).hexdigest(),
             "clips": count, "timesteps": list(kept), "history": chosen.history,
         }  # fmt: skip
         work = Work(pipeline, clips, chosen.frames, chosen.history == "clean", kept, reader.chosen.data.seed)
         store_all(work, about, Path(chosen.output_dir), min(count, reader.chosen.data.batch_size))
-    say(f"\n{count} trajectories in:\n  {chosen.output_dir}\n")
+    print_out(f"\n{count} trajectories in:\n  {chosen.output_dir}\n")
 
 
 @dataclass(frozen=True)

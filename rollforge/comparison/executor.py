@@ -47,7 +47,7 @@ class RunExecutor:
             SystemExit: after SIGINT or SIGTERM, once the run at work has saved what it had.
         """
         progress = Progress(self.runs)
-        former = {each: signal.signal(each, self._hear) for each in HEARD}
+        former = {each: signal.signal(each, self._on_signal) for each in HEARD}
         try:
             for run in self.runs:
                 if run.training is not None and run.training.failure:
@@ -99,7 +99,7 @@ class RunExecutor:
             progress.look()
             time.sleep(PAUSE)
 
-    def _hear(self, number: int, frame: FrameType | None) -> Any:
+    def _on_signal(self, number: int, frame: FrameType | None) -> Any:
         """Passes a signal on. The run at work finishes its block and saves; a second signal ends it at once."""
         self.asked = self.asked or signal.Signals(number)
         if self.process is None:

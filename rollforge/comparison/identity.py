@@ -30,7 +30,7 @@ def content_hash(config: dict[str, Any]) -> str:
     Files up to 64 MB count by their content, larger ones by size and date. What a plugin's own code does is not in it.
     """
     data = {key: value for key, value in (config.get("data") or {}).items() if key not in IRRELEVANT}
-    told = {
+    identity = {
         "rollforge": __version__,
         "model": config.get("model"),
         "data": data,
@@ -38,7 +38,7 @@ def content_hash(config: dict[str, Any]) -> str:
         "ckpt_path": config.get("ckpt_path"),
         "precision": (config.get("trainer") or {}).get("precision"),
     }
-    return _digest(told)
+    return _digest(identity)
 
 
 def training_hash(config: dict[str, Any]) -> str:
@@ -60,10 +60,10 @@ def trained_hash(config: dict[str, Any], training: str) -> str:
     return _digest({"config": content_hash(config), "training": training})
 
 
-def _digest(told: dict[str, Any]) -> str:
+def _digest(identity: dict[str, Any]) -> str:
     """Hash of plain data and of the files that it names."""
-    told["files"] = {leaf: digest for leaf in sorted(set(_leaves(told))) if (digest := _file(leaf))}
-    return sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+    identity["files"] = {leaf: digest for leaf in sorted(set(_leaves(identity))) if (digest := _file(leaf))}
+    return sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _leaves(value: Any) -> Iterator[str]:

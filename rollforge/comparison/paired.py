@@ -90,7 +90,7 @@ def markdown(rows: Sequence[PairedRow], against: Sequence[str]) -> Iterator[str]
                 row.label,
                 f"{row.mark}x",
                 _short(row.figure.mean),
-                *(_told(row.differences.get(each)) for each in against),
+                *(_difference(row.differences.get(each)) for each in against),
             ]
             for row in rows
             if row.curve == curve
@@ -112,7 +112,7 @@ def _over(values: Iterable[float]) -> Interval:
     return interval(values, draws=DRAWS, seed=SEED)
 
 
-def _told(difference: Interval | None) -> str:
+def _difference(difference: Interval | None) -> str:
     if difference is None or isnan(difference.mean):
         return "-"
     bounds = f" [{_short(difference.low)}, {_short(difference.high)}]" if difference.values > 1 else " [n=1]"

@@ -27,7 +27,7 @@ class Progress:
         self.states = {run.hash: "reused" if run.finished else "waiting" for run in runs}
         self.made = {run.hash: run.made() for run in runs}
         self.speed: dict[str, float] = {}
-        self.began, self.before, self.looked, self.told = 0.0, 0.0, 0.0, 0.0
+        self.began, self.before, self.looked, self.printed = 0.0, 0.0, 0.0, 0.0
         self.current: Run | None = None
         self.redraws = sys.stdout.isatty()
         self.lines = 0
@@ -41,7 +41,7 @@ class Progress:
     def start(self, run: Run) -> None:
         """A run begins."""
         self.current, self.began, self.before = run, time.perf_counter(), run.made()
-        self.told = self.began
+        self.printed = self.began
         self._now(run, "running")
 
     def look(self) -> None:
@@ -53,8 +53,8 @@ class Progress:
         self._measure(self.current)
         if self.redraws:
             self._draw()
-        elif now - self.told >= PLAIN_EVERY:
-            self.told = now
+        elif now - self.printed >= PLAIN_EVERY:
+            self.printed = now
             self._line(self.current)
 
     def end(self, run: Run, state: str) -> None:

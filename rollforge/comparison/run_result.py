@@ -64,8 +64,8 @@ class RunResult:
     @cached_property
     def better(self) -> dict[str, str]:
         """Whether higher or lower is better, of curves whose metric says so."""
-        told = self.metrics.get("better")
-        return {str(curve): str(good) for curve, good in told.items()} if isinstance(told, dict) else {}
+        directions = self.metrics.get("better")
+        return {str(curve): str(good) for curve, good in directions.items()} if isinstance(directions, dict) else {}
 
     @property
     def fps(self) -> float:
@@ -126,8 +126,8 @@ class Comparison:
 
     def direction(self, curve: str) -> str:
         """Which levels of a curve are good, in words; empty where none are, or the points do not agree."""
-        said = {worst_of(point.better).get(curve, "") for point in self.measured if curve in point.curves}
-        return BETTER.get(said.pop(), "") if len(said) == 1 else ""
+        directions = {worst_of(point.better).get(curve, "") for point in self.measured if curve in point.curves}
+        return BETTER.get(directions.pop(), "") if len(directions) == 1 else ""
 
     @cached_property
     def marks(self) -> list[int]:
@@ -139,8 +139,8 @@ class Comparison:
         """The level of each curve on true videos, where it is known."""
         known: dict[str, float] = {}
         for point in self.measured:
-            for curve, told in (point.metrics.get("truth") or {}).items():
-                level = told.get("level") if isinstance(told, dict) else told
+            for curve, value in (point.metrics.get("truth") or {}).items():
+                level = value.get("level") if isinstance(value, dict) else value
                 known.setdefault(curve, number(level.get("mean") if isinstance(level, dict) else level))
         return known
 

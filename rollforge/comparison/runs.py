@@ -118,9 +118,9 @@ class Run:
                 lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
         except OSError:
             lines = []
-        said = [line.strip() for line in lines if line.strip()]
-        told = [line.removeprefix("rollforge: ") for line in said if line.startswith("rollforge: ")]
-        return (told or said or ["it said nothing"])[-1]
+        printed = [line.strip() for line in lines if line.strip()]
+        messages = [line.removeprefix("rollforge: ") for line in printed if line.startswith("rollforge: ")]
+        return (messages or printed or ["it printed nothing"])[-1]
 
 
 def check_apart(runs: Sequence[Run]) -> None:

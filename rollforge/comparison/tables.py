@@ -50,8 +50,8 @@ def _intervals(truth: Mapping[str, Any]) -> Intervals:
     """The truth as ``metrics.json`` keeps it."""
     return {
         curve: {
-            name: Interval(number(told["mean"]), number(told["low"]), number(told["high"]), int(told["values"]))
-            for name, told in figures.items()
+            name: Interval(number(entry["mean"]), number(entry["low"]), number(entry["high"]), int(entry["values"]))
+            for name, entry in figures.items()
         }
         for curve, figures in truth.items()
     }

@@ -115,8 +115,8 @@ def axis(text: str) -> list[Choice]:
         raise UserError(f"--vary got {text!r}; {FORM}.")
     given = list(_split(listed, text))
     if len(given) == 1 and given[0].startswith("["):
-        told = _yaml(given[0], text)
-        given = [each if isinstance(each, str) else json.dumps(each) for each in told]
+        values = _yaml(given[0], text)
+        given = [each if isinstance(each, str) else json.dumps(each) for each in values]
     given = [os.path.expanduser(each) if each.startswith("~/") else each for each in given]
     labels = [_label(value) for value in given]
     if len(set(labels)) < len(labels):
@@ -158,19 +158,19 @@ def _split(listed: str, text: str) -> Iterator[str]:
 def _yaml(value: str, text: str) -> list[Any]:
     try:
         safe_yaml.check(value, "--vary")
-        told = yaml.load(value, safe_yaml.Loader)
+        loaded = yaml.load(value, safe_yaml.Loader)
     except (*safe_yaml.BAD, yaml.YAMLError) as error:
         raise UserError(f"--vary got {text!r}, whose list is not readable YAML; {FORM}.") from error
-    return told if isinstance(told, list) else [told]
+    return loaded if isinstance(loaded, list) else [loaded]
 
 
 def _label(value: str) -> str:
     """A file's name without its ending, a part with its arguments, else the value itself."""
     if value.startswith("{"):
         try:
-            told = yaml.load(value, safe_yaml.Loader)
-            name = str(told["class_path"]).rpartition(".")[2]
-            given = ", ".join(f"{key}={each}" for key, each in (told.get("init_args") or {}).items())
+            loaded = yaml.load(value, safe_yaml.Loader)
+            name = str(loaded["class_path"]).rpartition(".")[2]
+            given = ", ".join(f"{key}={each}" for key, each in (loaded.get("init_args") or {}).items())
         except (*safe_yaml.BAD, yaml.YAMLError):
             return value
         return f"{name}({given})" if given else name

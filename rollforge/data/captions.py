@@ -80,12 +80,12 @@ def _json_lines(text: str, file: Path) -> tuple[dict[str, str], list[str]]:
             content = parse_json(line)
         except ValueError:
             content = None
-        name, told = (
+        name, value = (
             next((content[key] for key in keys if isinstance(content, dict) and key in content), None)
             for keys in (NAMES, TEXTS)
         )
-        if isinstance(name, str) and isinstance(told, str):
-            found[name] = told.strip()
+        if isinstance(name, str) and isinstance(value, str):
+            found[name] = value.strip()
         else:
             wrong.append(where)
     return found, wrong
@@ -94,8 +94,10 @@ def _json_lines(text: str, file: Path) -> tuple[dict[str, str], list[str]]:
 def _table(text: str, file: Path) -> tuple[dict[str, str], list[str]]:
     rows = table_rows(text, file)
     head = [cell.strip().casefold() for cell in rows[0][0]] if rows else []
-    name, told = (next((head.index(key) for key in keys if key in head), None) for keys in (NAMES, TEXTS))
-    if name is None or told is None:
+    name, content = (next((head.index(key) for key in keys if key in head), None) for keys in (NAMES, TEXTS))
+    if name is None or content is None:
         raise UserError(f"{file}: the first row must name the columns; {EXPECTED}.")
     good = [row for row, _ in rows[1:] if len(row) == len(head)]
-    return {row[name].strip(): row[told].strip() for row in good}, [w for row, w in rows[1:] if len(row) != len(head)]
+    return {row[name].strip(): row[content].strip() for row in good}, [
+        w for row, w in rows[1:] if len(row) != len(head)
+    ]

@@ -137,8 +137,8 @@ class VideoClips(Checked, Dataset[Clip]):
         """What the frames of a clip depend on: the file by size and date, the place in it, and how it is cut."""
         file, start = self.starts[index]
         stat = file.stat()
-        told = (file.name, stat.st_size, stat.st_mtime_ns, start, self.frames, self.stride, tuple(self.size))
-        return " ".join(map(str, told))
+        identity = (file.name, stat.st_size, stat.st_mtime_ns, start, self.frames, self.stride, tuple(self.size))
+        return " ".join(map(str, identity))
 
     def caption(self, index: int) -> str:
         """The caption of a clip. Raises ``UserError`` where it cannot be read."""

@@ -129,13 +129,13 @@ def _table(text: str, path: Path) -> list[Entry]:
 
 def table_rows(text: str, path: Path) -> list[tuple[list[str], str]]:
     """The rows in which something stands, and where they end."""
-    told = re.match(r"sep=(.)\r?\n", text)  # which Excel writes, and shows to nobody
-    text = text[told.end() :] if told else text
+    declared = re.match(r"sep=(.)\r?\n", text)  # which Excel writes, and shows to nobody
+    text = text[declared.end() :] if declared else text
     first = text.lstrip().partition("\n")[0]
-    separator = told[1] if told else "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+    separator = declared[1] if declared else "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
     one_column = separator not in first
     reader = csv.reader(StringIO(text, newline=""), delimiter="\x1f" if one_column else separator)
-    skipped = 1 if told else 0
+    skipped = 1 if declared else 0
     try:
         return [(row, f"{path}, line {reader.line_num + skipped}") for row in reader if any(map(str.strip, row))]
     except csv.Error as error:

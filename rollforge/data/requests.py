@@ -93,17 +93,17 @@ class Request(NamedTuple):
     @property
     def content(self) -> dict[str, Any]:
         """All that tells this video from others of the same model, under ``CONTENT``, as plain data."""
-        told: dict[str, Any] = {"prompt": self.prompt, "seed": self.seed, "latent_frames": self.frames}
+        entry: dict[str, Any] = {"prompt": self.prompt, "seed": self.seed, "latent_frames": self.frames}
         if self.shots:
-            told["prompts"] = [[start, prompt] for start, prompt in self.shots]
+            entry["prompts"] = [[start, prompt] for start, prompt in self.shots]
         if self.cuts:
-            told["cuts"] = list(self.cuts)
+            entry["cuts"] = list(self.cuts)
         if self.opening:
-            told["opening"] = [content_id(self.opening), self.opening_frames]
-        return told
+            entry["opening"] = [content_id(self.opening), self.opening_frames]
+        return entry
 
 
-Tell = Callable[[Path, str], None]
+Warn = Callable[[Path, str], None]
 
 
 def _warn(file: Path, why: str) -> None:
@@ -131,7 +131,7 @@ def read_prompts(prompts: Sequence[Prompt] | str | Path) -> list[list[Shot]]:
     return [video.shots for video in read_videos(prompts) if video.shots]
 
 
-def read_videos(prompts: Sequence[Prompt] | str | Path, tell: Tell = _warn) -> list[Video]:
+def read_videos(prompts: Sequence[Prompt] | str | Path, warn: Warn = _warn) -> list[Video]:
     """The prompts of each video, and of a folder those that are left out, without any.
 
     ``tell`` is called with each file of a folder that cannot be read, and why. For the rest see ``read_prompts``.
@@ -140,7 +140,7 @@ def read_videos(prompts: Sequence[Prompt] | str | Path, tell: Tell = _warn) -> l
         return [Video(_shots(prompt, "data.prompts")) for prompt in prompts]
     path = Path(os.path.expanduser(prompts))
     if os.path.isdir(path):  # pathlib raises for a prompt that is longer than a name can be
-        return _limited(_folder(path, tell), path)
+        return _limited(_folder(path, warn), path)
     if os.path.isfile(path):
         _check_name(path)
         return _limited(_file(path), path)
@@ -160,7 +160,7 @@ def _check_name(path: Path) -> None:
         raise UserError(f"{path} is not a prompt file by its name; expected {', '.join(SUFFIXES)}.")
 
 
-def _folder(path: Path, tell: Tell) -> Iterator[Video]:
+def _folder(path: Path, warn: Warn) -> Iterator[Video]:
     files = listed(path, SUFFIXES, "prompt file")
     if not files:
         raise UserError(f"{path} holds no prompt file; expected {', '.join(SUFFIXES)}.")
@@ -176,7 +176,7 @@ def _folder(path: Path, tell: Tell) -> Iterator[Video]:
         more = f" Nor can the other {len(files) - 1} prompt files be used." if len(files) > 1 else ""
         raise UserError(errors[files[0]] + more)
     for file, why in errors.items():
-        tell(file, why)
+        warn(file, why)
 
 
 def _file(path: Path) -> list[Video]:
@@ -191,15 +191,15 @@ def seconds(text: str | float) -> float:
     return 60.0 * float(found[1] or 0) + float(found[2] or 0)
 
 
-def _shots(told: Any, where: str, even: bool = False) -> list[Shot]:
+def _shots(given: Any, where: str, even: bool = False) -> list[Shot]:
     """Checks and reads the prompts of one video; ``even`` lets times be left out."""
-    if isinstance(told, str) or (even and isinstance(told, dict)):
-        told = [told if isinstance(told, dict) else {"prompt": told}]
-    if not isinstance(told, list):
-        _no_prompt(told, where)
-    if not told:
+    if isinstance(given, str) or (even and isinstance(given, dict)):
+        given = [given if isinstance(given, dict) else {"prompt": given}]
+    if not isinstance(given, list):
+        _no_prompt(given, where)
+    if not given:
         raise UserError(f"{where} has an empty list where prompts were expected; {SHAPE}.")
-    shots = [_shot(each, where, first=n == 0, even=even) for n, each in enumerate(told)]
+    shots = [_shot(each, where, first=n == 0, even=even) for n, each in enumerate(given)]
     times = [shot.at for shot in shots if shot.at is not None]
     if times != sorted(set(times)) or times[:1] not in ([], [0.0]) or (1 < len(times) != len(shots)):
         raise UserError(f"{where}: the times of the prompts must start at 0 and rise, not {times}.")
@@ -225,17 +225,17 @@ def _shot(each: Any, where: str, first: bool, even: bool) -> Shot:
     return Shot(prompt, seconds(each["at"]) if "at" in each else 0.0 if first else None, cut)
 
 
-def _no_prompt(told: Any, where: str) -> NoReturn:
+def _no_prompt(given: Any, where: str) -> NoReturn:
     """Raises ``UserError`` for what YAML or JSON has made of a prompt, or of prompts at the wrong place."""
-    if isinstance(told, dict) and told.keys() & {"prompt", "at"}:
+    if isinstance(given, dict) and given.keys() & {"prompt", "at"}:
         raise UserError(
-            f"{where} has {told!r:.200} among the videos; prompts that follow each other in one video are a list of "
+            f"{where} has {given!r:.200} among the videos; prompts that follow each other in one video are a list of "
             "their own: `- - prompt: ...` and below it `  - at: 30s` with `prompt: ...`."
         )
-    if isinstance(told, dict):
-        text = ", ".join(f"{key}: {value}" for key, value in told.items())
+    if isinstance(given, dict):
+        text = ", ".join(f"{key}: {value}" for key, value in given.items())
         raise UserError(f'{where} has a prompt with a colon in it; put it in quotes: "{text:.200}".')
-    raise UserError(f"{where} has {told!r:.200} where a prompt was expected; put a prompt in quotes.")
+    raise UserError(f"{where} has {given!r:.200} where a prompt was expected; put a prompt in quotes.")
 
 
 def _limited(videos: Iterable[Video], path: Path) -> list[Video]:

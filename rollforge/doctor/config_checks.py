@@ -19,7 +19,7 @@ from rollforge.data.pictures import is_picture
 from rollforge.data.requests import Request
 from rollforge.data.video_requests import make_requests
 from rollforge.doctor import estimates, machine, parts
-from rollforge.doctor.finding import Findings, Verdict
+from rollforge.doctor.finding import Findings, Status
 from rollforge.doctor.parts import NEEDED, OPTIONAL
 from rollforge.doctor.probe import Probe, probe
 from rollforge.doctor.training_memory import training_check
@@ -52,7 +52,7 @@ class ConfigChecks:
     ) -> None:
         self.config, self.folder, self.findings, self.seconds = config, folder, findings, seconds
         self.card = card
-        self.absent: Verdict = "problem" if card is None else "warning"  # files need not be where no card is
+        self.absent: Status = "problem" if card is None else "warning"  # files need not be where no card is
         self.parts = {name: parts.build(name, config.model.get(name)) for name in PLAIN}
         self.data = config.data
         self.training = config.model.objective is not None and config.data.train_dataset is not None
@@ -127,10 +127,10 @@ class ConfigChecks:
 
     def _device(self) -> None:
         if self.card is not None:
-            told = (
+            text = (
                 f"A CUDA card that leaves {readable(self.card)}, precision {self.trainer.precision}; nothing is rolled."
             )
-            self.findings.add("ok", "device", told)
+            self.findings.add("ok", "device", text)
             return
         before, device = self.findings.problems, self.trainer.strategy.root_device
         if self.findings.problems > before:
@@ -138,8 +138,8 @@ class ConfigChecks:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
         free = free_memory(str(device))
         available = "free memory unknown" if free is None else f"{readable(free)} of memory free"
-        told = f"{self.trainer.num_devices} x {device.type} ({name}), {available}, precision {self.trainer.precision}."
-        self.findings.add("ok", "device", told)
+        text = f"{self.trainer.num_devices} x {device.type} ({name}), {available}, precision {self.trainer.precision}."
+        self.findings.add("ok", "device", text)
 
     def _part(self, name: str) -> None:
         config = self.config.model.get(name)
@@ -168,8 +168,8 @@ class ConfigChecks:
             checkpoint = parts.opened(config)
             sizes = parts.sizes_in_files(config)
             if checkpoint:
-                verdict, told = parts.attention(checkpoint)
-                self.findings.add(verdict, "backbone", told)
+                status, text = parts.attention(checkpoint)
+                self.findings.add(status, "backbone", text)
         before = self.findings.problems
         with self.findings.problem_at("backbone"):
             self.shapes["backbone"] = parts.blueprint("backbone", config, sizes, cuda=self.card is not None)
@@ -246,8 +246,8 @@ class ConfigChecks:
         if budget.fits:
             self.findings.add("ok", subject, f"{what} fits into memory{self.assumed}.", budget.table())
         else:
-            told = f"{what} does not fit{self.assumed}. {guard.advice()}"
-            self.findings.add("problem", subject, told, budget.table())
+            text = f"{what} does not fit{self.assumed}. {guard.advice()}"
+            self.findings.add("problem", subject, text, budget.table())
         return budget.fits
 
     def _loadable(self, name: str) -> bool:
@@ -255,8 +255,8 @@ class ConfigChecks:
         shapes, free = self.shapes.get(name), free_memory("cpu")
         if shapes is None or free is None or (size := size_of(shapes)) <= free:
             return shapes is not None
-        told = f"The weights take {readable(size)} of the CPU's memory to be loaded; {readable(free)} are free."
-        self.findings.add("problem", name, told)
+        text = f"The weights take {readable(size)} of the CPU's memory to be loaded; {readable(free)} are free."
+        self.findings.add("problem", name, text)
         return False
 
     def _load(self) -> None:
@@ -265,8 +265,8 @@ class ConfigChecks:
             return
         config = self.config.model.backbone
         self.parts["backbone"] = backbone = parts.build("backbone", config)
-        verdict, name, told = parts.weights_status("backbone", config, self.config.ckpt_path, self.training)
-        self.findings.add(verdict, name, f"{told} {parts.described(backbone)}")
+        status, name, text = parts.weights_status("backbone", config, self.config.ckpt_path, self.training)
+        self.findings.add(status, name, f"{text} {parts.described(backbone)}")
 
     def _encoder(self) -> None:
         machine.encoder(self.findings, self.size)
@@ -282,13 +282,13 @@ class ConfigChecks:
             self.findings.add("warning", "time", "Not measured, since something above keeps the model from rolling.")
             return
         self.probed = self._probe()
-        told = estimates.time_needed(
+        text = estimates.time_needed(
             self.probed, self.requests, self.data.seconds, 2 if self.parts.get("compare_policy") else 1
         )
         if self.probed.extra is None:
-            self.findings.add("warning", "time", f"{told}; no block was finished, so decoding is not in it.")
+            self.findings.add("warning", "time", f"{text}; no block was finished, so decoding is not in it.")
         else:
-            self.findings.add("ok", "time", f"{told} and {self.probed.blocks} decoded blocks.")
+            self.findings.add("ok", "time", f"{text} and {self.probed.blocks} decoded blocks.")
 
     def _probe(self) -> Probe:
         pipeline = self._pipeline(self.parts)

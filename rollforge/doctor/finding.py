@@ -9,47 +9,47 @@ from typing import Literal
 
 from rollforge.errors import UserError
 
-Verdict = Literal["ok", "warning", "unknown", "problem"]
-Tell = Callable[[str], object]
+Status = Literal["ok", "warning", "unknown", "problem"]
+Report = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class Finding:
     """A verdict on one subject, and a sentence; ``more`` is a table to show below it."""
 
-    verdict: Verdict
+    status: Status
     subject: str
     sentence: str
     more: str = ""
 
     def __str__(self) -> str:
-        return f"{self.verdict:8} {self.subject:13} {self.sentence}" + (f"\n{self.more}" if self.more else "")
+        return f"{self.status:8} {self.subject:13} {self.sentence}" + (f"\n{self.more}" if self.more else "")
 
 
 class Findings(list[Finding]):
     """Findings, told as they come."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, report: Report) -> None:
         super().__init__()
-        self.tell = tell
+        self.report = report
 
-    def add(self, verdict: Verdict, subject: str, sentence: str, more: str = "") -> None:
+    def add(self, status: Status, subject: str, sentence: str, more: str = "") -> None:
         """Notes and tells one."""
-        self.append(Finding(verdict, subject, sentence, more))
-        self.tell(f"{self[-1]}\n")
+        self.append(Finding(status, subject, sentence, more))
+        self.report(f"{self[-1]}\n")
 
     @contextmanager
-    def problem_at(self, subject: str, verdict: Verdict = "problem") -> Iterator[None]:
+    def problem_at(self, subject: str, status: Status = "problem") -> Iterator[None]:
         """Whatever goes wrong inside is a problem of ``subject``, or a warning, and ends there; an interrupt passes."""
         try:
             yield
         except UserError as error:
-            self.add(verdict, subject, str(error))
+            self.add(status, subject, str(error))
         except (Exception, SystemExit) as error:  # components of anyone
             first = (str(error).strip() or "no reason given").splitlines()[0]
-            self.add(verdict, subject, f"{type(error).__name__}: {first}")
+            self.add(status, subject, f"{type(error).__name__}: {first}")
 
     @property
     def problems(self) -> int:
         """How many will not work."""
-        return sum(finding.verdict == "problem" for finding in self)
+        return sum(finding.status == "problem" for finding in self)

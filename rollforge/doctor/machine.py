@@ -98,24 +98,24 @@ def disk(findings: Findings, folder: Path | None, videos: int, snapshots: int, m
     Without a folder they are only told. ``measured`` says that a video frame's size was measured with this very model.
     """
     size = videos + snapshots
-    told = (
+    text = (
         f"the run takes about {readable(size)} (videos {readable(videos)}{'' if measured else ', at a guess'}, "
         f"snapshots and latents {readable(snapshots)})"
     )
     if folder is None:
-        findings.add("ok", "disk", f"{told}.")
+        findings.add("ok", "disk", f"{text}.")
         return
     free = shutil.disk_usage(folder).free
-    told += f"; {readable(free)} are free"
+    text += f"; {readable(free)} are free"
     if size > free:
         findings.add(
             "problem", "disk",
-            f"{told}: make room, choose another --output_dir, or set --snapshots.kv recompute for smaller snapshots.",
+            f"{text}: make room, choose another --output_dir, or set --snapshots.kv recompute for smaller snapshots.",
         )  # fmt: skip
     elif size > free // 2:
-        findings.add("warning", "disk", f"{told}, which is not much more.")
+        findings.add("warning", "disk", f"{text}, which is not much more.")
     else:
-        findings.add("ok", "disk", f"{told}.")
+        findings.add("ok", "disk", f"{text}.")
 
 
 def _hash(manifest: Path) -> str:

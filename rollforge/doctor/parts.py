@@ -17,7 +17,7 @@ from rollforge.backbones.weights import RANDOM
 from rollforge.budget.live import Live
 from rollforge.budget.memory_input import size_of
 from rollforge.budget.table import readable
-from rollforge.doctor.finding import Verdict
+from rollforge.doctor.finding import Status
 from rollforge.metrics.base import Metric
 from rollforge.objectives import Objective
 from rollforge.pipeline import Pipeline
@@ -119,7 +119,7 @@ def _class_of(config: Any) -> Any:
     return getattr(import_module(module), name)
 
 
-def attention(checkpoint: Checkpoint) -> tuple[Verdict, str]:
+def attention(checkpoint: Checkpoint) -> tuple[Status, str]:
     """Whether a network attends to the past only, as a rollout needs, by what names and keys say of its weights."""
     kind, evidence = checkpoint.origin.attention, checkpoint.origin.evidence
     if kind == "causal":
@@ -135,7 +135,7 @@ def attention(checkpoint: Checkpoint) -> tuple[Verdict, str]:
     )
 
 
-def weights_status(part: str, config: Any, checkpoint: str | None, trained: bool = False) -> tuple[Verdict, str, str]:
+def weights_status(part: str, config: Any, checkpoint: str | None, trained: bool = False) -> tuple[Status, str, str]:
     """A component and where its weights come from, as a finding.
 
     Random weights are a warning if they are asked for or to be ``trained``; else ``predict`` refuses them.

@@ -60,8 +60,8 @@ class Evaluation:
         """Metrics that raised, and what, with the first video in which they did."""
         found: dict[str, str] = {}
         for video in self.videos:
-            for metric, told in (video.entry.get("failed_metrics") or {}).items():
-                found.setdefault(metric, f"{told}, first in {video.entry['file']}")
+            for metric, error in (video.entry.get("failed_metrics") or {}).items():
+                found.setdefault(metric, f"{error}, first in {video.entry['file']}")
         return found
 
     def to_dict(self) -> dict[str, list[Video]]:

@@ -69,9 +69,9 @@ def draw(groups: Mapping[str, Sequence[VideoResult]], horizon_seconds: float) ->
     for axes in panels[-COLUMNS:]:
         axes.set_xlabel("seconds", fontsize=8)
     prompts = max(len({video.prompt for video in videos}) for videos in groups.values())
-    told = f"mean over {prompts} prompts and its 95 % interval" if prompts > 1 else "one prompt, so no interval"
+    summary = f"mean over {prompts} prompts and its 95 % interval" if prompts > 1 else "one prompt, so no interval"
     height, title = figure.get_figheight(), ", ".join(label for label in groups if label)
-    heading = literal(f"{title}: {told}; dashed: the horizon ends".removeprefix(": "))
+    heading = literal(f"{title}: {summary}; dashed: the horizon ends".removeprefix(": "))
     figure.suptitle(heading, y=1 - 0.1 / height, fontsize=9, parse_math=False)
     if len(groups) > 1:
         legend(panels[0], fontsize=7)

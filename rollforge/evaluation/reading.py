@@ -29,7 +29,7 @@ def measure_file(
     metrics: Sequence[Metric],
     curves: Path,
     size: tuple[int, int] | None = None,
-    obey: Callable[[], None] = lambda: None,
+    exit_if_requested: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Any], ContactSheet]:
     """Writes the curves of a video; answers what the manifest says of a measured one, and its contact sheet.
 
@@ -54,7 +54,7 @@ def measure_file(
         table, at = CurveFile(partial, info.fps), 0
         with Progress(info.frames, info.fps, file.stem[:14]) as bar:
             for block in _blocks(file, scale):
-                obey()
+                exit_if_requested()
                 table.add(measures.update(block[0], at), at)
                 sheet.add(block[0].numpy())
                 at += block.shape[1]
@@ -66,8 +66,8 @@ def measure_file(
         partial.unlink(missing_ok=True)
     figures = {name: round(value, 6) for name, value in measures.finish().items()}
     failed = {"failed_metrics": measures.out} if measures.out else {}
-    told = {"file": file.name, "prompt": prompt, "fps": info.fps, "frames": at, "size": [info.width, info.height]}
-    return told | {"measured": figures, "measured_from": "file"} | failed, sheet
+    entry = {"file": file.name, "prompt": prompt, "fps": info.fps, "frames": at, "size": [info.width, info.height]}
+    return entry | {"measured": figures, "measured_from": "file"} | failed, sheet
 
 
 def picked(file: Path, label: str, size: tuple[int, int] | None = None) -> ContactSheet:

@@ -32,8 +32,10 @@ def evaluate(
         curves = folder.path / Path(entry["file"]).with_suffix(".curves.csv")
         if "measured" not in entry:
             log.warning("%s was made without metrics; it is measured as it was encoded.", entry["file"])
-            told, _ = measure_file(folder.path / entry["file"], entry["prompt"], metrics, curves, pipeline.size)
-            entry = entry | {key: told[key] for key in ("measured", "measured_from", "failed_metrics") if key in told}
+            measured, _ = measure_file(folder.path / entry["file"], entry["prompt"], metrics, curves, pipeline.size)
+            entry = entry | {
+                key: measured[key] for key in ("measured", "measured_from", "failed_metrics") if key in measured
+            }
             folder.record(entry)
         video = VideoResult(entry, label(entry), curves)
         video.read(ruler, better)

@@ -60,8 +60,8 @@ class VideoFolder:
         self,
         metrics: Sequence[Metric],
         out: Path,
-        tell: Callable[[str], None] = lambda told: None,
-        obey: Callable[[], None] = lambda: None,
+        warn: Callable[[str], None] = lambda message: None,
+        exit_if_requested: Callable[[], None] = lambda: None,
     ) -> Evaluation:
         """Measures all videos and writes their curves to ``out``; ``tell`` hears of each that cannot be measured.
 
@@ -74,11 +74,11 @@ class VideoFolder:
         for sample, file in enumerate(self.files):
             known, curves = self.known.get(file.name, {}), out / f"{self.names[file]}.curves.csv"
             try:
-                entry, sheet = measure_file(file, self.prompt(file), metrics, curves, self.size, obey)
+                entry, sheet = measure_file(file, self.prompt(file), metrics, curves, self.size, exit_if_requested)
             except UserError as error:
                 self.unreadable.append(str(error))
                 if len(self.files) > 1:
-                    tell(str(error))
+                    warn(str(error))
                 continue
             kept = {key: known.get(key) for key in ("seed", "sample")} | ({} if known else {"sample": sample})
             video = VideoResult(entry | kept, known.get("policy"), curves)

@@ -147,12 +147,12 @@ def _header(words: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _read_tensor(file: BufferedReader, entry: Entry, heard: Callable[[memoryview], None]) -> Tensor:
+def _read_tensor(file: BufferedReader, entry: Entry, on_bytes: Callable[[memoryview], None]) -> Tensor:
     buffer = torch.empty(entry.size, dtype=torch.uint8)  # no larger than the file, which is known by now
     raw = memoryview(buffer.numpy())  # type: ignore[arg-type]
     if file.readinto(raw) < entry.size:
         raise Damaged("truncated while it was read")
-    heard(raw)
+    on_bytes(raw)
     try:
         return buffer.view(entry.dtype).reshape(entry.shape)
     except RuntimeError as error:  # no numbers, but more than torch can count along the other axes
@@ -193,11 +193,11 @@ def _check(words: dict[str, Any], kind: str) -> None:
 def _entries(header: dict[str, Any]) -> list[Entry]:
     """The tensors of a header, which must lie one behind the other. Raises ``ValueError`` and the like."""
     entries, start = [], 0
-    for name, told in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        entry = Entry(name, FORMATS[told["dtype"]], tuple(told["shape"]))
+    for name, fields in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        entry = Entry(name, FORMATS[fields["dtype"]], tuple(fields["shape"]))
         if not all(type(extent) is int and 0 <= extent < 2**62 for extent in entry.shape) or len(entry.shape) > 64:
             raise ValueError(name)
-        if told["data_offsets"] != [start, start + entry.size]:
+        if fields["data_offsets"] != [start, start + entry.size]:
             raise ValueError(name)
         entries.append(entry)
         start += entry.size

@@ -46,7 +46,7 @@ STAGES = (
 
 
 def run_stages(
-    names: Sequence[str], device: str, full: bool, seconds: float, say: Callable[[str], None]
+    names: Sequence[str], device: str, full: bool, seconds: float, report: Callable[[str], None]
 ) -> Iterator[list[Row]]:
     """Yields the rows of each stage as it ends. ``seconds`` is the limit for all of them together."""
     deadline = time.monotonic() + seconds
@@ -57,7 +57,7 @@ def run_stages(
         if limit < 1:
             yield [Row(stage.name, "not run", None, {"skipped": f"all stages together have {seconds:g} s"})]
             continue
-        say(f"{stage.name} (at most {limit:.0f} s) ...")
+        report(f"{stage.name} (at most {limit:.0f} s) ...")
         yield _run(stage, device, full, limit)
 
 

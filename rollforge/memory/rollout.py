@@ -222,9 +222,9 @@ class RolloutMemory(FrameStore):
         try:
             return self.positions.turn(x, placement)
         except Exception as error:
-            if (told := attributed(error, "positions", self.positions, "in memory.attend")) is error:
+            if (named := attributed(error, "positions", self.positions, "in memory.attend")) is error:
                 raise
-            raise told from error
+            raise named from error
 
     @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
     def _move(self, device: torch.device) -> None:

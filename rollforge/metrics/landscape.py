@@ -35,10 +35,10 @@ class Landscape(Stateful):
         frames where that is ``sure [T]``. Returns ``[T]``, not a number where nothing can be compared.
         """
         taken = sure & (self.seen + sure.cumsum(dim=0) <= self.opening)
-        told = visible[taken]
-        self.total += (video[taken] * told).sum(dim=0)
-        self.weight += told.sum(dim=0)
-        self.seen += len(told)
+        uncovered = visible[taken]
+        self.total += (video[taken] * uncovered).sum(dim=0)
+        self.weight += uncovered.sum(dim=0)
+        self.seen += len(uncovered)
         both = visible * (self.weight > 0)
         distance = (video - self.total / self.weight.clamp(min=1)).abs().mean(dim=1, keepdim=True) * both
         return distance.sum(dim=(1, 2, 3)) / both.sum(dim=(1, 2, 3)) / self.unrelated

@@ -54,15 +54,15 @@ class Tint(Stateful):
     """
 
     def __init__(self, opening: int) -> None:
-        self.opening, self.told = opening, torch.zeros(0)
+        self.opening, self.reference = opening, torch.zeros(0)
 
     def drifted(self, seen: Tensor) -> Tensor:
         """Mean absolute difference in 0..1, ``[T]``, of rows ``[T, 3, 32]``."""
         shown = torch.cat([seen[:, :, SKY], seen[:, :, GROUND]], dim=2)
-        missing = self.opening - len(self.told)
+        missing = self.opening - len(self.reference)
         if missing > 0:
-            self.told = torch.cat([self.told.reshape(-1, *shown.shape[1:]), shown[:missing]])
-        return (shown - self.told.nanmean(dim=0)).abs().nanmean(dim=(1, 2))
+            self.reference = torch.cat([self.reference.reshape(-1, *shown.shape[1:]), shown[:missing]])
+        return (shown - self.reference.nanmean(dim=0)).abs().nanmean(dim=(1, 2))
 
 
 def _tinted(plain: Tensor, tints: Tensor, most: float) -> Tensor:

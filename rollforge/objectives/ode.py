@@ -94,10 +94,10 @@ class OdeRegression(Objective):
             )
         steps, stored = clips["timesteps"].shape[1], clips["trajectory"].to(pipeline.device)
         own = [float(each) for each in pipeline.sampler.timesteps if each]
-        told = [round(float(each), 2) for each in clips["timesteps"][0]]
-        if len(own) != steps or any(abs(a - b) > APART for a, b in zip(own, told, strict=True)):
+        recorded = [round(float(each), 2) for each in clips["timesteps"][0]]
+        if len(own) != steps or any(abs(a - b) > APART for a, b in zip(own, recorded, strict=True)):
             raise UserError(
-                f"OdeRegression: the trajectories hold the states at timesteps {told}, and model.sampler "
+                f"OdeRegression: the trajectories hold the states at timesteps {recorded}, and model.sampler "
                 f"{type(pipeline.sampler).__name__} denoises at {[round(each, 2) for each in own]}; make trajectories "
                 "for this sampler, or take a FewStep sampler with their steps."
             )

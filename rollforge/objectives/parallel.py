@@ -21,8 +21,8 @@ def prediction_on(
     backbone: Backbone, history: Tensor, noisy: Tensor, levels: Tensor, condition: Condition, memory: Memory
 ) -> Tensor:
     """The prediction for ``noisy`` next to a ``history`` of clean frames, under a teacher-forcing ``memory``."""
-    both, told = torch.cat([history, noisy], dim=1), torch.cat([torch.zeros_like(levels), levels], dim=1)
-    return prediction(backbone, both, told, condition, memory)[:, history.shape[1] :]
+    both, times = torch.cat([history, noisy], dim=1), torch.cat([torch.zeros_like(levels), levels], dim=1)
+    return prediction(backbone, both, times, condition, memory)[:, history.shape[1] :]
 
 
 def clean_of(backbone: Backbone, predicted: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:

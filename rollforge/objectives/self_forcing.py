@@ -105,8 +105,8 @@ class SelfForcing(Objective):
         if self.trains_critic:
             with torch.no_grad():
                 video = self.roll(pipeline, condition)
-            return _told("critic", self.matching.train_critic(match, video))
-        return _told("student", self.matching.student(match, self.roll(pipeline, condition)))
+            return _logged("critic", self.matching.train_critic(match, video))
+        return _logged("student", self.matching.student(match, self.roll(pipeline, condition)))
 
     def roll(self, pipeline: Pipeline, condition: Condition) -> Tensor:
         """Videos of the student, ``[B, F, C, h, w]``, as ``predict`` rolls them up to the exit step."""
@@ -149,7 +149,7 @@ class SelfForcing(Objective):
                 )
 
 
-def _told(name: str, matched: Matched) -> dict[str, Tensor]:
+def _logged(name: str, matched: Matched) -> dict[str, Tensor]:
     """The losses of a step, by name: of the student and of the critic apart, and for each frame of the videos."""
     losses = {"loss": matched.loss, f"loss_{name}": matched.loss.detach()}
     losses |= {f"{name}_{each}": value.detach() for each, value in matched.logged.items()}

@@ -22,7 +22,7 @@ class TooSlow(BaseException):
 
 
 @contextmanager
-def guarded(origin: str, say: Callable[[str], None]) -> Iterator[None]:
+def guarded(origin: str, warn: Callable[[str], None]) -> Iterator[None]:
     """Runs code of a plugin. What it prints is kept from standard output.
 
     Args:
@@ -44,15 +44,15 @@ def guarded(origin: str, say: Callable[[str], None]) -> Iterator[None]:
         raise PluginError(_reason(error)) from error
     finally:
         if text := printed.getvalue().strip():
-            say(
+            warn(
                 f"{origin} prints when it is imported; it should not, and this was left out: {text.splitlines()[0]:.80}"
             )
 
 
 def _reason(error: BaseException) -> str:
     """What went wrong and what caused it, on one line."""
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"{said}, caused by {_reason(error.__cause__)}" if error.__cause__ else said
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{message}, caused by {_reason(error.__cause__)}" if error.__cause__ else message
 
 
 @contextmanager

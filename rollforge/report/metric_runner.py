@@ -123,19 +123,19 @@ class MetricRunner:
         for name, metric in self.working.items():
             metric.load_state_dict(state["metrics"][name])
 
-    def _merged(self, ask: Callable[[Metric], Mapping[str, Answer]], when: str) -> dict[str, Answer]:
+    def _merged(self, call: Callable[[Metric], Mapping[str, Answer]], when: str) -> dict[str, Answer]:
         merged: dict[str, Answer] = {}
         for name, metric in list(self.working.items()):
             try:
-                merged |= ask(metric)
+                merged |= call(metric)
             except Exception as error:
                 wrong = isinstance(error, WrongAnswer)
                 if (isinstance(error, UserError) and not wrong) or ran_out(error):
                     raise
-                told = f"{type(error).__name__} {when} ({error})"
-                self.out[name] = told
+                message = f"{type(error).__name__} {when} ({error})"
+                self.out[name] = message
                 del self.working[name]
-                log.warning("The metric %s raised %s; it is disabled, and the rollout continues.", name, told)
+                log.warning("The metric %s raised %s; it is disabled, and the rollout continues.", name, message)
         return merged
 
 

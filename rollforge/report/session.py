@@ -70,7 +70,7 @@ class Session:
     def add(self, block: VideoBlock) -> None:
         """Records a finished block. Raises ``SystemExit`` after a signal, once what is made is saved."""
         for recording, frames, latents in zip(self.recordings, block.frames, block.latents, strict=True):
-            recording.see(frames, latents)
+            recording.add_block(frames, latents)
         rollout, pace, clock = self.rollout, self.pace, self.clock
         pace.block(block.frames.shape[1])
         self.progress.add(block.frames.shape[1])

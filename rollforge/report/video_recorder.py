@@ -102,7 +102,7 @@ class VideoRecorder:
             latent_fps = self.pipeline.backbone.spec.fps
             self.curves = Curves(self.file, self.pipeline.fps, latent_fps, state["curves"] if state else None)
 
-    def see(self, video: Tensor, latents: Tensor) -> None:
+    def add_block(self, video: Tensor, latents: Tensor) -> None:
         """The next block: pixel frames uint8 ``[T, H, W, 3]`` and latents ``[F, C, h, w]``."""
         if self.curves:
             self.curves.add(self.measures, video, latents)

@@ -52,16 +52,16 @@ class BlockCheck:
 
     def _accepts(self, step: Step, latents: Tensor, attempt: int, seconds: float) -> bool:
         """Whether a block beyond the limit, ``[F, C, H, W]``, is used all the same."""
-        told = f"Block {step.index} (at {seconds:.1f} s) {_wrong(latents, self.limit)}"
+        message = f"Block {step.index} (at {seconds:.1f} s) {_wrong(latents, self.limit)}"
         if self.action == "warn":
-            log.warning("%s; the rollout continues, as model.block_check says.", told)
+            log.warning("%s; the rollout continues, as model.block_check says.", message)
             return True
         if self.action == "retry" and attempt < self.max_retries:
-            log.warning("%s; it is made again from other noise (%d of %d).", told, attempt + 1, self.max_retries)
+            log.warning("%s; it is made again from other noise (%d of %d).", message, attempt + 1, self.max_retries)
             return False
         tried = f" and {attempt} other attempts were no better" if attempt else ""
         raise UserError(
-            f"{told}{tried}; check weights, precision and guidance, or set model.block_check.action to 'warn' "
+            f"{message}{tried}; check weights, precision and guidance, or set model.block_check.action to 'warn' "
             "to continue with such blocks."
         )
 

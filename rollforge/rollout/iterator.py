@@ -111,7 +111,7 @@ class RolloutIterator(Iterator[Block]):
         """From where ``state`` was saved; without its memories, after committing the ``finished`` latents again."""
         self.begin(given)
         self.attempts = dict(state["attempts"])
-        self.happened = {index: _events(told) for index, told in state.get("happened", {}).items()}
+        self.happened = {index: _events(events) for index, events in state.get("happened", {}).items()}
         self.announced = _events(state.get("announced", []))
         if "memories" in state:
             self.passes.read.load_state_dict(state.get("read", {}))
@@ -244,7 +244,7 @@ class RolloutIterator(Iterator[Block]):
         events: list[tuple[type[Event], dict[str, Any]]] = [(Start, {})] if self.index == self.first else []
         events += [(EVENTS[name], fields) for name, fields in self.announced]
         events += [*([(Cut, {})] if cut else []), *([(PromptSwitch, {})] if switched else [])]
-        self.passes.tell([event(step, self.passes.prompts.coming, **fields) for event, fields in events], step)
+        self.passes.notify([event(step, self.passes.prompts.coming, **fields) for event, fields in events], step)
         if self.announced:
             self.happened[self.index] = self.announced
         self.announced = []

@@ -94,7 +94,7 @@ class PassRunner:
         step, branches = request.step, request.branches
         now = frontier if step.phase is Phase.RECACHE else step.start
         plan = (request.plan or self._plan(step)).of_depth(self.spec.layers)
-        self.read.see(step, plan, frontier)
+        self.read.count(step, plan, frontier)
         for memory in (self.memories[branch] for branch in branches):
             memory.latents = self.finished
             with self._following(step):
@@ -125,7 +125,7 @@ class PassRunner:
             memory.positions, memory.kv_codec = self.parts.positions, self.parts.kv_codec
             memory.combine = self.parts.combine
 
-    def tell(self, events: Iterable[Event], step: Step) -> None:
+    def notify(self, events: Iterable[Event], step: Step) -> None:
         """Tells the policy what happens before the block at ``step``, and prepares what it asks for.
 
         Virtual frames are made first, then the frames that it names are read again, oldest first.

@@ -29,7 +29,7 @@ class ReadCounts:
         self.latest: dict[str, int] = {}  # the first frame of the last block that counted
         self.denoised: tuple[int, ReadPlan] | None = None
 
-    def see(self, step: Step, plan: ReadPlan, frontier: int) -> None:
+    def count(self, step: Step, plan: ReadPlan, frontier: int) -> None:
         """A pass of the block that begins at ``frontier``, or of an earlier one."""
         if step.phase is Phase.DENOISE:
             self.denoised = step.start, plan

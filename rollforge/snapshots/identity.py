@@ -34,11 +34,11 @@ def fingerprint(module: nn.Module) -> str:
     The elements are taken at equal strides and only they are copied to the CPU, so that even 14B parameters cost a few
     megabytes. Other weights, further training or a merged LoRA change it; a few elements changed by hand may not.
     """
-    told = sha256()
+    hasher = sha256()
     for name, value in sorted(chain(module.named_parameters(), module.named_buffers()), key=lambda pair: pair[0]):
-        told.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-        told.update(numbers_of(_sample(value.detach())))
-    return told.hexdigest()
+        hasher.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        hasher.update(numbers_of(_sample(value.detach())))
+    return hasher.hexdigest()
 
 
 def versions(*devices: torch.device) -> dict[str, Any]:
@@ -61,13 +61,13 @@ def versions(*devices: torch.device) -> dict[str, Any]:
 def _machine(devices: Iterable[torch.device]) -> dict[str, Any]:
     """What rounds the numbers. Of a GPU its number does not matter; the CPU does where a part runs on it."""
     kinds = sorted({device.type for device in devices})
-    told: dict[str, Any] = {"device": ", ".join(kinds)}
+    machine: dict[str, Any] = {"device": ", ".join(kinds)}
     if gpus := sorted({torch.cuda.get_device_name(device) for device in devices if device.type == "cuda"}):
-        told |= {"gpu": ", ".join(gpus), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-        told["matmul"] = torch.get_float32_matmul_precision()
+        machine |= {"gpu": ", ".join(gpus), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        machine["matmul"] = torch.get_float32_matmul_precision()
     if kinds != ["cuda"]:
-        told |= {"cpu": _processor(), "threads": torch.get_num_threads()}
-    return told
+        machine |= {"cpu": _processor(), "threads": torch.get_num_threads()}
+    return machine
 
 
 def devices_of(*modules: nn.Module) -> set[torch.device]:
@@ -83,18 +83,18 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """
     before, after = _flat(old), _flat(new)
     missing = object()
-    told = []
+    differences = []
     for path in [*before, *(path for path in after if path not in before)]:
         one, other = before.get(path, missing), after.get(path, missing)
         if (one is missing or other is missing) and (one is None or other is None):
             continue
         if one is missing:
-            told.append(f"{_title(path)}: {_short(other)} added")
+            differences.append(f"{_title(path)}: {_short(other)} added")
         elif other is missing:
-            told.append(f"{_title(path)}: {_short(one)} removed")
+            differences.append(f"{_title(path)}: {_short(one)} removed")
         elif not _same(one, other):
-            told.append(f"{_title(path)}: {_difference(one, other)}")
-    return told
+            differences.append(f"{_title(path)}: {_difference(one, other)}")
+    return differences
 
 
 def _sample(value: Tensor) -> Tensor:
@@ -158,5 +158,5 @@ def _short(value: Any) -> str:
 
 
 def _title(path: str) -> str:
-    told = path if path.isprintable() else json.dumps(path)
-    return re.sub(r"^weights\.", "weights of ", told) or "identity"
+    title = path if path.isprintable() else json.dumps(path)
+    return re.sub(r"^weights\.", "weights of ", title) or "identity"

@@ -110,11 +110,11 @@ def _read(number: int, path: Path) -> Snapshot:
     try:
         identity = renamed(parse_json(words["identity"]))
         state = unpack(json.loads(words["tree"]), tensors)
-        told = int(words["number"])
+        recorded = int(words["number"])
     except (ValueError, KeyError, RecursionError) as error:
         raise Damaged("its content is garbled") from error
     if not isinstance(identity, dict):
         raise Damaged("its content is garbled")
-    if told != number:
-        raise Damaged(f"it is the snapshot of block {told} under another name")
+    if recorded != number:
+        raise Damaged(f"it is the snapshot of block {recorded} under another name")
     return Snapshot(number, state, identity, path)

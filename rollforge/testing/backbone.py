@@ -105,9 +105,9 @@ class _Backbone:
             "are not finite.",
         )  # fmt: skip
         layers = sorted(counting.layers)
-        told = f"Its spec has {self.spec.layers} layers; those that attend are {layers}."
+        problem = f"Its spec has {self.spec.layers} layers; those that attend are {layers}."
         if layers and layers != list(range(self.spec.layers)):
-            fail("backbone-attend", self.part, told)
+            fail("backbone-attend", self.part, problem)
         tokens = self.latents.shape[1] * self.spec.tokens
         for layer, name, shape in counting.shapes:
             expected = (2, tokens, self.spec.heads, self.spec.head_dim)
@@ -152,8 +152,8 @@ class _Backbone:
             found = {name: weight.grad for name, weight in trained.named_parameters() if weight.grad is not None}
             gradients.append(found if arguments[0].grad is None else {"the latents": arguments[0].grad, **found})
         if gradients[0].keys() != gradients[1].keys():
-            told = f"Of {sorted(gradients[0].keys() ^ gradients[1].keys())[0]} only one way has a gradient."
-            fail("backbone-checkpointing", self.part, told)
+            problem = f"Of {sorted(gradients[0].keys() ^ gradients[1].keys())[0]} only one way has a gradient."
+            fail("backbone-checkpointing", self.part, problem)
         for name, gradient in gradients[0].items():
             self._same("backbone-checkpointing", f"In the gradient of {name}", gradients[1][name], gradient)
 
@@ -176,8 +176,8 @@ class _Backbone:
         moved = deepcopy(self.part).to("meta")
         with keeping("backbone-device", self.part, "On another device"), torch.no_grad():
             flow = moved(self.latents.to("meta"), self.timesteps.to("meta"), self.condition.to("meta"), self._memory())
-        told = f"On the device 'meta' its flow is on {str(flow.device)!r}."
-        expect(flow.device.type == "meta", "backbone-device", self.part, told)
+        problem = f"On the device 'meta' its flow is on {str(flow.device)!r}."
+        expect(flow.device.type == "meta", "backbone-device", self.part, problem)
 
     def _dtype(self, dense: Tensor) -> None:
         half = deepcopy(self.part).to(torch.bfloat16)

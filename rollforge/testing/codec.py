@@ -64,13 +64,15 @@ def _decoded(part: VideoCodec, latents: Tensor) -> Tensor:
         counts = [part.pixel_frames(frames) for frames in range(FRAMES + 1)]
     wanted = (len(latents), counts[-1], 3, size[1], size[0])
     if tuple(whole.shape) != wanted:
-        told = f"{list(latents.shape)} decode to {list(whole.shape)}; pixel_frames and pixel_size say {list(wanted)}."
-        fail("codec-size", part, told)
+        problem = (
+            f"{list(latents.shape)} decode to {list(whole.shape)}; pixel_frames and pixel_size say {list(wanted)}."
+        )
+        fail("codec-size", part, problem)
     if counts[0] or counts != sorted(counts) or counts[1] < 1:
         fail("codec-size", part, f"pixel_frames of 0 to {FRAMES} latent frames are {counts}.")
     if whole.requires_grad or not bool(((whole >= 0) & (whole <= 1)).all()):
-        told = f"Its pixels are from {whole.min().item():.3g} to {whole.max().item():.3g}"
-        fail("codec-range", part, f"{told}{', with gradients' if whole.requires_grad else ''}.")
+        problem = f"Its pixels are from {whole.min().item():.3g} to {whole.max().item():.3g}"
+        fail("codec-range", part, f"{problem}{', with gradients' if whole.requires_grad else ''}.")
     return whole
 
 

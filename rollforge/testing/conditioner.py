@@ -32,8 +32,8 @@ def check_conditioner(
     expect(both.id == again.id, "conditioner-id", conditioner, f"The id is {both.id!r}, then {again.id!r}.")
     same("conditioner-id", conditioner, "Asked again", again.embeds, both.embeds)
     swapped = _features(conditioner, prompts[::-1])
-    told = f"The prompts in the other order have the id {both.id!r} too."
-    expect(swapped.id != both.id, "conditioner-id", conditioner, told)
+    problem = f"The prompts in the other order have the id {both.id!r} too."
+    expect(swapped.id != both.id, "conditioner-id", conditioner, problem)
     singles = [_features(conditioner, [prompt]) for prompt in prompts]
     expect(
         len({both.id, *(each.id for each in singles)}) == 3, "conditioner-id", conditioner,
@@ -50,7 +50,7 @@ def _features(conditioner: Conditioner, prompts: Sequence[str]) -> Condition:
         found = conditioner(list(prompts))
     if not isinstance(found, Condition) or not isinstance(found.id, str) or found.embeds.dim() != 3:
         fail("conditioner-rows", conditioner, f"For {list(prompts)} it answers {found!r:.80}.")
-    told = f"For {len(prompts)} prompts the features are {list(found.embeds.shape)}, or not finite."
+    problem = f"For {len(prompts)} prompts the features are {list(found.embeds.shape)}, or not finite."
     fits = len(found.embeds) == len(prompts) and bool(found.embeds.isfinite().all())
-    expect(fits, "conditioner-rows", conditioner, told)
+    expect(fits, "conditioner-rows", conditioner, problem)
     return found

@@ -55,7 +55,7 @@ def _decode(kv_codec: KVCodec, kept: Any, given: list[Tensor], dtype: torch.dtyp
     with keeping("kv-shape", kv_codec, f"Decoding {list(given[0].shape)}"):
         found = list(kv_codec.decode(kept))
     shapes = [(list(each.shape), each.dtype) for each in found]
-    told = f"It gives back {shapes} for two of {list(given[0].shape)}, {dtype}."
+    problem = f"It gives back {shapes} for two of {list(given[0].shape)}, {dtype}."
     fits = len(found) == 2 and all(each.shape == given[0].shape and each.dtype == dtype for each in found)
-    expect(fits, "kv-shape", kv_codec, told)
+    expect(fits, "kv-shape", kv_codec, problem)
     return [each.clone() for each in found]

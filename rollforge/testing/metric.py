@@ -95,8 +95,8 @@ class _Measured:
         same("metric-input", metric, f"After the update at frame {start}", given, piece)
         for name, curve in curves.items():
             if tuple(curve.shape) != (len(piece),):
-                told = f"At frame {start} the curve {name} is {list(curve.shape)} for {len(piece)} frames."
-                fail("metric-curve", metric, told)
+                problem = f"At frame {start} the curve {name} is {list(curve.shape)} for {len(piece)} frames."
+                fail("metric-curve", metric, problem)
         return curves
 
     def _figures(self, metric: Metric, frame: int) -> None:

@@ -62,9 +62,9 @@ def _draw(noise: NoisePrior, seed: int, sample: int, place: tuple[range, int], s
     with keeping("noise-shape", noise, _address(place)):
         drawn = noise.draw(seed, sample, place[0], place[1], shape)
     wanted = (len(place[0]), *shape)
-    told = f"{_address(place)} is {list(drawn.shape)}, {drawn.dtype}; expected finite float32 {list(wanted)}."
+    problem = f"{_address(place)} is {list(drawn.shape)}, {drawn.dtype}; expected finite float32 {list(wanted)}."
     fits = drawn.shape == wanted and drawn.dtype == torch.float32 and bool(drawn.isfinite().all())
-    expect(fits, "noise-shape", noise, told)
+    expect(fits, "noise-shape", noise, problem)
     return drawn
 
 

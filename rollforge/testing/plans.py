@@ -81,8 +81,8 @@ class FrameNumbers:
         virtual = list(self.policy.virtual(step))
         for each in virtual:
             if missing := {*each.of} - self.raw:
-                told = f"Frame {each.frame} of block {step.index} is made of frame {min(missing)}, which is not raw."
-                fail("policy-moves", self.policy, told)
+                problem = f"Frame {each.frame} of block {step.index} is made of frame {min(missing)}, which is not raw."
+                fail("policy-moves", self.policy, problem)
         self._write([frame for each in virtual for frame in each.frames])
 
     def read(self, step: Step, plan: ReadPlan, start: int) -> None:
@@ -92,8 +92,8 @@ class FrameNumbers:
             if frame not in self.raw and frame not in self.turned:
                 fail("policy-live", self.policy, f"{at} reads frame {frame}, which is forgotten or was never there.")
             if frame not in self.raw and time not in self.turned[frame]:
-                told = f"{at} reads frame {frame} at time {time}, and only {sorted(self.turned[frame])} is kept."
-                fail("policy-moves", self.policy, told)
+                problem = f"{at} reads frame {frame} at time {time}, and only {sorted(self.turned[frame])} is kept."
+                fail("policy-moves", self.policy, problem)
         self.turned = {frame: times for frame, times in self.turned.items() if frame not in self.raw}
         for frame, time in plan.entries():
             self.turned.setdefault(frame, set()).add(time)
@@ -111,8 +111,8 @@ class FrameNumbers:
         for wish in wishes:
             frames = range(wish.frame, wish.frame + 1) if isinstance(wish, Reencode) else wish
             if missing := {*frames} - self.raw - self.turned.keys():
-                told = f"Before block {step.index} frame {min(missing)} is read again, which is forgotten."
-                fail("policy-live", self.policy, told)
+                problem = f"Before block {step.index} frame {min(missing)} is read again, which is forgotten."
+                fail("policy-live", self.policy, problem)
             if not isinstance(wish, Reencode):
                 again = Step(step.index, wish.start, step.block, Phase.RECACHE, count=len(wish))
                 self.read(again, self.policy.plan(again), step.start)

@@ -94,8 +94,8 @@ def _sources(policy: CachePolicy, step: Step, live: frozenset[int], close: bool)
     for each in made:
         for what, named in (("live", live), ("moves", movable)):
             if lost := [frame for frame in each.of if frame not in named]:
-                told = f"{at} the virtual frame {each.frame} is made from frame {lost[0]}, which {what} leaves out"
-                fail("policy-virtual", policy, f"{told}; it names {_short(named)}.")
+                problem = f"{at} the virtual frame {each.frame} is made from frame {lost[0]}, which {what} leaves out"
+                fail("policy-virtual", policy, f"{problem}; it names {_short(named)}.")
 
 
 def _readable(policy: CachePolicy, step: Step, live: frozenset[int], visible: int) -> None:
@@ -122,10 +122,10 @@ def _pure(policy: CachePolicy, step: Step) -> None:
         with keeping("policy-pure", policy, f"At block {step.index} of {step.block} ({phase.value})"):
             first, second = _answers(policy, asked), _answers(policy, asked)
         for name, one in first.items():
-            told = f"At block {step.index} ({phase.value}) {name} answers {one!s:.200}, then {second[name]!s:.200}."
-            expect(one == second[name], "policy-pure", policy, told)
-    told = f"At block {step.index} the questions changed its state from {before} to {policy.state_dict()}."
-    expect(equal(before, policy.state_dict()), "policy-pure", policy, told)
+            problem = f"At block {step.index} ({phase.value}) {name} answers {one!s:.200}, then {second[name]!s:.200}."
+            expect(one == second[name], "policy-pure", policy, problem)
+    problem = f"At block {step.index} the questions changed its state from {before} to {policy.state_dict()}."
+    expect(equal(before, policy.state_dict()), "policy-pure", policy, problem)
 
 
 def _answers(policy: CachePolicy, step: Step) -> dict[str, Any]:
@@ -172,8 +172,8 @@ def _roll(policy: CachePolicy, block: int) -> None:
         with keeping("policy-rollout", policy, f"Rolled {how} in blocks of {block}"), spy:
             made = rolls.blocks_of(**options)
         for index, latents in enumerate(made):
-            told = f"Rolled {how} in blocks of {block}, block {index} has numbers that are not finite."
-            expect(latents.isfinite().all(), "policy-rollout", policy, told)
+            problem = f"Rolled {how} in blocks of {block}, block {index} has numbers that are not finite."
+            expect(latents.isfinite().all(), "policy-rollout", policy, problem)
 
 
 class _Spy:
@@ -197,8 +197,8 @@ class _Spy:
             asked = replace(step, phase=now.phase, level=now.level)
             plan = self.policy.plan(asked)
             if (now.plan.entries(), now.plan.query) != (plan.entries(), plan.query):
-                told = f"At frame {start} ({now.phase.value}, level {now.level}) the pass reads {now.plan.entries()}"
-                fail("policy-phase", self.policy, f"{told}, and the plan is {plan.entries()}.")
+                problem = f"At frame {start} ({now.phase.value}, level {now.level}) the pass reads {now.plan.entries()}"
+                fail("policy-phase", self.policy, f"{problem}, and the plan is {plan.entries()}.")
 
     def _steps(self, start: int, block: int, count: int) -> Iterator[Step]:
         yield Step(-(-start // block), start, block, count=None if count == block else count)

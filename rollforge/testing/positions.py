@@ -59,8 +59,8 @@ def _turned(positions: Positions, placed: Any, singles: Sequence[Any], at: str, 
         with keeping("positions-shape", positions, f"{at} ({dtype})"):
             found = positions.turn(mine, _of_a_layer(placed))
         if found.shape != given.shape or found.dtype != dtype or not bool(found.isfinite().all()):
-            told = f"{at} {list(given.shape)}, {dtype} are turned to {list(found.shape)}, {found.dtype}"
-            fail("positions-shape", positions, f"{told}, or not all are finite.")
+            problem = f"{at} {list(given.shape)}, {dtype} are turned to {list(found.shape)}, {found.dtype}"
+            fail("positions-shape", positions, f"{problem}, or not all are finite.")
         same("positions-repeat", positions, f"{at}, in what was given to turn,", mine, given)
         pieces = zip(given.split(spec.tokens, dim=1), singles, strict=True)
         alone = torch.cat([positions.turn(piece, _of_a_layer(single)) for piece, single in pieces], dim=1)
@@ -88,8 +88,8 @@ def check_combine(combine: Combine) -> None:
             found = combine(mine, 0, spec, now)
             again = combine(mine, 0, spec, now)
         if found.shape != outputs[0].shape or not bool(found.isfinite().all()):
-            told = f"{at} of {list(outputs[0].shape)} it answers {list(found.shape)}, or not all are finite."
-            fail("combine-shape", combine, told)
+            problem = f"{at} of {list(outputs[0].shape)} it answers {list(found.shape)}, or not all are finite."
+            fail("combine-shape", combine, problem)
         same("combine-repeat", combine, f"{at}, asked again,", again, found)
         for each, given in zip(mine, outputs, strict=True):
             same("combine-repeat", combine, f"{at}, in what was given,", each, given)

@@ -57,8 +57,8 @@ def check_cuts(kind: str, part: object, rolls: Rolls) -> None:
                 same(rule, part, f"{when}, in block {index}", latents, whole[index], 0 if kv else REPLAYED)
             if kind == "policy" and kv:
                 left, expected = resumed.policy.state_dict(), uncut.policy.state_dict()
-                told = f"{when} its state is {left!s:.200}, and without a cut {expected!s:.200}."
-                expect(equal(left, expected), "policy-state", part, told)
+                problem = f"{when} its state is {left!s:.200}, and without a cut {expected!s:.200}."
+                expect(equal(left, expected), "policy-state", part, problem)
 
 
 def saved_in(rollout: Rollout) -> dict[str, bool]:

@@ -114,15 +114,15 @@ PAGES = {
 class CheckFailed(AssertionError):
     """A part breaks a rule of its contract."""
 
-    def __init__(self, rule: str, part: object, told: str) -> None:
-        self.rule, self.told = rule, told
+    def __init__(self, rule: str, part: object, problem: str) -> None:
+        self.rule, self.problem = rule, problem
         self.page = f"docs/plugins.md#rules-{PAGES[rule.partition('-')[0]]}"
-        super().__init__(f"{type(part).__name__} breaks {rule}: {RULES[rule]}. {told} See {self.page}.")
+        super().__init__(f"{type(part).__name__} breaks {rule}: {RULES[rule]}. {problem} See {self.page}.")
 
 
-def fail(rule: str, part: object, told: str) -> NoReturn:
+def fail(rule: str, part: object, problem: str) -> NoReturn:
     """Raises ``CheckFailed``."""
-    raise CheckFailed(rule, part, told)
+    raise CheckFailed(rule, part, problem)
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def same(rule: str, part: object, when: str, found: Tensor, expected: Tensor, to
         )  # fmt: skip
 
 
-def expect(holds: Any, rule: str, part: object, told: str) -> None:
+def expect(holds: Any, rule: str, part: object, problem: str) -> None:
     """Fails unless something holds."""
     if not holds:
-        fail(rule, part, told)
+        fail(rule, part, problem)

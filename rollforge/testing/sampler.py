@@ -81,8 +81,8 @@ class _Trace:
         if levels.numel() not in (1, 2 * frames) or not bool(((levels >= 0) & (levels <= TIMESTEPS)).all()):
             fail("sampler-requests", self.sampler, f"{at} the timestep is {request.timestep!s:.80}.")
         if not {*request.branches} <= {*self.sampler.guidance_branches}:
-            told = f"{at} the branch is {request.guidance_branch!r}, not one of {self.sampler.guidance_branches}."
-            fail("sampler-requests", self.sampler, told)
+            problem = f"{at} the branch is {request.guidance_branch!r}, not one of {self.sampler.guidance_branches}."
+            fail("sampler-requests", self.sampler, problem)
         if request.step.phase is Phase.COMMIT:
             self.uncommitted -= {*request.branches}
         return request.answer([0.1 * request.latents] * len(request.branches))
@@ -92,19 +92,19 @@ class _Trace:
         expected = Step.of(self.done, self.block)
         place = made.step.index, made.step.start, len(made.step.frames)
         if place != (expected.index, expected.start, self.block):
-            told = f"Block {place[0]} at frame {place[1]} with {place[2]} frames is finished; the next is "
-            fail("sampler-order", self.sampler, f"{told}block {self.done} at frame {expected.start}.")
+            problem = f"Block {place[0]} at frame {place[1]} with {place[2]} frames is finished; the next is "
+            fail("sampler-order", self.sampler, f"{problem}block {self.done} at frame {expected.start}.")
         wanted = (2, self.block, *SHAPE)
         if tuple(made.latents.shape) != wanted or not finite(made.latents):
-            told = f"Block {self.done} is {list(made.latents.shape)}, expected finite {list(wanted)}."
-            fail("sampler-order", self.sampler, told)
+            problem = f"Block {self.done} is {list(made.latents.shape)}, expected finite {list(wanted)}."
+            fail("sampler-order", self.sampler, problem)
         self.done += 1
         self.uncommitted = set(self.sampler.guidance_branches)
 
     def _committed(self) -> None:
         if self.uncommitted:
-            told = f"Block {self.done - 1} is not committed in the branch {min(self.uncommitted)!r}."
-            fail("sampler-commit", self.sampler, told)
+            problem = f"Block {self.done - 1} is not committed in the branch {min(self.uncommitted)!r}."
+            fail("sampler-commit", self.sampler, problem)
 
     def _noise(self, step: Step, level: int) -> Tensor:
         for frame in step.frames:
@@ -113,8 +113,8 @@ class _Trace:
             self.drawn.add((frame, level))
         finished = step.index < self.done
         if finished != (level >= self.sampler.commit_level):
-            told = f"{'After' if finished else 'Before'} block {step.index} is finished level {level} is drawn; "
-            fail("sampler-noise", self.sampler, f"{told}commit_level is {self.sampler.commit_level}.")
+            problem = f"{'After' if finished else 'Before'} block {step.index} is finished level {level} is drawn; "
+            fail("sampler-noise", self.sampler, f"{problem}commit_level is {self.sampler.commit_level}.")
         return torch.stack(
             [torch.stack([normal(0, row, frame, level, SHAPE) for frame in step.frames]) for row in (0, 1)]
         )
@@ -123,8 +123,8 @@ class _Trace:
 def _whole(sampler: Sampler, rolls: Rolls) -> None:
     with keeping("sampler-order", sampler, f"Rolled in blocks of {rolls.block}"):
         made = rolls.blocks_of()
-    told = f"A rollout of {rolls.blocks} blocks made {len(made)}."
-    expect(len(made) == rolls.blocks, "sampler-order", sampler, told)
+    problem = f"A rollout of {rolls.blocks} blocks made {len(made)}."
+    expect(len(made) == rolls.blocks, "sampler-order", sampler, problem)
     for index, latents in enumerate(made):
         expect(finite(latents), "sampler-order", sampler, f"Block {index} has numbers that are not finite.")
 

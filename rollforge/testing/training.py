@@ -34,9 +34,9 @@ def check_objective(objective: Objective) -> None:
     with keeping("objective-loss", objective, f"For 2 clips of {FRAMES} frames"):
         losses = objective(pipeline, {"video": video, "caption": ["a red ball over snow at day"] * 2})
         trained = list(getattr(pipeline, objective.trains).parameters())
-        told = f"It answers {losses!r:.200}."
-        sound = all(value.dim() == 0 and bool(value.isfinite()) for value in losses.values())
-        expect("loss" in losses and sound, "objective-loss", objective, told)
+        problem = f"It answers {losses!r:.200}."
+        finite = all(value.dim() == 0 and bool(value.isfinite()) for value in losses.values())
+        expect("loss" in losses and finite, "objective-loss", objective, problem)
         losses["loss"].backward()
     expect(
         any(weight.grad is not None for weight in trained), "objective-gradient", objective,

@@ -85,8 +85,8 @@ class TrainingCheck(BudgetCheck):
     def remedy(self) -> str:
         """What to change after the memory has run out although the budget said that it would do."""
         smaller = self.training.work.batch // 2
-        told = f"set data.batch_size: {smaller}" if smaller else "take shorter clips"
-        return f"Free memory that other programs hold, or {told}."
+        advice = f"set data.batch_size: {smaller}" if smaller else "take shorter clips"
+        return f"Free memory that other programs hold, or {advice}."
 
 
 def training_work(

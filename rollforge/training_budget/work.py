@@ -220,13 +220,13 @@ def fitting_training(measured: Measured, free: Mapping[str, int | None]) -> list
         each for each in steps
         if (work.average if "ema" in each[0] else work.objective.trains == "backbone" and not TRUE.get(work.precision))
     ]  # fmt: skip
-    said: list[str] = []
+    settings: list[str] = []
     for kind in (None, *kinds):
         if kind is not None:
-            said, measured = [*said, kind[0]], kind[1](measured)
+            settings, measured = [*settings, kind[0]], kind[1](measured)
         for batch in _halves(work.batch):
             if replace(measured, work=replace(measured.work, batch=batch)).budget(free).fits:
-                return [*([f"data.batch_size: {batch}"] if batch < work.batch else []), *said]
+                return [*([f"data.batch_size: {batch}"] if batch < work.batch else []), *settings]
     return []
 
 

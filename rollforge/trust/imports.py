@@ -60,7 +60,10 @@ def guarded(modules: Iterable[str] = ()) -> Iterator[None]:
             found.require(name)
         return by_name(kind, name)
 
-    settings, ask = dict(_common.parsing_settings), _common.denying_import_path_entry  # there is no public way back
+    settings, original = (
+        dict(_common.parsing_settings),
+        _common.denying_import_path_entry,
+    )  # there is no public way back
     by_name = _typehints.resolve_class_path_by_name
     try:
         set_parsing_settings(
@@ -79,7 +82,7 @@ def guarded(modules: Iterable[str] = ()) -> Iterator[None]:
         raise UserError(refusal(denied[1] if denied else str(error))) from error
     finally:
         _typehints.resolve_class_path_by_name = by_name
-        _common.denying_import_path_entry = ask
+        _common.denying_import_path_entry = original
         _common.parsing_settings.update(settings)
 
 

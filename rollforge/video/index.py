@@ -55,7 +55,7 @@ class _Packets:
     """What a file says of its pictures before any is decoded."""
 
     times: list[int | None]
-    sound: bool  # a picture for each packet, as far as packets can tell
+    regular: bool  # a picture for each packet, as far as packets can tell
     for_decord: bool
     tick: Fraction
     rate: Fraction | None
@@ -70,18 +70,18 @@ def index(path: str | Path) -> Index:
 @lru_cache(maxsize=256)
 def _scan(path: Path, changed: int, size: int) -> Index:
     """The index of a file; ``changed`` and ``size`` make a new one where the file is no longer the same."""
-    told = _packets(path)
+    packets = _packets(path)
     first = next(iter(pictures(path)))
-    shape = Shape.of(first, told.aspect)
+    shape = Shape.of(first, packets.aspect)
     check_size(path, *shape.shown)
-    sound = told.sound and not first.interlaced_frame
-    times = sorted(time for time in told.times if time is not None) if sound else _decodable(path)
-    timing = Timing.of(times, told.tick, told.rate)
+    regular = packets.regular and not first.interlaced_frame
+    times = sorted(time for time in packets.times if time is not None) if regular else _decodable(path)
+    timing = Timing.of(times, packets.tick, packets.rate)
     if timing.fps > FASTEST:
         raise UserError(f"{path} says that it has {timing.fps:g} frames a second; expected at most {FASTEST}.")
     info = VideoInfo(len(times), timing.fps, *shape.shown)
     eight_bits = all(part.bits == 8 for part in first.format.components)  # deeper ones are rounded in other ways
-    for_decord = sound and told.for_decord and shape.plain and eight_bits
+    for_decord = regular and packets.for_decord and shape.plain and eight_bits
     return Index(info, timing, shape, _rising(times), for_decord)
 
 
@@ -95,7 +95,7 @@ def _packets(path: Path) -> _Packets:
             if p.size
         ]
         times = [time for time, _, _ in packets]
-        sound = (
+        regular = (
             kind in MAGIC
             and codec in ONE_EACH
             and stream.frames in (0, len(packets))
@@ -106,11 +106,11 @@ def _packets(path: Path) -> _Packets:
             and times[0] == min(times)
         )
         alone = len(container.streams.video) == 1
-        closed = sound and _closed([(time, key) for time, key, _ in packets])
+        closed = regular and _closed([(time, key) for time, key, _ in packets])
         return _Packets(
             times,
-            sound,
-            sound and alone and closed and codec in DECORD_CODECS and _begins(path, *MAGIC[kind]),
+            regular,
+            regular and alone and closed and codec in DECORD_CODECS and _begins(path, *MAGIC[kind]),
             stream.time_base or 1 / Fraction(ASSUMED),
             stream.average_rate or stream.guessed_rate,
             stream.sample_aspect_ratio,

@@ -29,7 +29,7 @@ def read(file: Path) -> dict[str, Tensor]:
 
 def write(file: Path, entries: list[tuple[str, dict[str, Any]]], size: int) -> Path:
     """A safetensors file of this header, whose numbers are a hole of the file system."""
-    header = ("{" + ",".join(f"{json.dumps(name)}:{json.dumps(told)}" for name, told in entries) + "}").encode()
+    header = ("{" + ",".join(f"{json.dumps(name)}:{json.dumps(fields)}" for name, fields in entries) + "}").encode()
     file.write_bytes(len(header).to_bytes(8, "little") + header)
     with file.open("rb+") as opened:
         opened.truncate(8 + len(header) + size)
@@ -77,7 +77,7 @@ def test_a_long_header_is_read_in_linear_time(tmp_path: Path, twice: bool) -> No
 
 
 @pytest.mark.parametrize(
-    ("entries", "size", "said"),
+    ("entries", "size", "expected"),
     [
         ([("a", entry(0, 4))], 5, "take 4 bytes, and 5 are there"),
         ([("a", entry(0, 4) | {"shape": [5]})], 4, "not as many numbers"),
@@ -90,8 +90,8 @@ def test_a_long_header_is_read_in_linear_time(tmp_path: Path, twice: bool) -> No
         ([("a", entry(0, 4) | {"more": json.loads("[" * 900 + "]" * 900)})], 4, "nests deeper than 64 levels"),
     ],
 )
-def test_a_header_must_fit_its_file(tmp_path: Path, entries: Any, size: int, said: str) -> None:
-    with pytest.raises(UserError, match=f"is not a readable safetensors file .*{said}"):
+def test_a_header_must_fit_its_file(tmp_path: Path, entries: Any, size: int, expected: str) -> None:
+    with pytest.raises(UserError, match=f"is not a readable safetensors file .*{expected}"):
         open_file(write(tmp_path / "w.safetensors", entries, size), "Part")
 
 
@@ -162,7 +162,7 @@ def comfy(format: str) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("others", "said"),
+    ("others", "expected"),
     [
         ({"x.weight_scale": torch.ones(3)}, r"as \[3\], which does not scale a weight of \[4, 8\]"),
         ({"x.weight_scale": torch.ones(2, 4)}, r"as \[2, 4\], which does not scale"),
@@ -177,14 +177,14 @@ def comfy(format: str) -> Tensor:
         ({"x.weight.absmax": torch.ones(4)}, "quantised as bitsandbytes"),
     ],
 )
-def test_other_quantisation_is_named(tmp_path: Path, others: dict[str, Tensor], said: str) -> None:
+def test_other_quantisation_is_named(tmp_path: Path, others: dict[str, Tensor], expected: str) -> None:
     save_file({"x.weight": EIGHT, **others}, tmp_path / "w.safetensors")
 
     def load() -> None:
         for stored in scaled(open_file(tmp_path / "w.safetensors", "Part"), "Part").values():
             numbers(stored, "Part")
 
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=expected):
         load()
 
 

@@ -41,7 +41,7 @@ def test_bf16_weights_load_into_an_fp32_module(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         ("0.bias", None, "0.bias is missing"),
         ("9.bias", torch.ones(1), "9.bias is unexpected"),
@@ -49,10 +49,12 @@ def test_bf16_weights_load_into_an_fp32_module(tmp_path: Path) -> None:
         ("0.bias", torch.full((4,), torch.nan), "not finite in 0.bias"),
     ],
 )
-def test_a_file_that_does_not_fit_is_named(tmp_path: Path, name: str, value: torch.Tensor | None, said: str) -> None:
+def test_a_file_that_does_not_fit_is_named(
+    tmp_path: Path, name: str, value: torch.Tensor | None, expected: str
+) -> None:
     content = {key: tensor for key, tensor in module().state_dict().items() if key != name}
     save_file(content | ({} if value is None else {name: value}), tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match=f"^Sequential: .*w.safetensors.*{said}"):
+    with pytest.raises(UserError, match=f"^Sequential: .*w.safetensors.*{expected}"):
         load_weights(module(), tmp_path / "w.safetensors")
 
 

@@ -92,12 +92,12 @@ def test_the_peak_of_a_rollout_is_within_ten_percent(
 
 
 def test_a_policy_that_reads_again_is_counted_with_a_switch_where_none_is_known(parts: tuple[Wan, WanVAE]) -> None:
-    def told(switches: list[int] | None) -> int:
+    def peak(switches: list[int] | None) -> int:
         policy = {"model.policy": LongLive(3, 1, recache="full")}
         work = work_of(*parts, FEW, policy, device="cuda:0", frames=33, switches=switches)
         return rolling(budget_of(work, {}))
 
-    assert told(None) == told([24]) > told([])
+    assert peak(None) == peak([24]) > peak([])
 
 
 @pytest.mark.parametrize("tile", [None, 16])
@@ -110,8 +110,8 @@ def test_the_opening_is_within_ten_percent(parts: tuple[Wan, WanVAE], tile: int 
         pixels = torch.empty(1, codec.pixel_frames(3), 240, 416, 3, device="meta", dtype=torch.uint8)
         codec.encode(pixels.permute(0, 1, 4, 2, 3).float() / 255)
     work = work_of(network, codec, FEW, {"model.policy": Window(2)}, device="cpu", frames=30, opening=3)
-    (told,) = [line.size for line in budget_of(work, {}).lines if line.name == "encoding the opening"]
-    assert told == pytest.approx(alive.peak, rel=0.1)
+    (estimated,) = [line.size for line in budget_of(work, {}).lines if line.name == "encoding the opening"]
+    assert estimated == pytest.approx(alive.peak, rel=0.1)
 
 
 @pytest.mark.parametrize("policy", [RollingSink(3, 2), AttentionSink(3, 1), Window(3)], ids=lambda p: type(p).__name__)

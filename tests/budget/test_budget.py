@@ -56,18 +56,18 @@ def sizes(work: MemoryInput) -> dict[str, int]:
 
 
 def test_wan_takes_what_the_published_figures_say(wan: Any) -> None:
-    told = sizes(at_480p(wan))
-    assert told["weights of the network"] / GB == pytest.approx(2.84, abs=0.005)
-    assert told["keys and values in view"] / 21 / 1e6 == pytest.approx(288, abs=0.6)
-    assert told["keys and values in view"] / GB == pytest.approx(6.04, abs=0.005)
-    assert told["state of the codec"] / GB == pytest.approx(1.89, abs=0.005)
-    assert told["text keys and values"] / 1e6 == pytest.approx(94, abs=0.5)
+    line_sizes = sizes(at_480p(wan))
+    assert line_sizes["weights of the network"] / GB == pytest.approx(2.84, abs=0.005)
+    assert line_sizes["keys and values in view"] / 21 / 1e6 == pytest.approx(288, abs=0.6)
+    assert line_sizes["keys and values in view"] / GB == pytest.approx(6.04, abs=0.005)
+    assert line_sizes["state of the codec"] / GB == pytest.approx(1.89, abs=0.005)
+    assert line_sizes["text keys and values"] / 1e6 == pytest.approx(94, abs=0.5)
 
 
 def test_raw_keys_are_kept_of_what_a_policy_comes_back_to(wan: Any) -> None:
     assert sizes(at_480p(wan, {"model.policy": Window()}))["raw keys and values"] == 0
-    told = sizes(at_480p(wan))
-    assert told["raw keys and values"] * 21 == told["keys and values in view"] * 18
+    line_sizes = sizes(at_480p(wan))
+    assert line_sizes["raw keys and values"] * 21 == line_sizes["keys and values in view"] * 18
 
 
 def test_lanes_and_videos_multiply_what_each_holds(wan: Any) -> None:
@@ -119,25 +119,25 @@ def test_keys_and_values_are_what_a_rollout_really_holds(
     )  # fmt: skip
     views = [view for memory in memories for view in memory._views.values()]
     texts = run.passes.nbytes - sum(memory.nbytes for memory in memories)  # both branches have theirs in one batch
-    told = sizes(work)
+    line_sizes = sizes(work)
     assert len(memories) == 2
     held = sum(view.keys.nbytes + view.values.nbytes for view in views)
-    assert held == (told["keys and values in view"] if frames > 3 else 0)  # a single block reads nothing
-    assert told["raw keys and values"] == raw
-    assert told["text keys and values"] == texts
+    assert held == (line_sizes["keys and values in view"] if frames > 3 else 0)  # a single block reads nothing
+    assert line_sizes["raw keys and values"] == raw
+    assert line_sizes["text keys and values"] == texts
 
 
 def test_weights_are_counted_as_they_are() -> None:
     backbone, codec = Pocket(**SMALL), PocketCodec(width=16)
-    told = sizes(work_of(backbone, codec, FewStep(), {"p": Window(2)}, device="cpu", frames=9))
+    line_sizes = sizes(work_of(backbone, codec, FewStep(), {"p": Window(2)}, device="cpu", frames=9))
 
     def held(part: nn.Module) -> int:
         return sum(x.nbytes for x in (*part.parameters(), *part.buffers()))
 
-    assert told["weights of the network"] == held(backbone)
-    assert told["weights of the codec"] == held(codec)
-    assert told["state of the codec"] == 0
-    assert told["decoding a block"] > 3 * 3 * 64 * 64 * 4
+    assert line_sizes["weights of the network"] == held(backbone)
+    assert line_sizes["weights of the codec"] == held(codec)
+    assert line_sizes["state of the codec"] == 0
+    assert line_sizes["decoding a block"] > 3 * 3 * 64 * 64 * 4
 
 
 @pytest.mark.parametrize("tile", [None, 4])
@@ -230,10 +230,10 @@ def test_the_codec_stays_where_the_cpu_has_no_memory_for_it(wan: Any) -> None:
 def test_the_text_encoder_is_alone_with_the_weights(wan: Any) -> None:
     published = UMT5(weights="nowhere.pth", tokenizer="nowhere")  # whose files are not there
     work = at_480p(wan, {"model.policy": Window(1)}, conditioner=published, prompts=["a cat"])
-    told, budget = sizes(work), budget_of(work, {})
+    line_sizes, budget = sizes(work), budget_of(work, {})
     encoder = next(line for line in budget.lines if line.name == "text encoder")
     assert (encoder.size / GB, encoder.device) == (pytest.approx(11.36, abs=0.005), "cuda:0")
-    both = told["weights of the network"] + told["weights of the codec"] + encoder.size
+    both = line_sizes["weights of the network"] + line_sizes["weights of the codec"] + encoder.size
     assert budget.needed("cuda:0") == both
     available = {"cuda:0": 14 * GB, "cpu": 64 * GB}
     assert fitting(work, available) == ["model.conditioner.init_args.device: cpu"]
@@ -244,7 +244,7 @@ def test_the_text_encoder_is_alone_with_the_weights(wan: Any) -> None:
 
 def test_both_policies_are_made_to_fit(wan: Any) -> None:
     work = at_480p(wan, {"model.policy": RollingSink(), "model.compare_policy": Window()})
-    context = next(told for told in savings(work) if "context_blocks" in told)
+    context = next(saving for saving in savings(work) if "context_blocks" in saving)
     assert context.startswith(
         "model.policy.init_args.context_blocks: 5, model.policy.init_args.sink_blocks: 4, "
         "model.compare_policy.init_args.context_blocks: 5 (saves "
@@ -253,10 +253,10 @@ def test_both_policies_are_made_to_fit(wan: Any) -> None:
 
 def test_what_does_not_fit_is_refused_with_the_table_and_what_would(wan: Any) -> None:
     guard = MemoryCheck(at_480p(wan), {"cuda:0": 19 * GB, "cpu": 64 * GB})
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         guard.check()
-    assert guard.budget.table() in str(told.value)
-    assert str(told.value).endswith(f"It would fit with {TINY}.")
+    assert guard.budget.table() in str(error.value)
+    assert str(error.value).endswith(f"It would fit with {TINY}.")
     assert MemoryCheck(at_480p(wan), {"cuda:0": 80 * GB}).check().fits
 
 
@@ -272,12 +272,12 @@ def test_what_does_not_fit_is_refused_with_the_table_and_what_would(wan: Any) ->
 )
 def test_an_allocation_that_fails_ends_in_the_table(wan: Any, error: Exception) -> None:
     guard = MemoryCheck(at_480p(wan), {"cuda:0": 80 * GB})
-    with pytest.raises(UserError) as told, guard.explained(" See there."):
+    with pytest.raises(UserError) as caught, guard.explained(" See there."):
         raise error
-    assert " See there.\n" in str(told.value)
-    assert guard.budget.table() in str(told.value)
-    assert f"set {TINY} (saves " in str(told.value)
-    assert f"{CPU} (saves " in str(told.value)
+    assert " See there.\n" in str(caught.value)
+    assert guard.budget.table() in str(caught.value)
+    assert f"set {TINY} (saves " in str(caught.value)
+    assert f"{CPU} (saves " in str(caught.value)
 
 
 def test_other_errors_pass(wan: Any) -> None:
@@ -300,15 +300,15 @@ def test_policy_that_says_what_it_keeps_at_most_is_not_followed_through_its_plan
         def capacity(self, block: int) -> Capacity:
             return Capacity(frames=99, moves=44)
 
-    def told(frames: int) -> dict[str, int]:
+    def line_sizes(frames: int) -> dict[str, int]:
         work = work_of(Pocket(**SMALL), PocketCodec(width=16), FewStep(), {"p": Stated(2, 1)}, device="cpu",
                        frames=frames)  # fmt: skip
         return sizes(work)
 
     frame = 2 * 2 * 16 * 32 * 4
-    assert told(600)["keys and values in view"] == frame * (2 + 1) * 3
-    assert told(600)["raw keys and values"] == frame * 44
-    assert told(6)["raw keys and values"] == frame * 6
+    assert line_sizes(600)["keys and values in view"] == frame * (2 + 1) * 3
+    assert line_sizes(600)["raw keys and values"] == frame * 44
+    assert line_sizes(6)["raw keys and values"] == frame * 6
 
 
 def test_virtual_frames_are_counted() -> None:

@@ -94,19 +94,21 @@ def test_the_peak_of_a_training_is_within_ten_percent(objective: Objective, prec
 )
 def test_the_state_of_the_optimizer_is_its_own(optimizer: Any) -> None:
     made = module(DiffusionForcing(), optimizer=optimizer)
-    told = line(checked(made), "state of the optimizer").size
+    estimated = line(checked(made), "state of the optimizer").size
     real = optimizer(made.backbone.parameters())
     for weight in made.backbone.parameters():
         weight.grad = torch.ones_like(weight)
     real.step()
     kept = {each for state in real.state.values() for each in state.values() if isinstance(each, Tensor)}
-    assert told == sum(each.nbytes for each in kept)
+    assert estimated == sum(each.nbytes for each in kept)
     assert all(weight.device.type == "cpu" for weight in made.backbone.parameters())
 
 
 def test_an_optimizer_that_needs_values_is_counted_by_one_small_parameter() -> None:
-    told = line(checked(module(DiffusionForcing(), optimizer=torch.optim.Adafactor)), "state of the optimizer").size
-    assert 0 < told < sum(weight.nbytes for weight in module(DiffusionForcing()).backbone.parameters()) / 10
+    estimated = line(
+        checked(module(DiffusionForcing(), optimizer=torch.optim.Adafactor)), "state of the optimizer"
+    ).size
+    assert 0 < estimated < sum(weight.nbytes for weight in module(DiffusionForcing()).backbone.parameters()) / 10
 
 
 class ByValue(Objective):

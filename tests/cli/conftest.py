@@ -81,7 +81,7 @@ def tiny(tmp_path: Path, forks: Forks) -> Tiny:
 
 
 @pytest.fixture
-def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[[int], str]:
+def error_line(capsys: pytest.CaptureFixture[str]) -> Callable[[int], str]:
     """Checks that a command ended in one sentence and nothing else; gives the sentence."""
 
     def check(code: int) -> str:

@@ -75,8 +75,8 @@ def test_what_is_no_address_is_left_alone(key: str, value: Any) -> None:
     check_addresses(config(key, value), set())
 
 
-def test_a_command_refuses_the_address_of_a_logger_in_one_sentence(tiny: Any, mistake: Any) -> None:
+def test_a_command_refuses_the_address_of_a_logger_in_one_sentence(tiny: Any, error_line: Any) -> None:
     logger = {"class_path": "MLFlowLogger", "init_args": {"tracking_uri": "http://evil:5000"}}
     tiny.config["trainer"] = {"logger": logger}
-    assert "The config names the address http://evil:5000 at trainer.logger" in mistake(tiny.run("predict"))
+    assert "The config names the address http://evil:5000 at trainer.logger" in error_line(tiny.run("predict"))
     assert not tiny.out.exists()

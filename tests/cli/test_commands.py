@@ -134,7 +134,7 @@ def test_two_comparisons_do_not_work_in_one_folder(measured: Any, capsys: pytest
 
 
 @pytest.mark.parametrize(
-    ("vary", "told"),
+    ("vary", "message"),
     [
         (["model.policy=Window,RollngSink"], "The point model.policy=RollngSink cannot be run: There is no part"),
         (["model.policy.init_args.sink_blocks=1,9"], "sink_blocks=9 cannot be run: RollingSink got sink_blocks=9"),
@@ -144,12 +144,12 @@ def test_two_comparisons_do_not_work_in_one_folder(measured: Any, capsys: pytest
     ],
 )
 def test_compare_says_which_point_cannot_be_before_any_is_run(
-    measured: Any, mistake: Callable[[int], str], vary: list[str], told: str
+    measured: Any, error_line: Callable[[int], str], vary: list[str], message: str
 ) -> None:
     given = [part for each in vary for part in ("--vary", each)]
-    assert told in mistake(measured.run("compare", *given))
+    assert message in error_line(measured.run("compare", *given))
     assert not measured.out.exists()
 
 
-def test_compare_needs_a_config(mistake: Callable[[int], str]) -> None:
-    assert "compare needs --config FILE" in mistake(main(["compare", "--vary", "data.seed=1,2"]))
+def test_compare_needs_a_config(error_line: Callable[[int], str]) -> None:
+    assert "compare needs --config FILE" in error_line(main(["compare", "--vary", "data.seed=1,2"]))

@@ -22,7 +22,7 @@ from rollforge.backbones.tensors import numbers
 from rollforge.backbones.wan.network import Wan
 from rollforge.cli import main
 
-Mistake = Callable[[int], str]
+ErrorLine = Callable[[int], str]
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +65,10 @@ def test_the_averaged_weights_are_written_with_their_origin(
         "taken": "generator_ema",
         "layout": "wan",
     }
-    said, bars = capsys.readouterr()
+    printed, bars = capsys.readouterr()
     count = sum(value.numel() for value in weights.values())
-    assert f"{source} (generator_ema): {count:,} parameters" in said
-    assert "made/wan.safetensors" in said
+    assert f"{source} (generator_ema): {count:,} parameters" in printed
+    assert "made/wan.safetensors" in printed
     assert "writing" in bars
     assert "100%" in bars
 
@@ -128,11 +128,11 @@ def test_several_loras_are_merged_by_their_strengths(source: Path, weights: Stat
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [(["1"], "2 --lora and 1 --lora_strength"), (["1", "nan"], "--lora_strength")]
+    ("given", "expected"), [(["1"], "2 --lora and 1 --lora_strength"), (["1", "nan"], "--lora_strength")]
 )
-def test_strengths_must_go_with_the_loras(source: Path, mistake: Mistake, given: list[str], said: str) -> None:
+def test_strengths_must_go_with_the_loras(source: Path, error_line: ErrorLine, given: list[str], expected: str) -> None:
     out, strengths = str(source.with_name("out.safetensors")), [f"--lora_strength={each}" for each in given]
-    assert said in mistake(main(["convert", str(source), out, "--lora", "a.pt", "--lora", "b.pt", *strengths]))
+    assert expected in error_line(main(["convert", str(source), out, "--lora", "a.pt", "--lora", "b.pt", *strengths]))
 
 
 def test_what_is_written_loads_and_converts_back(source: Path, weights: State) -> None:
@@ -157,7 +157,7 @@ def test_the_file_is_laid_out_as_the_format_says(source: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         (["nowhere.pt", "w.safetensors"], ["nowhere.pt", "no weights file or folder"]),
         (["{source}", "w.pt"], ["w.pt", "must end in .safetensors"]),
@@ -171,15 +171,15 @@ def test_the_file_is_laid_out_as_the_format_says(source: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_sentence(
-    source: Path, mistake: Mistake, monkeypatch: pytest.MonkeyPatch, options: list[str], said: list[str]
+    source: Path, error_line: ErrorLine, monkeypatch: pytest.MonkeyPatch, options: list[str], expected: list[str]
 ) -> None:
     monkeypatch.chdir(source.parent)
     places = {"folder": source.parent / "out", "source": source, "vae": source.with_name("vae.safetensors")}
     places["taken"] = source.with_name("taken.safetensors")
     save_file({"decoder.x": torch.ones(1)}, places["vae"])
     places["taken"].write_bytes(b"mine")
-    told = mistake(main(["convert", *(option.format(**places) for option in options)]))
-    assert all(words in told for words in said), told
+    message = error_line(main(["convert", *(option.format(**places) for option in options)]))
+    assert all(words in message for words in expected), message
     assert not (source.parent / "out").exists()
     assert places["taken"].read_bytes() == b"mine"
 
@@ -201,10 +201,10 @@ def test_what_goes_wrong_on_the_way_leaves_nothing_behind(
         assert main(["convert", str(source), str(out)]) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    told = capsys.readouterr().err.splitlines()[-1]
+    message = capsys.readouterr().err.splitlines()[-1]
     expected = {"not finite": "not finite", "full disk": "File too large", "no folder": "cannot be made"}
-    assert told.startswith("rollforge: ")
-    assert expected[trouble] in told
+    assert message.startswith("rollforge: ")
+    assert expected[trouble] in message
     assert not list(source.parent.glob("out/*"))
 
 

@@ -26,23 +26,23 @@ def examine(tiny: Any, capsys: pytest.CaptureFixture[str]) -> Callable[..., tupl
     def run(*more: str, probe: str = "0.05") -> tuple[int, dict[str, str], str]:
         code = tiny.run("doctor", "--probe_seconds", probe, *more)
         text = capsys.readouterr().out
-        verdicts: dict[str, str] = {}
+        statuses: dict[str, str] = {}
         for line in text.splitlines():
-            verdict, _, rest = line.partition(" ")
-            if verdict in ("ok", "warning", "problem"):
+            status, _, rest = line.partition(" ")
+            if status in ("ok", "warning", "problem"):
                 subject = rest.split()[0]
-                verdicts[subject] = max(verdict, verdicts.get(subject, ""), key=["", "ok", "warning", "problem"].index)
-        return code, verdicts, text
+                statuses[subject] = max(status, statuses.get(subject, ""), key=["", "ok", "warning", "problem"].index)
+        return code, statuses, text
 
     return run
 
 
 def test_a_config_that_works_is_told_so_line_by_line(tiny: Any, examine: Any) -> None:
-    code, verdicts, text = examine()
+    code, statuses, text = examine()
     assert code == 0, text
     random = {"backbone": "warning", "codec": "warning"}
     fine = ("versions", "plugins", "device", "conditioner", "prompts", "memory", "encoder", "output", "time", "disk")
-    assert verdicts == random | dict.fromkeys(fine, "ok")
+    assert statuses == random | dict.fromkeys(fine, "ok")
     assert "keys and values in view" in text
     assert "1 layers of 2 heads x 16; latents are 8x8x8" in text
     assert "About " in text
@@ -52,15 +52,15 @@ def test_a_config_that_works_is_told_so_line_by_line(tiny: Any, examine: Any) ->
 
 def test_weights_that_nobody_named_are_a_problem(tiny: Any, examine: Any) -> None:
     del tiny.config["model"]["backbone"]["init_args"]["weights"]
-    code, verdicts, text = examine(probe="0")
-    assert (code, verdicts["backbone"]) == (1, "problem")
+    code, statuses, text = examine(probe="0")
+    assert (code, statuses["backbone"]) == (1, "problem")
     assert "Pocket has random weights; name its checkpoint" in text
 
 
 def test_a_picture_that_opens_a_chunk_wise_video_is_a_warning(tiny: Any, examine: Any) -> None:
     Image.new("RGB", (64, 64), "white").save(tiny.folder / "picture.png")
-    code, verdicts, text = examine("--data.opening", str(tiny.folder / "picture.png"), probe="0")
-    assert (code, verdicts["opening"]) == (0, "warning")
+    code, statuses, text = examine("--data.opening", str(tiny.folder / "picture.png"), probe="0")
+    assert (code, statuses["opening"]) == (0, "warning")
     assert "The opening has 1 latent frame, and this model makes blocks of 3" in text
 
 
@@ -77,28 +77,28 @@ def test_all_problems_are_reported_and_nothing_is_written(tiny: Any, examine: An
     tiny.config["data"]["prompts"] = ["a dragon in the rain"]
     tiny.config["data"]["seconds"] = 10**8
     tiny.out.write_text("in the way")
-    code, verdicts, text = examine()
+    code, statuses, text = examine()
     assert code == 1
-    problems = {subject for subject, verdict in verdicts.items() if verdict == "problem"}
+    problems = {subject for subject, status in statuses.items() if status == "problem"}
     assert problems == {"backbone", "codec", "conditioner", "output", "disk"}
     for words in ("nowhere.safetensors", "nowhere-else.safetensors", "'a dragon in the rain'", "is not a folder"):
         assert words in text
-    assert verdicts["memory"] == "ok"  # the sizes are known all the same
-    assert verdicts["time"] == "warning"
+    assert statuses["memory"] == "ok"  # the sizes are known all the same
+    assert statuses["time"] == "warning"
     assert text.endswith("This will not work: 5 problems.\n")
     assert tiny.out.read_text() == "in the way"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there_is_a_problem(examine: Any) -> None:
-    code, verdicts, _ = examine("--trainer.accelerator", "gpu")
-    assert (code, verdicts["device"]) == (1, "problem")
+    code, statuses, _ = examine("--trainer.accelerator", "gpu")
+    assert (code, statuses["device"]) == (1, "problem")
 
 
 def test_a_budget_that_does_not_fit_is_a_problem(examine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checking, "free_memory", lambda device: 50_000)
-    code, verdicts, text = examine()
-    assert (code, verdicts["memory"], verdicts["time"]) == (1, "problem", "warning")
+    code, statuses, text = examine()
+    assert (code, statuses["memory"], statuses["time"]) == (1, "problem", "warning")
     assert "too much" in text
     assert "A rollout does not fit." in text
 
@@ -107,7 +107,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "wan"
 
 
 @pytest.mark.parametrize(
-    ("config", "card", "code", "said"),
+    ("config", "card", "code", "expected"),
     [
         ("self-forcing-5s", "16GB", 0, "if the model has the default sizes of Wan"),
         ("rolling-sink-5min", "16GiB", 1, "It would fit with model.codec: TinyWanDecoder"),
@@ -115,7 +115,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "wan"
     ],
 )
 def test_a_card_that_is_not_here_is_answered_for(
-    config: str, card: str, code: int, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    config: str, card: str, code: int, expected: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)  # where there are no weights
@@ -123,7 +123,7 @@ def test_a_card_that_is_not_here_is_answered_for(
     text = capsys.readouterr().out
     assert f"{'ok' if code == 0 else 'problem':8} memory" in text
     assert "cuda:0  freed before the first block" in text  # the text encoder
-    assert said in text
+    assert expected in text
     assert ("default sizes" in text.partition("memory")[2][:200]) == (
         config != "wan-14b"
     )  # whose config gives its sizes
@@ -131,18 +131,18 @@ def test_a_card_that_is_not_here_is_answered_for(
 
 
 @pytest.mark.parametrize("card", ["big", "-16GB", "0.1GB", "16 apples", "nan"])
-def test_the_size_of_a_card_is_checked(tiny: Any, mistake: Callable[[int], str], card: str) -> None:
-    assert "such as 16GB" in mistake(tiny.run("doctor", f"--card={card}"))
+def test_the_size_of_a_card_is_checked(tiny: Any, error_line: Callable[[int], str], card: str) -> None:
+    assert "such as 16GB" in error_line(tiny.run("doctor", f"--card={card}"))
 
 
 def test_snapshots_are_part_of_the_disk(tiny: Any, examine: Any) -> None:
-    def told(*more: str) -> str:
+    def printed(*more: str) -> str:
         lines = examine(*more, probe="0")[2].splitlines()
         return next(line for line in lines if " disk " in line)
 
     kept = "snapshots and latents "
-    assert f"{kept}0 B" not in told()
-    assert f"{kept}0 B" in told("--data.seconds", "0.1")  # one block
+    assert f"{kept}0 B" not in printed()
+    assert f"{kept}0 B" in printed("--data.seconds", "0.1")  # one block
 
 
 def test_what_raises_in_a_check_is_a_problem_and_no_traceback(
@@ -154,10 +154,10 @@ def test_what_raises_in_a_check_is_a_problem_and_no_traceback(
     for name in ("versions", "plugins", "output_folder", "disk"):
         monkeypatch.setattr(f"rollforge.doctor.machine.{name}", fails)
     monkeypatch.setattr(checking, "free_memory", fails)
-    code, verdicts, text = examine(probe="0")
+    code, statuses, text = examine(probe="0")
     assert code == 1
     assert {"versions", "plugins", "memory", "output", "disk"} <= {
-        subject for subject, verdict in verdicts.items() if verdict == "problem"
+        subject for subject, status in statuses.items() if status == "problem"
     }
     assert "Traceback" not in text
 
@@ -167,29 +167,29 @@ def test_a_folder_where_a_file_is_expected_is_a_problem(tiny: Any, examine: Any)
     (tiny.out / "manifest.json").mkdir(parents=True)
     for part in ("backbone", "codec"):
         tiny.config["model"][part]["init_args"]["weights"] = str(tiny.folder / "folder.safetensors")
-    code, verdicts, text = examine(probe="0")
-    assert (code, verdicts["backbone"], verdicts["codec"]) == (1, "problem", "problem")
+    code, statuses, text = examine(probe="0")
+    assert (code, statuses["backbone"], statuses["codec"]) == (1, "problem", "problem")
     assert "Traceback" not in text
 
 
 def test_plugins_that_fail_are_named(examine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry(), "failures", ["wobble 1.0: the plugin 'wobble' was skipped (ImportError: no)."])
-    code, verdicts, text = examine(probe="0")
-    assert (code, verdicts["plugins"]) == (0, "warning")
+    code, statuses, text = examine(probe="0")
+    assert (code, statuses["plugins"]) == (0, "warning")
     assert "wobble 1.0: the plugin 'wobble' was skipped" in text
 
 
 def test_videos_of_another_config_are_a_problem(tiny: Any, examine: Any) -> None:
     tiny.out.mkdir()
     (tiny.out / "manifest.json").write_text(json.dumps({"config_hash": "other", "videos": []}))
-    code, verdicts, text = examine(probe="0")
-    assert (code, verdicts["output"]) == (1, "problem")
+    code, statuses, text = examine(probe="0")
+    assert (code, statuses["output"]) == (1, "problem")
     assert "holds videos of another config" in text
     assert [path.name for path in tiny.out.iterdir()] == ["manifest.json"]
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "expected"),
     [
         (["--data.secnods", "3"], "Did you mean"),
         (["--model.policy.init_args.sink_blocks", "7"], "lower sink_blocks to 2"),
@@ -197,13 +197,13 @@ def test_videos_of_another_config_are_a_problem(tiny: Any, examine: Any) -> None
     ],
 )
 def test_a_mistake_in_the_config_is_one_sentence(
-    tiny: Any, mistake: Callable[[int], str], more: list[str], said: str
+    tiny: Any, error_line: Callable[[int], str], more: list[str], expected: str
 ) -> None:
-    assert said in mistake(tiny.run("doctor", *more))
+    assert expected in error_line(tiny.run("doctor", *more))
 
 
-def test_doctor_asks_for_a_config(mistake: Callable[[int], str]) -> None:
-    assert "needs a config" in mistake(main(["doctor"]))
+def test_doctor_asks_for_a_config(error_line: Callable[[int], str]) -> None:
+    assert "needs a config" in error_line(main(["doctor"]))
 
 
 TRAINING = {
@@ -221,9 +221,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_rolled(
     tiny.config["model"] |= {"metrics": [{"class_path": "WorldTruth"}], "objective": {"class_path": "TeacherForcing"}}
     tiny.config["data"] |= TRAINING
     assert tiny.run(command) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("rollforge: This does not fit into memory.\n")
-    assert line in told
+    printed = capsys.readouterr().err
+    assert printed.startswith("rollforge: This does not fit into memory.\n")
+    assert line in printed
     assert not tiny.out.exists()
 
 
@@ -231,8 +231,8 @@ def test_doctor_shows_the_budget_of_training(tiny: Any, examine: Any) -> None:
     tiny.config["model"] |= {"objective": {"class_path": "TeacherForcing"}, "ema": 0.9}
     tiny.config["model"]["backbone"]["init_args"]["weights"] = None
     tiny.config["data"] = TRAINING
-    code, verdicts, text = examine()
-    assert (code, verdicts["training"], verdicts["backbone"], verdicts["prompts"]) == (0, "ok", "warning", "warning")
+    code, statuses, text = examine()
+    assert (code, statuses["training"], statuses["backbone"], statuses["prompts"]) == (0, "ok", "warning", "warning")
     for name in ("gradients", "state of the optimizer", "averaged weights", "activations of a training step"):
         assert f"  {name}" in text
 
@@ -256,11 +256,11 @@ def exhausted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("exhausted")
 def test_running_out_of_memory_keeps_the_finished_part(tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert tiny.run("predict") == 2
-    told = capsys.readouterr().err
-    assert "rollforge: The memory ran out (CUDA out of memory." in told
-    assert "keys and values in view" in told
-    assert "model.policy.init_args.context_blocks: 1" in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert "rollforge: The memory ran out (CUDA out of memory." in printed
+    assert "keys and values in view" in printed
+    assert "model.policy.init_args.context_blocks: 1" in printed
+    assert "Traceback" not in printed
     partial: list[Path] = [*tiny.out.glob("*.partial.mp4")]
     assert len(partial) == 1
     assert sum(1 for _ in frames(partial[0])) >= 9

@@ -147,7 +147,7 @@ KINDS = {"policy": "cache policy", "noise": "noise prior", "kv_codec": "KV codec
 
 
 @pytest.fixture
-def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[[int], str]:
+def error_line(capsys: pytest.CaptureFixture[str]) -> Callable[[int], str]:
     """The sentence in which a command ended, after its progress bar."""
 
     def check(code: int) -> str:
@@ -173,26 +173,26 @@ def stumble(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize(("part", "name", "hook"), FATAL, ids=lambda value: value)
 def test_a_part_that_raises_is_named_with_the_moment(
-    stumble: Any, mistake: Callable[[int], str], monkeypatch: pytest.MonkeyPatch, part: str, name: str, hook: str
+    stumble: Any, error_line: Callable[[int], str], monkeypatch: pytest.MonkeyPatch, part: str, name: str, hook: str
 ) -> None:
     monkeypatch.setenv("HOOK", hook)
     stumble.config["model"][part] = {"class_path": f"stumble.{name}"}
-    told = mistake(stumble.run("predict", "--trust", "stumble"))
-    assert f"The {KINDS.get(part, part)} {name} raised ZeroDivisionError" in told
-    assert "(it stumbled)" in told
+    message = error_line(stumble.run("predict", "--trust", "stumble"))
+    assert f"The {KINDS.get(part, part)} {name} raised ZeroDivisionError" in message
+    assert "(it stumbled)" in message
     assert not stumble.videos()
 
 
 @pytest.mark.parametrize(("hook", "after"), [("plan", "4"), ("on_commit", "2"), ("forward", "7"), ("pixels", "4")])
 def test_what_was_made_before_stays_playable_and_the_traceback_is_kept(
-    stumble: Any, mistake: Callable[[int], str], monkeypatch: pytest.MonkeyPatch, hook: str, after: str
+    stumble: Any, error_line: Callable[[int], str], monkeypatch: pytest.MonkeyPatch, hook: str, after: str
 ) -> None:
     monkeypatch.setenv("HOOK", hook)
     monkeypatch.setenv("AFTER", after)
     part, name = {"forward": ("backbone", "Network"), "pixels": ("codec", "Codec")}.get(hook, ("policy", "Policy"))
     stumble.config["model"][part] = {"class_path": f"stumble.{name}"}
-    told = mistake(stumble.run("predict", "--trust", "stumble"))
-    assert f"The traceback is in {stumble.out / 'traceback.txt'}" in told
+    message = error_line(stumble.run("predict", "--trust", "stumble"))
+    assert f"The traceback is in {stumble.out / 'traceback.txt'}" in message
     assert "ZeroDivisionError: it stumbled" in (stumble.out / "traceback.txt").read_text()
     (partial,) = stumble.out.glob("*.partial.mp4")
     assert probe(partial).frames >= 3
@@ -204,13 +204,13 @@ def test_what_was_made_before_stays_playable_and_the_traceback_is_kept(
     [("none", "answered None"), ("far", "reads frame 99"), ("many", "reads 99 frames; its policy declared")],
 )
 def test_a_plan_that_cannot_be_followed_is_named(
-    stumble: Any, mistake: Callable[[int], str], answer: str, why: str
+    stumble: Any, error_line: Callable[[int], str], answer: str, why: str
 ) -> None:
     stumble.config["model"]["policy"] = {"class_path": "stumble.Wrong", "init_args": {"answer": answer}}
-    told = mistake(stumble.run("predict", "--trust", "stumble"))
-    assert "cache policy Wrong" in told
-    assert why in told
-    assert "block 3" in told
+    message = error_line(stumble.run("predict", "--trust", "stumble"))
+    assert "cache policy Wrong" in message
+    assert why in message
+    assert "block 3" in message
 
 
 def finished(out: Path) -> dict[str, Any]:
@@ -219,8 +219,8 @@ def finished(out: Path) -> dict[str, Any]:
     assert manifest["complete"] is True
     (entry,) = manifest["videos"]
     assert probe(out / entry["file"]).frames == 24
-    said: dict[str, Any] = entry
-    return said
+    video: dict[str, Any] = entry
+    return video
 
 
 @pytest.mark.parametrize("hook", ["start", "update", "update_latents", "finish"])
@@ -269,7 +269,7 @@ def test_a_policy_whose_state_cannot_be_told_ends_no_rollout(
 
 @pytest.mark.parametrize("hook", ["encode"])
 def test_a_codec_that_cannot_encode_an_opening_is_named(
-    stumble: Any, mistake: Callable[[int], str], monkeypatch: pytest.MonkeyPatch, hook: str
+    stumble: Any, error_line: Callable[[int], str], monkeypatch: pytest.MonkeyPatch, hook: str
 ) -> None:
     from PIL import Image
 
@@ -277,20 +277,22 @@ def test_a_codec_that_cannot_encode_an_opening_is_named(
     Image.new("RGB", (64, 64)).save(stumble.folder / "first.png")
     stumble.config["model"]["codec"] = {"class_path": "stumble.Codec"}
     stumble.config["data"]["opening"] = str(stumble.folder / "first.png")
-    assert "The codec Codec raised ZeroDivisionError encoding" in mistake(stumble.run("predict", "--trust", "stumble"))
+    assert "The codec Codec raised ZeroDivisionError encoding" in error_line(
+        stumble.run("predict", "--trust", "stumble")
+    )
 
 
 def test_a_video_begun_without_metrics_does_not_go_on_with_some(
-    stumble: Any, mistake: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+    stumble: Any, error_line: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOOK", "plan")
     monkeypatch.setenv("AFTER", "9")
     stumble.config["model"]["policy"] = {"class_path": "stumble.Policy"}
     stumble.config["snapshots"] = {"every_blocks": 2}
-    mistake(stumble.run("predict", "--trust", "stumble"))
+    error_line(stumble.run("predict", "--trust", "stumble"))
     monkeypatch.setenv("HOOK", "none")
-    assert "measured" in mistake(stumble.run("test", "--trust", "stumble", "--resume"))
-    assert "No snapshot" in mistake(stumble.run("test", "--trust", "stumble", "--resume", "--force"))
+    assert "measured" in error_line(stumble.run("test", "--trust", "stumble", "--resume"))
+    assert "No snapshot" in error_line(stumble.run("test", "--trust", "stumble", "--resume", "--force"))
     assert stumble.run("predict", "--trust", "stumble", "--resume") == 0
     finished(stumble.out)
 
@@ -300,12 +302,12 @@ def test_the_command_that_goes_on_trusts_what_was_trusted(
 ) -> None:
     monkeypatch.setenv("HOOK", "none")
     stumble.config["model"]["policy"] = {"class_path": "stumble.Policy"}
-    told = LongLive.on_commit
+    on_commit = LongLive.on_commit
 
     def interrupted(self: LongLive, step: Step) -> None:
         if step.index == 2 and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # the budget asks before
             os.kill(os.getpid(), signal.SIGTERM)
-        told(self, step)
+        on_commit(self, step)
 
     with monkeypatch.context() as patch:
         patch.setattr(LongLive, "on_commit", interrupted)

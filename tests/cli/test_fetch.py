@@ -33,15 +33,17 @@ def test_every_config_says_where_its_files_are_published(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, own = main(["fetch", str(config)]), config.stem == "wan-14b"
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert code == own
     wan = "Wan2.1-T2V-14B" if own else "Wan2.1-T2V-1.3B"
-    assert f"hf download Wan-AI/{wan} --include 'text_encoder/*'" in said
-    assert f"--local-dir checkpoints/{wan}" in said
+    assert f"hf download Wan-AI/{wan} --include 'text_encoder/*'" in printed
+    assert f"--local-dir checkpoints/{wan}" in printed
     if not own:
-        source = next((told for key, told in SOURCES.items() if key in config.stem), SOURCES["self_forcing_dmd.pt"])
-        assert f"hf download {source}\n" in said
-        assert "is not known" not in said
+        source = next(
+            (repository for key, repository in SOURCES.items() if key in config.stem), SOURCES["self_forcing_dmd.pt"]
+        )
+        assert f"hf download {source}\n" in printed
+        assert "is not known" not in printed
     assert not list(tmp_path.iterdir())
 
 
@@ -78,9 +80,9 @@ def test_what_is_fetched_lies_where_the_config_says(hub: Hub, capsys: pytest.Cap
     assert Wan(weights="./checkpoints/self_forcing_dmd.pt", height=4, width=6, heads=2).spec.channels == 4
     assert main([*line, "--run"]) == 0
     assert len(hub.asked) == 2  # nothing is downloaded twice
-    said = capsys.readouterr().out
-    assert "missing" not in said
-    assert "hf download" not in said
+    printed = capsys.readouterr().out
+    assert "missing" not in printed
+    assert "hf download" not in printed
 
 
 def test_files_that_do_not_come_are_named(
@@ -91,9 +93,9 @@ def test_files_that_do_not_come_are_named(
         "huggingface_hub.snapshot_download", lambda *_, local_dir, **__: local_dir
     )  # as without network
     assert main(["fetch", str(ROOT / "configs" / "wan" / "self-forcing-5s.yaml"), "--run"]) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1
-    assert "the hub did not give gdhe17/Self-Forcing:checkpoints/self_forcing_dmd.pt: there is no network" in said[0]
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1
+    assert "the hub did not give gdhe17/Self-Forcing:checkpoints/self_forcing_dmd.pt: there is no network" in printed[0]
 
 
 def test_hub_names_and_unknown_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,11 +106,11 @@ def test_hub_names_and_unknown_files(tmp_path: Path, capsys: pytest.CaptureFixtu
     config["model"]["codec"] = {"class_path": "TinyWanDecoder", "init_args": {"weights": str(tmp_path)}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     assert main(["fetch", str(tmp_path / "config.yaml")]) == 1
-    said = capsys.readouterr().out
-    assert "hf download me/models 'a b/$(rm).pt'\n" in said
-    assert "hf download me/lora --include adapter_model.safetensors" in said
-    assert f"Where '{tmp_path / 'mine.safetensors'}' is published is not known" in said
-    assert f"here     model.codec.weights: '{tmp_path}'" in said
+    printed = capsys.readouterr().out
+    assert "hf download me/models 'a b/$(rm).pt'\n" in printed
+    assert "hf download me/lora --include adapter_model.safetensors" in printed
+    assert f"Where '{tmp_path / 'mine.safetensors'}' is published is not known" in printed
+    assert f"here     model.codec.weights: '{tmp_path}'" in printed
 
 
 def test_a_config_without_downloads_needs_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,9 +141,9 @@ def test_a_checkpoint_of_another_size_is_one_sentence(training: Any, capsys: pyt
     capsys.readouterr()
     options = ("--model.codec.init_args.width", "32", "--ckpt_path", str(training.out / "last.ckpt"))
     assert training.run("predict", "--output_dir", str(training.folder / "next"), *options) == 2
-    said = capsys.readouterr().err
-    assert "do not fit this model: codec." in said
-    assert "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert "do not fit this model: codec." in printed
+    assert "Traceback" not in printed
 
 
 def test_going_on_with_an_average_that_was_never_kept_is_one_sentence(
@@ -256,8 +256,8 @@ def test_batches_can_be_overfitted(training: Any) -> None:
 
 
 def test_a_precision_that_needs_a_package_prints_a_one_line_error(
-    training: Any, mistake: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+    training: Any, error_line: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transformer_engine, "_TRANSFORMER_ENGINE_AVAILABLE", False)
-    said = mistake(training.run("fit", "--trainer.precision", "transformer-engine"))
-    assert said.startswith("rollforge: The section trainer does not work here: ")
+    printed = error_line(training.run("fit", "--trainer.precision", "transformer-engine"))
+    assert printed.startswith("rollforge: The section trainer does not work here: ")

@@ -17,7 +17,7 @@ LINKS = (
     ".lock",
     "config.yaml.partial",
 )
-Mistake = Callable[[int], str]
+ErrorLine = Callable[[int], str]
 
 
 @pytest.fixture
@@ -31,42 +31,42 @@ def precious(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("command", "name"), [("predict", LINKS[0]), ("test", "snapshots"), ("fit", "last.ckpt")])
 def test_a_link_out_of_the_run_folder_is_refused(
-    tiny: Any, mistake: Mistake, precious: Path, command: str, name: str
+    tiny: Any, error_line: ErrorLine, precious: Path, command: str, name: str
 ) -> None:
     if command == "fit":
         tiny.config["model"]["objective"] = {"class_path": "DiffusionForcing"}
         tiny.config["data"]["train_dataset"] = {"class_path": "WorldClips", "init_args": {"frames": 3}}
     tiny.out.mkdir()
     (tiny.out / name).symlink_to(precious.parent if name == "snapshots" else precious)
-    assert f"{tiny.out / name} is a link to {precious.parent}" in mistake(tiny.run(command, "--overwrite", "true"))
+    assert f"{tiny.out / name} is a link to {precious.parent}" in error_line(tiny.run(command, "--overwrite", "true"))
     assert [file.read_text() for file in precious.parent.iterdir()] == ["precious"]
 
 
 @pytest.mark.parametrize("folder", ["snapshots", "latents"])
-def test_a_link_further_down_is_refused(tiny: Any, mistake: Mistake, precious: Path, folder: str) -> None:
+def test_a_link_further_down_is_refused(tiny: Any, error_line: ErrorLine, precious: Path, folder: str) -> None:
     (tiny.out / folder).mkdir(parents=True)
     (tiny.out / folder / NAME).symlink_to(precious.parent)
     (precious.parent / "snapshot-000001.safetensors").write_text("precious")
-    assert f"{folder}/{NAME} is a link to" in mistake(tiny.run("predict", "--overwrite", "true"))
+    assert f"{folder}/{NAME} is a link to" in error_line(tiny.run("predict", "--overwrite", "true"))
     assert [file.read_text() for file in precious.parent.iterdir()] == ["precious", "precious"]
 
 
-def test_hard_links_are_replaced_and_not_written_through(tiny: Any, precious: Path, mistake: Mistake) -> None:
+def test_hard_links_are_replaced_and_not_written_through(tiny: Any, precious: Path, error_line: ErrorLine) -> None:
     tiny.out.mkdir()
     for name in LINKS:
         (tiny.out / name).hardlink_to(precious)
-    assert "out cannot be locked (it has a second name" in mistake(tiny.run("test", "--overwrite", "true"))
+    assert "out cannot be locked (it has a second name" in error_line(tiny.run("test", "--overwrite", "true"))
     (tiny.out / ".lock").unlink()
     assert tiny.run("test", "--overwrite", "true") == 0
     assert precious.read_text() == "precious"
     assert (tiny.out / f"{NAME}.curves.csv").read_text().startswith("frame,seconds")
 
 
-def test_pipes_in_a_run_folder_do_not_hang(tiny: Any, mistake: Mistake) -> None:
+def test_pipes_in_a_run_folder_do_not_hang(tiny: Any, error_line: ErrorLine) -> None:
     tiny.out.mkdir()
     for name in LINKS[:3]:
         os.mkfifo(tiny.out / name)
     os.mkfifo(tiny.out / "manifest.json")
-    assert "manifest.json cannot be read (it is a named pipe" in mistake(tiny.run("predict"))
+    assert "manifest.json cannot be read (it is a named pipe" in error_line(tiny.run("predict"))
     (tiny.out / "manifest.json").unlink()
     assert tiny.run("test") == 0

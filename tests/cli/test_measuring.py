@@ -159,8 +159,8 @@ def test_a_metric_that_raises_is_named_and_the_others_are_measured(
     measured.config["model"]["metrics"] = [{"class_path": "Sharpness"}, {"class_path": "Flicker"}]
     measured.config["data"]["seconds"] = 1
     assert measured.run("test") == 0
-    told = capsys.readouterr()
-    assert "the metric Sharpness raised ZeroDivisionError" in told.err
+    printed = capsys.readouterr()
+    assert "the metric Sharpness raised ZeroDivisionError" in printed.err
     written = kept(measured.out)
     assert "Sharpness" in written["videos"][0]["failed_metrics"]
     assert written["over_prompts"].keys() == {"flicker", "flicker_fast"}
@@ -245,9 +245,9 @@ def test_a_test_that_is_stopped_goes_on_to_the_same_figures(
         with pytest.raises(SystemExit) as stop:
             measured.run("test")
     assert stop.value.code == 143
-    told = capsys.readouterr().err.rstrip().splitlines()[-1]
-    assert told.startswith("  rollforge test --config")
-    assert told.endswith("--resume")
+    command = capsys.readouterr().err.rstrip().splitlines()[-1]
+    assert command.startswith("  rollforge test --config")
+    assert command.endswith("--resume")
     assert not (measured.out / "metrics.json").exists()
     assert measured.run("test", "--resume") == 0
     whole, resumed = (kept(folder)["videos"] for folder in (measured.folder / "whole", measured.out))

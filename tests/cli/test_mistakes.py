@@ -20,7 +20,7 @@ from rollforge.cli import main
 from rollforge.data.world import WORDS
 from rollforge.registry import registry
 
-Mistake = Callable[[int], str]
+ErrorLine = Callable[[int], str]
 SMALL = {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 64, "window": 6, "horizon": 6}
 
 
@@ -50,7 +50,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "said"),
+    ("path", "value", "expected"),
     [
         ("model.polcy", {"class_path": "Window"}, ["'polcy'", "Did you mean 'policy'?"]),
         ("model.policy.init_args.sink_block", 1, ["'sink_block'", "Did you mean 'sink_blocks'?"]),
@@ -83,44 +83,44 @@ def files_no_larger_than(size: int) -> Iterator[None]:
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_config_is_one_sentence(
-    tiny: Any, mistake: Mistake, path: str, value: Any, said: list[str]
+    tiny: Any, error_line: ErrorLine, path: str, value: Any, expected: list[str]
 ) -> None:
     put(tiny.config, path, float("inf") if value == ".inf" else value)
-    told = mistake(tiny.run("predict"))
-    for words in said:
-        assert words in told
+    message = error_line(tiny.run("predict"))
+    for words in expected:
+        assert words in message
     nothing_looks_finished(tiny)
 
 
-def test_a_prompt_outside_the_vocabulary_gets_every_word(tiny: Any, mistake: Mistake) -> None:
-    told = mistake(tiny.run("predict", "--data.prompts", "a dragon in the rain"))
-    assert "'a dragon in the rain'" in told
+def test_a_prompt_outside_the_vocabulary_gets_every_word(tiny: Any, error_line: ErrorLine) -> None:
+    message = error_line(tiny.run("predict", "--data.prompts", "a dragon in the rain"))
+    assert "'a dragon in the rain'" in message
     for words in WORDS.values():
-        assert ", ".join(words) in told
+        assert ", ".join(words) in message
     assert not tiny.out.exists()
 
 
 @pytest.mark.parametrize("text", ["", "\n \n"])
-def test_an_empty_prompt_file_is_named(tiny: Any, mistake: Mistake, text: str) -> None:
+def test_an_empty_prompt_file_is_named(tiny: Any, error_line: ErrorLine, text: str) -> None:
     file = tiny.folder / "prompts.txt"
     file.write_text(text)
-    told = mistake(tiny.run("predict", "--data.prompts", str(file)))
-    assert f"{file} is empty" in told
+    message = error_line(tiny.run("predict", "--data.prompts", str(file)))
+    assert f"{file} is empty" in message
     assert not tiny.out.exists()
 
 
-def test_a_prompt_folder_without_prompts_is_named(tiny: Any, mistake: Mistake) -> None:
+def test_a_prompt_folder_without_prompts_is_named(tiny: Any, error_line: ErrorLine) -> None:
     folder = tiny.folder / "prompts"
     folder.mkdir()
-    assert f"{folder} holds no prompt file" in mistake(tiny.run("predict", "--data.prompts", str(folder)))
+    assert f"{folder} holds no prompt file" in error_line(tiny.run("predict", "--data.prompts", str(folder)))
     (folder / "a.txt").write_text("")
-    assert f"{folder / 'a.txt'} is empty" in mistake(tiny.run("predict", "--data.prompts", str(folder)))
+    assert f"{folder / 'a.txt'} is empty" in error_line(tiny.run("predict", "--data.prompts", str(folder)))
 
 
 @pytest.mark.parametrize("where", ["a file", "in a file", "/proc/x"])
 @pytest.mark.parametrize("command", ["predict", "test", "fit"])
 def test_an_output_folder_that_cannot_be_written_is_named(
-    tiny: Any, mistake: Mistake, command: str, where: str
+    tiny: Any, error_line: ErrorLine, command: str, where: str
 ) -> None:
     taken = tiny.folder / "taken"
     taken.write_text("mine")
@@ -131,9 +131,9 @@ def test_an_output_folder_that_cannot_be_written_is_named(
         tiny.config["trainer"] = {"max_steps": 1}
     else:
         tiny.config["model"]["metrics"] = [{"class_path": "WorldTruth"}]
-    told = mistake(main([command, "--config", str(tiny.write()), "--output_dir", str(folder)]))
-    assert str(folder) in told
-    assert "--output_dir" in told
+    message = error_line(main([command, "--config", str(tiny.write()), "--output_dir", str(folder)]))
+    assert str(folder) in message
+    assert "--output_dir" in message
     assert taken.read_text() == "mine"
 
 
@@ -148,10 +148,10 @@ def test_a_disk_that_takes_no_more_ends_in_one_sentence(
     stderr = capsys.readouterr().err
     assert code == 2, stderr
     assert "Traceback" not in stderr
-    told = stderr.splitlines()[-1]
-    assert told.startswith("rollforge: ")
-    assert str(tiny.out) in told
-    assert "File too large" in told
+    message = stderr.splitlines()[-1]
+    assert message.startswith("rollforge: ")
+    assert str(tiny.out) in message
+    assert "File too large" in message
     nothing_looks_finished(tiny)
 
 
@@ -190,7 +190,7 @@ def weights(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "expected"),
     [
         ("cut off", "not a readable safetensors file"),
         ("garbage", "not a readable safetensors file"),
@@ -200,34 +200,34 @@ def weights(folder: Path, kind: str) -> Path:
         ("not finite", "not finite"),
     ],
 )
-def test_weights_that_do_not_fit_are_named(tiny: Any, mistake: Mistake, kind: str, said: str) -> None:
+def test_weights_that_do_not_fit_are_named(tiny: Any, error_line: ErrorLine, kind: str, expected: str) -> None:
     file = weights(tiny.folder, kind)
     tiny.config["model"]["backbone"]["init_args"]["weights"] = str(file)
-    told = mistake(tiny.run("predict"))
-    assert str(file) in told
-    assert said in told
+    message = error_line(tiny.run("predict"))
+    assert str(file) in message
+    assert expected in message
     assert not tiny.out.exists()
 
 
 @pytest.mark.parametrize("text", ["model: [unclosed", "model: {a: 1\n  b", "just words", "a: b: c"])
-def test_a_file_that_is_no_config_is_named(tiny: Any, mistake: Mistake, text: str) -> None:
+def test_a_file_that_is_no_config_is_named(tiny: Any, error_line: ErrorLine, text: str) -> None:
     file = tiny.folder / "bad.yaml"
     file.write_text(text)
-    told = mistake(main(["predict", "--config", str(file), "--output_dir", str(tiny.out)]))
-    assert "bad.yaml" in told
+    message = error_line(main(["predict", "--config", str(file), "--output_dir", str(tiny.out)]))
+    assert "bad.yaml" in message
     assert not tiny.out.exists()
 
 
 @pytest.mark.parametrize("command", ["predict", "test", "fit", "compare"])
-def test_a_config_that_is_not_there_is_named(tiny: Any, mistake: Mistake, command: str) -> None:
+def test_a_config_that_is_not_there_is_named(tiny: Any, error_line: ErrorLine, command: str) -> None:
     vary = ["--vary", "model.policy=Window"] if command == "compare" else []
-    told = mistake(main([command, "--config", "nowhere.yaml", *vary, "--output_dir", str(tiny.out)]))
-    assert "nowhere.yaml" in told
+    message = error_line(main([command, "--config", "nowhere.yaml", *vary, "--output_dir", str(tiny.out)]))
+    assert "nowhere.yaml" in message
     assert not tiny.out.exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["predct"], ["'predct'", "Did you mean 'predict'?", "fit"]),
         (["roll"], ["'roll'", "predict, test, fit"]),
@@ -237,30 +237,32 @@ def test_a_config_that_is_not_there_is_named(tiny: Any, mistake: Mistake, comman
         (["plugins", "show", "Windw"], ["'Windw'", "Did you mean 'Window'?"]),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_sentence(mistake: Mistake, arguments: list[str], said: list[str]) -> None:
-    told = mistake(main(arguments))
-    for words in said:
-        assert words in told
+def test_a_mistake_on_the_command_line_is_one_sentence(
+    error_line: ErrorLine, arguments: list[str], expected: list[str]
+) -> None:
+    message = error_line(main(arguments))
+    for words in expected:
+        assert words in message
 
 
-def test_an_option_that_no_command_has_gets_the_nearest_one(tiny: Any, mistake: Mistake) -> None:
-    told = mistake(tiny.run("predict", "--data.secnds", "3"))
-    assert "no option --data.secnds." in told
-    assert "Did you mean '--data.seconds'?" in told
+def test_an_option_that_no_command_has_gets_the_nearest_one(tiny: Any, error_line: ErrorLine) -> None:
+    message = error_line(tiny.run("predict", "--data.secnds", "3"))
+    assert "no option --data.secnds." in message
+    assert "Did you mean '--data.seconds'?" in message
 
 
-def test_fit_says_what_its_config_lacks(tiny: Any, mistake: Mistake) -> None:
-    assert "model.objective" in mistake(tiny.run("fit"))
+def test_fit_says_what_its_config_lacks(tiny: Any, error_line: ErrorLine) -> None:
+    assert "model.objective" in error_line(tiny.run("fit"))
     nothing_looks_finished(tiny)
 
 
-def test_fit_without_clips_says_so(tiny: Any, mistake: Mistake) -> None:
+def test_fit_without_clips_says_so(tiny: Any, error_line: ErrorLine) -> None:
     tiny.config["model"]["objective"] = {"class_path": "DiffusionForcing"}
-    assert "data.train_dataset" in mistake(tiny.run("fit"))
+    assert "data.train_dataset" in error_line(tiny.run("fit"))
 
 
 def test_a_part_of_a_plugin_that_cannot_be_imported_is_named(
-    tiny: Any, mistake: Mistake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny: Any, error_line: ErrorLine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.syspath_prepend(str(tiny.folder))
     (tiny.folder / "rollforge_broken.py").write_text("raise RuntimeError('no such card')")
@@ -271,11 +273,11 @@ def test_a_part_of_a_plugin_that_cannot_be_imported_is_named(
     tiny.config["model"]["policy"] = {"class_path": "Brocken"}
     registry.cache_clear()
     try:
-        told = mistake(tiny.run("predict"))
+        message = error_line(tiny.run("predict"))
     finally:
         registry.cache_clear()
         sys.modules.pop("rollforge_broken", None)
-    assert "'Brocken'" in told
+    assert "'Brocken'" in message
     assert "rollforge-broken 1.2: the plugin 'broken'" in caplog.text
     assert "no such card" in caplog.text
     nothing_looks_finished(tiny)
@@ -296,17 +298,19 @@ def test_the_process_ends_with_one_sentence_and_exit_code_two(tiny: Any) -> None
     [("backbone", {"dim": 65_536, "heads": 64, "layers": 40}), ("codec", {"width": 4_096, "channels": 4_096})],
 )
 def test_random_weights_larger_than_memory_are_refused_before_they_are_made(
-    tiny: Any, mistake: Mistake, monkeypatch: pytest.MonkeyPatch, part: str, sizes: dict[str, int]
+    tiny: Any, error_line: ErrorLine, monkeypatch: pytest.MonkeyPatch, part: str, sizes: dict[str, int]
 ) -> None:
     monkeypatch.setattr("rollforge.commands.room.free_memory", lambda device: 4 * 2**30)
     for name, size in sizes.items():
         put(tiny.config, f"model.{part}.init_args.{name}", size)
-    said = mistake(tiny.run("predict"))
-    assert "would take" in said
-    assert f"give model.{part} smaller sizes" in said
+    message = error_line(tiny.run("predict"))
+    assert "would take" in message
+    assert f"give model.{part} smaller sizes" in message
 
 
-def test_several_machines_of_which_none_is_named(tiny: Any, mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_machines_of_which_none_is_named(
+    tiny: Any, error_line: ErrorLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     options = ["--trainer.num_nodes", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
-    assert "set MASTER_ADDR, MASTER_PORT and NODE_RANK" in mistake(tiny.run("predict", *options))
+    assert "set MASTER_ADDR, MASTER_PORT and NODE_RANK" in error_line(tiny.run("predict", *options))

@@ -15,14 +15,14 @@ import pytest
 import yaml
 
 from rollforge.cli import COMMANDS, main
-from rollforge.commands.output import complain, say
+from rollforge.commands.output import print_error, print_out
 from rollforge.files.streams import Tolerant
 
 HELP = f"{sys.executable} -m rollforge --help"
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "said"),
+    ("line", "code", "expected"),
     [
         (f"{HELP} | head -1 > /dev/null; exit ${{PIPESTATUS[0]}}", 0, ""),
         (f"{HELP} >&-", 0, ""),
@@ -31,13 +31,13 @@ HELP = f"{sys.executable} -m rollforge --help"
         (f"{sys.executable} -m rollforge nope > /dev/null 2> /dev/full", 2, ""),
     ],
 )
-def test_closed_or_full_output_ends_without_a_traceback(line: str, code: int, said: str) -> None:
+def test_closed_or_full_output_ends_without_a_traceback(line: str, code: int, expected: str) -> None:
     ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == code
     assert "Traceback" not in ended.stderr
     assert "Exception ignored" not in ended.stderr
-    assert said in ended.stderr
-    assert len(ended.stderr.splitlines()) == bool(said)
+    assert expected in ended.stderr
+    assert len(ended.stderr.splitlines()) == bool(expected)
 
 
 def test_text_after_the_reader_has_gone_is_dropped() -> None:
@@ -90,7 +90,7 @@ def test_command_for_a_longer_video_repeats_what_was_typed(
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (PermissionError(errno.EACCES, "Permission denied", "a/b.mp4"), "a/b.mp4 cannot be used (Permission denied)"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a.txt/b"), "a.txt/b cannot be used (Not a directory)"),
@@ -101,7 +101,7 @@ def test_command_for_a_longer_video_repeats_what_was_typed(
     ],
 )  # fmt: skip
 def test_failure_of_file_or_memory_that_no_part_explains_is_one_sentence(
-    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(arguments: list[str]) -> int:
         raise error
@@ -109,7 +109,7 @@ def test_failure_of_file_or_memory_that_no_part_explains_is_one_sentence(
     monkeypatch.setitem(COMMANDS, "plugins", (broken, ""))
     assert main(["plugins"]) == 2
     stderr = capsys.readouterr().err
-    assert said in stderr
+    assert expected in stderr
     assert len(stderr.splitlines()) == 1
 
 
@@ -130,6 +130,6 @@ def test_names_with_control_characters_are_written_out_wherever_they_are_logged(
 
 
 def test_names_with_control_characters_are_written_out_in_what_commands_say(capsys: pytest.CaptureFixture[str]) -> None:
-    say("a\x1b[2J\nb\tc\n")
-    complain("\x9b\u2066d\n")
+    print_out("a\x1b[2J\nb\tc\n")
+    print_error("\x9b\u2066d\n")
     assert capsys.readouterr() == ("a\\x1b[2J\nb\\tc\n", "\\x9b\\u2066d\n")

@@ -70,7 +70,7 @@ FIT = {"model.objective": {"class_path": "DiffusionForcing"}, "data.train_datase
     ],
 )  # fmt: skip
 def test_what_may_not_be_used_prints_a_one_line_error(
-    tiny: Any, place: Path, mistake: Callable[[int], str], denied: str, mode: int, command: list[str],
+    tiny: Any, place: Path, error_line: Callable[[int], str], denied: str, mode: int, command: list[str],
     changes: dict[str, Any], sentence: str,
 ) -> None:  # fmt: skip
     for path, value in deepcopy(changes).items():
@@ -84,4 +84,4 @@ def test_what_may_not_be_used_prints_a_one_line_error(
     (place / denied).chmod(mode)
     if os.getuid() == 0:  # who may read everything
         os.seteuid(NOBODY)
-    assert sentence in mistake(main([*command, "--config", "config.yaml", "--output_dir", "out"]))
+    assert sentence in error_line(main([*command, "--config", "config.yaml", "--output_dir", "out"]))

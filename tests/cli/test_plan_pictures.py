@@ -89,8 +89,8 @@ def test_the_command_writes_a_picture(tmp_path: Path, capsys: pytest.CaptureFixt
     file = tmp_path / "pictures" / "window.png"
     line = ["plugins", "show", "Window", "--plot", "--args", "{context_blocks: 2}", "--block", "1", "-o", str(file)]
     assert main(line) == 0
-    told = "The last block reads 2 frames; 2 are kept, 0 of them raw. A switch of prompt and a cut change nothing."
-    assert capsys.readouterr().out == f"{file}: {told}\n"
+    message = "The last block reads 2 frames; 2 are kept, 0 of them raw. A switch of prompt and a cut change nothing."
+    assert capsys.readouterr().out == f"{file}: {message}\n"
     with Image.open(file) as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 150
@@ -99,7 +99,7 @@ def test_the_command_writes_a_picture(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["IndependentNoise"], "IndependentNoise is a noise, and only a cache policy has a plan to draw"),
         (["RollingSink", "--args", "{sink_blocks: 9}"], "sink_blocks"),
@@ -110,11 +110,15 @@ def test_the_command_writes_a_picture(tmp_path: Path, capsys: pytest.CaptureFixt
     ],
 )
 def test_what_cannot_be_drawn_is_one_sentence(
-    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["plugins", "show", *arguments, "--plot"]) == 2
     printed = capsys.readouterr()
-    assert told in printed.err
+    assert message in printed.err
     assert printed.err.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -24,7 +24,7 @@ RED = "a red ball over snow at day"
 TWO = "a green cone and a blue box over sand at night"
 FRAMES = 24  # 3 seconds at 8 frames a second, one pixel frame for each latent frame
 
-Mistake = Callable[[int], str]
+ErrorLine = Callable[[int], str]
 
 
 def decoded(path: Path) -> NDArray[np.uint8]:
@@ -133,14 +133,14 @@ def test_the_resolved_config_makes_the_same_video(tiny: Any) -> None:
     ],
 )
 def test_another_config_into_the_same_folder_is_refused(
-    tiny: Any, mistake: Mistake, capsys: pytest.CaptureFixture[str], other: tuple[str, str]
+    tiny: Any, error_line: ErrorLine, capsys: pytest.CaptureFixture[str], other: tuple[str, str]
 ) -> None:
     tiny.run("predict")
     capsys.readouterr()  # the first run's progress
     before, entries = pictures(tiny.out), manifest(tiny.out)["videos"]
-    told = mistake(tiny.run("predict", *other))
-    assert str(tiny.out) in told
-    assert "another --output_dir" in told
+    message = error_line(tiny.run("predict", *other))
+    assert str(tiny.out) in message
+    assert "another --output_dir" in message
     assert pictures(tiny.out) == before
     assert manifest(tiny.out)["videos"] == entries
 

@@ -109,9 +109,9 @@ def part(name: str, **arguments: Any) -> dict[str, Any]:
 def test_invalid_value_prints_a_one_line_error(read: Read, path: str, value: Any, sentence: str) -> None:
     with pytest.raises(UserError) as error:
         read(path, value)
-    said = str(error.value)
-    assert said.startswith(sentence)
-    assert not re.search("\n|Union|<class", said)
+    message = str(error.value)
+    assert message.startswith(sentence)
+    assert not re.search("\n|Union|<class", message)
 
 
 def test_home_folder_in_any_path_of_a_config(read: Read, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -151,9 +151,9 @@ def test_constructor_error_of_an_optional_part_reaches_the_user(name: str, confi
 )
 def test_option_out_of_range_is_named(line: str, sentence: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(line.split()) == 2
-    said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1
-    assert (sentence or "a.yaml") in said
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1
+    assert (sentence or "a.yaml") in message
 
 
 def test_home_folder_in_options_of_every_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def test_an_opening_that_no_block_of_the_training_had_is_said_once(
     take._warn.cache_clear()
     Image.fromarray(render(Scene.parse(BALL), 3, 1)[0][0]).save(tiny.folder / "start.png")
     pixels(prompts=[BALL, BOX], seconds=1, opening=str(tiny.folder / "start.png"))
-    (said,) = [record.getMessage() for record in caplog.records if "opening" in record.getMessage()]
-    assert said.startswith("The opening has 1 latent frame, and this model makes blocks of 3: ")
+    (warning,) = [record.getMessage() for record in caplog.records if "opening" in record.getMessage()]
+    assert warning.startswith("The opening has 1 latent frame, and this model makes blocks of 3: ")
 
 
 def test_a_video_goes_on_from_the_end_of_another(tiny: Any, pixels: Any) -> None:

@@ -69,8 +69,8 @@ class Reader:
 
     def press(self, key: str) -> None:
         """A key, on the page."""
-        told = {"key": key, "bubbles": True}
-        self.run("document.body.dispatchEvent(new KeyboardEvent('keydown', arguments[0]))", told)
+        event = {"key": key, "bubbles": True}
+        self.run("document.body.dispatchEvent(new KeyboardEvent('keydown', arguments[0]))", event)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_a_server_that_says_utf_8_does_no_harm(chromium: Any, report: Path) -> N
     class Utf8(http.server.SimpleHTTPRequestHandler):
         extensions_map = {".html": "text/html; charset=utf-8"}
 
-        def log_message(self, *told: Any) -> None:
+        def log_message(self, *arguments: Any) -> None:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Utf8, directory=report.parent)) as server:

@@ -71,8 +71,8 @@ def test_a_point_that_fails_is_named_and_the_others_are_done(
     assert good.record["peak_memory_mib"] > 1
     assert good.record["command"].startswith("rollforge test --how=good --output_dir")
     assert "There is no such thing" in (failing.folder / Run.log).read_text()
-    told = capsys.readouterr().out.splitlines()
-    assert [line.partition(",")[0] for line in told] == [
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(",")[0] for line in printed] == [
         "how=fail: running", "how=fail: failed", "how=die: running", "how=die: failed",
         "how=good: running", "how=good: done",
     ]  # fmt: skip
@@ -119,8 +119,8 @@ def test_a_terminal_shows_one_table_that_is_redrawn(
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     work(tmp_path, made(tmp_path, "good,fail")).all()
-    told = capsys.readouterr().out
-    assert told.count("point ") == told.count("\x1b[3F") + 1
-    last = told.rsplit("\x1b[3F", 1)[1].replace("\x1b[K", "").splitlines()
+    printed = capsys.readouterr().out
+    assert printed.count("point ") == printed.count("\x1b[3F") + 1
+    last = printed.rsplit("\x1b[3F", 1)[1].replace("\x1b[K", "").splitlines()
     assert last[0].split() == ["point", "state", "made", "FPS", "left"]
     assert [line.split()[:2] for line in last[1:]] == [["how=good", "done"], ["how=fail", "failed"]]

@@ -44,9 +44,9 @@ def blocks(content: bytes) -> dict[str, bytes]:
 
 def data(content: bytes) -> dict[str, list[object]]:
     """The data of a page."""
-    told = re.search(rb'<script type="application/json" id="data">(.*?)</script>', content, re.DOTALL)
-    assert told
-    found: dict[str, list[object]] = json.loads(told[1])
+    embedded = re.search(rb'<script type="application/json" id="data">(.*?)</script>', content, re.DOTALL)
+    assert embedded
+    found: dict[str, list[object]] = json.loads(embedded[1])
     return found
 
 
@@ -67,10 +67,10 @@ def test_a_page_holds_every_video_as_it_is_and_weighs_little_more(finished: Make
     rows = data(content)["videos"]
     weight = 0
     for run, row in zip(runs, rows, strict=True):
-        for sample, told in enumerate(row):  # type: ignore[arg-type]
+        for sample, entry in enumerate(row):  # type: ignore[arg-type]
             file = run.folder / f"{sample:03d}-video.mp4"
-            assert held[told["video"]] == file.read_bytes()
-            assert held[told["strip"]].startswith(b"\xff\xd8")
+            assert held[entry["video"]] == file.read_bytes()
+            assert held[entry["strip"]].startswith(b"\xff\xd8")
             weight += file.stat().st_size
     assert len(content) <= weight + 5_000_000
 
@@ -98,9 +98,9 @@ def test_large_videos_are_played_from_beside_the_page(finished: Make, monkeypatc
     monkeypatch.setattr(module, "EMBEDDED", 1000)
     runs = finished([RED], policies=1)
     content = page(runs)
-    ((told,),) = data(content)["videos"]  # type: ignore[misc]
-    assert told["href"] == f"runs/{runs[0].folder.name}/000-video.mp4"
-    assert (runs[0].runs.parent / told["href"]).is_file()
+    ((entry,),) = data(content)["videos"]  # type: ignore[misc]
+    assert entry["href"] == f"runs/{runs[0].folder.name}/000-video.mp4"
+    assert (runs[0].runs.parent / entry["href"]).is_file()
     assert b"keep it in its folder" in content
     assert len(blocks(content)) == 1  # the contact sheet
 
@@ -120,13 +120,13 @@ def test_what_is_not_there_is_not_shown(finished: Make) -> None:
 
 def test_the_page_says_how_it_was_made(finished: Make) -> None:
     text = page(finished([RED], policies=2)).decode("ascii", "replace")
-    for told in (
+    for expected in (
         "an abacus",
         "rollforge test --config=tiny.yaml --model.policy=Window --output_dir",
         "512",
         "higher is better",
     ):
-        assert told in text
+        assert expected in text
     assert "<code>model.policy.init_args.sink_blocks</code></th><td>-</td><td>5</td>" in text
 
 
@@ -143,14 +143,14 @@ def test_a_plan_shows_each_pair_of_a_policy_once(name: str) -> None:
         assert shown == pytest.approx(10 * len(entries) / 3, abs=0.01)
     assert picture.count('class="own"') == STEPS
     if name == "RollingSink":
-        assert any("frames 17 to 15 at times 18 to 20" in told for *_, told in cells)  # backwards
+        assert any("frames 17 to 15 at times 18 to 20" in text for *_, text in cells)  # backwards
 
 
 @pytest.mark.parametrize(("metrics", "frames"), [({"block": 1}, 7), ({"block": 3}, 21), ({}, 21)])
 def test_a_plan_is_drawn_in_blocks_of_the_model_that_ran(metrics: dict[str, int], frames: int) -> None:
     config = {"model": {"policy": {"class_path": "Window", "init_args": {"context_blocks": 7}}}}
     (plan,) = plans([RunResult("a", Path(), config, metrics, {}, {})])
-    assert plan.says.startswith(f"A block reads {frames} latent frames;")
+    assert plan.description.startswith(f"A block reads {frames} latent frames;")
 
 
 class Remembering(Window):
@@ -158,19 +158,19 @@ class Remembering(Window):
 
     def __init__(self) -> None:
         super().__init__(2)
-        self.heard: list[int] = []
+        self.committed: list[int] = []
 
     def plan(self, step: Step) -> ReadPlan:
-        return ReadPlan.of(((frame, frame) for frame in self.heard[-6:]), query=step.start)
+        return ReadPlan.of(((frame, frame) for frame in self.committed[-6:]), query=step.start)
 
     def on_commit(self, step: Step) -> None:
-        self.heard += step.frames
+        self.committed += step.frames
 
 
 def test_a_plan_follows_what_the_policy_keeps_from_commits() -> None:
     policy = Remembering()
     assert draw(policy, 3, "Remembering").count("block 9 reads frames") == 2  # two blocks of context
-    assert not policy.heard
+    assert not policy.committed
 
 
 def test_strips_keep_to_their_budget(finished: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

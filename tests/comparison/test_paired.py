@@ -86,6 +86,6 @@ def test_differences_of_rounding_are_none() -> None:
 def test_a_point_that_is_not_there_cannot_be_compared_with(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["compare", "--config", "none.yaml", "--vary", "model.policy=Window,RollingSink", "--against", "Windw"]
     assert main(line) == 2
-    told = capsys.readouterr().err
-    assert "--against names 'Windw', which is not a point of this comparison. Did you mean 'Window'?" in told
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "--against names 'Windw', which is not a point of this comparison. Did you mean 'Window'?" in message
+    assert message.count("\n") == 1

@@ -20,12 +20,12 @@ def point(label: str, presence: list[float | None], drift: float = 0.1, sharpnes
     """A point with a summary for each prompt."""
     videos: dict[Any, Any] = {}
     for sample, (prompt, level) in enumerate(zip(PROMPTS, presence, strict=True)):
-        told = {
+        curves = {
             "presence": {"level": level, "drift_15": -drift},
             "sharpness": {"level": sharpness, "drift_15": drift * (1 if sample % 2 else -1)},
         }
         marks = {"1": {"presence": level, "sharpness": sharpness}}
-        videos[sample, prompt] = {"prompt": prompt, "summary": told, "marks": marks}
+        videos[sample, prompt] = {"prompt": prompt, "summary": curves, "marks": marks}
     return RunResult(label, None, {}, {"policy": None}, {}, videos)  # type: ignore[arg-type]
 
 

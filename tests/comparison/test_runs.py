@@ -23,32 +23,32 @@ RED = "a red ball over snow at day"
 def test_the_hash_covers_what_the_videos_depend_on(tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"one")
-    told = config("Window", [RED])
-    told["model"]["backbone"]["init_args"]["weights"] = str(weights)
-    first = content_hash(told)
-    assert content_hash(told | {"output_dir": "elsewhere", "trainer": {"devices": 4}}) == first
-    assert content_hash(told | {"data": told["data"] | {"rollout_batch_size": 8}}) == first
+    settings = config("Window", [RED])
+    settings["model"]["backbone"]["init_args"]["weights"] = str(weights)
+    first = content_hash(settings)
+    assert content_hash(settings | {"output_dir": "elsewhere", "trainer": {"devices": 4}}) == first
+    assert content_hash(settings | {"data": settings["data"] | {"rollout_batch_size": 8}}) == first
     os.utime(weights, (1, 1))
-    assert content_hash(told) == first  # the content counts, not the date
+    assert content_hash(settings) == first  # the content counts, not the date
     others = [
-        told | {"data": told["data"] | {"seed": 1}},
-        told | {"data": told["data"] | {"seconds": 5.0}},
-        told | {"model": told["model"] | {"policy": config("RollingSink", [])["model"]["policy"]}},
-        told | {"trainer": {"precision": "bf16"}},
-        told | {"ckpt_path": str(weights)},
+        settings | {"data": settings["data"] | {"seed": 1}},
+        settings | {"data": settings["data"] | {"seconds": 5.0}},
+        settings | {"model": settings["model"] | {"policy": config("RollingSink", [])["model"]["policy"]}},
+        settings | {"trainer": {"precision": "bf16"}},
+        settings | {"ckpt_path": str(weights)},
     ]
     assert len({first, *map(content_hash, others)}) == 1 + len(others)
     weights.write_bytes(b"two")
-    assert content_hash(told) != first
+    assert content_hash(settings) != first
 
 
 def test_a_folder_of_weights_counts_by_size_and_date(tmp_path: Path) -> None:
     (tmp_path / "wan").mkdir()
     (tmp_path / "wan" / "a.safetensors").write_bytes(b"x")
-    told = config("Window", [RED]) | {"ckpt_path": str(tmp_path / "wan")}
-    first = content_hash(told)
+    settings = config("Window", [RED]) | {"ckpt_path": str(tmp_path / "wan")}
+    first = content_hash(settings)
     (tmp_path / "wan" / "a.safetensors").write_bytes(b"xy")
-    assert content_hash(told) != first
+    assert content_hash(settings) != first
 
 
 def test_only_a_whole_run_of_the_same_hash_is_finished(finished: Make) -> None:

@@ -126,15 +126,15 @@ def test_points_that_train_alike_share_a_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"model__objective": None}, "compare --fit needs model.objective, the loss"),
         ({"data__train_dataset": None}, "compare --fit needs data.train_dataset, what to train on"),
         ({"trainer__max_steps": -1}, "compare --fit needs trainer.max_steps"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_anything_runs(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_what_cannot_be_trained_is_refused_before_anything_runs(change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         check_training(trained(**change))
 
 

@@ -78,7 +78,7 @@ def test_files_and_parts_have_short_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("varied", "told"),
+    ("varied", "message"),
     [
         (["model.policy"], "write --vary OPTION=VALUE"),
         (["=Window"], "write --vary OPTION=VALUE"),
@@ -94,10 +94,10 @@ def test_files_and_parts_have_short_names(tmp_path: Path) -> None:
         (["a=" + ",".join(map(str, range(50))), "b=" + ",".join(map(str, range(50)))], "2500 points"),
     ],
 )
-def test_mistakes_are_said_in_one_sentence(varied: list[str], told: str) -> None:
+def test_mistakes_are_said_in_one_sentence(varied: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
         points(varied)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -113,10 +113,10 @@ def test_every_valid_pair_rolls_and_every_other_is_refused_in_a_sentence_that_na
 def check_refused(parts: Parts, chosen: Chosen, pair: Pair) -> None:
     with pytest.raises(UserError) as failure:
         rolled(parts, chosen)
-    told = str(failure.value)
-    assert all(name in told for _, name in pair), (pair, told)
-    assert told.endswith(".")
-    assert "\n" not in told
+    message = str(failure.value)
+    assert all(name in message for _, name in pair), (pair, message)
+    assert message.endswith(".")
+    assert "\n" not in message
 
 
 @pytest.mark.matrix

@@ -98,7 +98,7 @@ def test_files_that_are_not_there_are_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["predict", "--config", str(ROOT / "configs" / "wan" / "rolling-sink-5min.yaml")]) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1
-    assert "checkpoints/self_forcing_dmd.pt" in said[0]
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert "checkpoints/self_forcing_dmd.pt" in lines[0]
     assert not (tmp_path / "outputs").exists()

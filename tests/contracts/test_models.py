@@ -41,8 +41,8 @@ def test_a_condition_has_an_action_for_every_frame() -> None:
 def test_an_odd_head_dim_is_refused_by_rotary_positions_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy_backbone, "DIM", 7)
     check_rollout(Rollout(Toy(), Window(2), SAMPLER), condition, BruteMemory(TOKENS, BLOCK), FRAMES)
-    told = "head_dim is 7, and rotary positions need an even number; choose other positions, such as NoPositions"
-    with pytest.raises(UserError, match=told):
+    message = "head_dim is 7, and rotary positions need an even number; choose other positions, such as NoPositions"
+    with pytest.raises(UserError, match=message):
         Rollout(Toy(positions=Rope()), Window(2), SAMPLER)(condition(0), FRAMES)
 
 

@@ -52,11 +52,11 @@ def test_a_folder_has_one_for_each_prompt(tmp_path: Path, clip: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("none.mp4", "cannot be used .No such file"), ("text.txt", "not a picture or video")]
+    ("name", "expected"), [("none.mp4", "cannot be used .No such file"), ("text.txt", "not a picture or video")]
 )
-def test_what_cannot_open_a_video_is_said(tmp_path: Path, name: str, said: str) -> None:
+def test_what_cannot_open_a_video_is_said(tmp_path: Path, name: str, expected: str) -> None:
     (tmp_path / "text.txt").write_text("x")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=expected):
         read_openings(str(tmp_path / name), 1)
 
 

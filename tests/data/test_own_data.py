@@ -74,17 +74,17 @@ def test_one_file_has_the_captions_of_all_and_its_bad_lines_are_named(
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "expected"),
     [
         ("all.jsonl", "broken\n", "holds no caption that can be read"),
         ("all.csv", "a,b\n1,2\n", "the first row must name the columns"),
         ("all.xlsx", "a", "is not a file of captions; give JSON lines"),
     ],
 )
-def test_a_file_without_captions_is_refused(name: str, content: str, said: str, tmp_path: Path) -> None:
+def test_a_file_without_captions_is_refused(name: str, content: str, expected: str, tmp_path: Path) -> None:
     folder = videos(tmp_path / "videos", "a.mp4")
     (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=expected):
         clips_of(folder, captions=str(tmp_path / name))
 
 
@@ -198,13 +198,13 @@ def test_fit_trains_on_cached_latents_and_refuses_a_corrupt_one_before_the_first
 
 
 @pytest.mark.parametrize(
-    ("objective", "dataset", "said"),
+    ("objective", "dataset", "expected"),
     [
         (DiffusionForcing(), WorldClips(FRAMES, 2), "keeps latents of clips that are always the same, and WorldClips"),
         (Reconstruction(), None, "and this objective trains the codec"),
     ],
 )
-def test_what_has_no_lasting_latents_is_refused(objective: Any, dataset: Any, said: str, tmp_path: Path) -> None:
+def test_what_has_no_lasting_latents_is_refused(objective: Any, dataset: Any, expected: str, tmp_path: Path) -> None:
     videos(tmp_path / "videos", "a.mp4", "b.mp4")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=expected):
         training(tmp_path, objective, dataset)

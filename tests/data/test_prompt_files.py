@@ -43,7 +43,7 @@ def test_two_prompts_are_read(tmp_path: Path, name: str, content: bytes) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "expected"),
     [
         ("a.txt", "une pêche".encode("latin-1"), "cannot be read as UTF-8 text .*; save it as UTF-8"),
         ("a.csv", b"a ball, red\na cat, blue\n", "line 1: the first row of a table must name the column of prompts"),
@@ -56,9 +56,9 @@ def test_two_prompts_are_read(tmp_path: Path, name: str, content: bytes) -> None
         ("a.txt", b"# nothing\n\n", "is empty; write one prompt on each line"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=expected):
         read_prompts(tmp_path / name)
 
 
@@ -93,7 +93,7 @@ def test_what_is_meant_as_a_path_is_no_prompt(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("value", "expected"),
     [
         ({"Slow motion": "a red ball"}, 'has a prompt with a colon in it; put it in quotes: "Slow motion: a red ball"'),
         (1984, "has 1984 where a prompt was expected; put a prompt in quotes"),
@@ -103,6 +103,6 @@ def test_what_is_meant_as_a_path_is_no_prompt(path: str) -> None:
         ("a \udcff", "is not UTF-8 text; write it in UTF-8"),
     ],
 )
-def test_what_yaml_has_made_of_a_prompt_is_said(told: Any, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        read_prompts(["a", told])
+def test_what_yaml_has_made_of_a_prompt_is_said(value: Any, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        read_prompts(["a", value])

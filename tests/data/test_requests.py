@@ -60,7 +60,7 @@ def test_a_prompt_may_begin_with_a_cut_which_is_part_of_what_a_video_is() -> Non
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("prompts", "expected"),
     [
         ([[{"prompt": "a"}, {"at": "3s", "prompt": "b", "cut": "yes"}]], "'b' has cut: 'yes'; expected true or false"),
         (
@@ -76,9 +76,9 @@ def test_a_prompt_may_begin_with_a_cut_which_is_part_of_what_a_video_is() -> Non
         ([[{"prompt": "a"}, {"at": "40s", "prompt": "b"}]], "beyond the end of a video of 12 s"),
     ],
 )
-def test_prompts_that_make_no_sense_are_said(told: Any, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        RolloutData(prompts=told, seconds=12).requests(fps=2.0)
+def test_prompts_that_make_no_sense_are_said(prompts: Any, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        RolloutData(prompts=prompts, seconds=12).requests(fps=2.0)
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

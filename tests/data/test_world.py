@@ -96,11 +96,11 @@ def agrees(scene: Scene, whole: Scene) -> bool:
     """Whether all that a caption says is so in a scene."""
     if len(scene.things) != len(whole.things):
         return False
-    said = [(scene.ground, whole.ground), (scene.time, whole.time)]
-    said += [
+    pairs = [(scene.ground, whole.ground), (scene.time, whole.time)]
+    pairs += [
         pair for thing, other in zip(scene.things, whole.things, strict=True) for pair in zip(thing, other, strict=True)
     ]
-    return all(word in ("", true) for word, true in said)
+    return all(word in ("", true) for word, true in pairs)
 
 
 @given(scenes, st.integers(0, 99))
@@ -115,8 +115,8 @@ def test_a_hushed_caption_says_less_and_reads_back(scene: Scene, seed: int) -> N
 def test_any_word_may_be_left_unsaid() -> None:
     assert Scene.parse("a ball") == Scene((("", "ball"),), "", "")
     assert Scene.parse("a box and a red cone at dusk") == Scene((("", "box"), ("red", "cone")), "", "dusk")
-    heard = {TWO.hushed(np.random.default_rng(seed)) for seed in range(300)}
-    assert len(heard) == 16  # every choice of two colours, the ground and the time
+    captions = {TWO.hushed(np.random.default_rng(seed)) for seed in range(300)}
+    assert len(captions) == 16  # every choice of two colours, the ground and the time
     assert not Scene.parse("a ball over sand").complete
 
 
@@ -132,8 +132,8 @@ def test_clips_leave_words_out_of_as_many_captions_as_they_are_told() -> None:
 
 def test_one_in_ten_captions_is_held_out_with_one_thing_and_with_two() -> None:
     for things in (1, 2):
-        told = [scene for scene in all_scenes() if len(scene.things) == things]
-        assert 0.06 < sum(map(held_out, told)) / len(told) < 0.14
+        scenes = [scene for scene in all_scenes() if len(scene.things) == things]
+        assert 0.06 < sum(map(held_out, scenes)) / len(scenes) < 0.14
     assert sum(map(held_out, all_scenes())) >= 32
 
 
@@ -173,7 +173,7 @@ def test_another_seed_draws_another_clip_of_a_like_landscape() -> None:
 
 @pytest.mark.parametrize("time", WORDS["time"])
 def test_tints_change_sky_and_soil_and_nothing_else(time: str) -> None:
-    scene, told = replace(TWO, time=time), 0
+    scene, named = replace(TWO, time=time), 0
     for seed in range(8):
         (_, plain), (_, tinted) = render(scene, seed, 2, tinted=False), render(scene, seed, 2)
         assert np.array_equal(plain.centres, tinted.centres)
@@ -182,12 +182,12 @@ def test_tints_change_sky_and_soil_and_nothing_else(time: str) -> None:
         for rows, most in ((slice(0, 1), SKY_TINT), (slice(60, SIZE), SOIL_TINT / FAR)):
             there = added[rows][clear[rows].all(axis=2)]
             if len(there):  # not clipped
-                told += 1
+                named += 1
                 assert np.ptp(there, axis=0).max() < 1e-5  # the same everywhere
                 assert np.linalg.norm(there[0]) < most + 1e-5
                 assert np.linalg.norm(there[0]) > 0.29 * most
                 assert abs(there[0].sum()) < 1e-5
-    assert told >= 5
+    assert named >= 5
 
 
 def test_clips_are_tinted_unless_told_otherwise() -> None:

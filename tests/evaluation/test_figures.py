@@ -86,9 +86,9 @@ def test_intervals_are_those_of_a_direct_bootstrap_over_prompts(measured: Any) -
 
 def test_each_prompt_has_one_vote(measured: Any) -> None:
     videos = [measured("a", x=np.full(90, 1.0)), measured("a", x=np.full(90, 3.0)), measured("b", x=np.full(90, 6.0))]
-    told = [video.to_dict() for video in videos]
-    assert over_prompts(told)["x"]["level"][::3] == (4.0, 2)
-    assert marks(told)[1]["x"][::3] == (4.0, 2)
+    entries = [video.to_dict() for video in videos]
+    assert over_prompts(entries)["x"]["level"][::3] == (4.0, 2)
+    assert marks(entries)[1]["x"][::3] == (4.0, 2)
 
 
 def test_the_band_is_the_interval_of_each_point() -> None:

@@ -57,7 +57,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
         held.append(tracemalloc.get_traced_memory()[1])
 
     tracemalloc.start()
-    measure_file(file, "a video", [Brightness()], tmp_path / "long.curves.csv", obey=look)
+    measure_file(file, "a video", [Brightness()], tmp_path / "long.curves.csv", exit_if_requested=look)
     tracemalloc.stop()
     assert len(held) == 125
     assert held[123] < held[60] + 50_000
@@ -76,7 +76,7 @@ def test_an_enlarged_video_is_measured_at_its_own_size(tmp_path: Path) -> None:
 
 def test_prompts_come_from_the_manifest_a_text_file_or_the_name(folder: Folder, tmp_path: Path) -> None:
     ours = {"half.partial": ramp(3), "two.beside": ramp(3)}  # codespell:ignore beside
-    there = folder(known=ramp(3), told=ramp(3), bare=ramp(3), **ours)
+    there = folder(known=ramp(3), listed=ramp(3), bare=ramp(3), **ours)
     (there / "told.txt").write_text("a told thing\n")
     known = {"file": "known.mp4", "prompt": "a known thing", "seed": 5, "sample": 2, "policy": "Window"}
     (there / "manifest.json").write_text(json.dumps({"videos": [known]}))
@@ -87,10 +87,14 @@ def test_prompts_come_from_the_manifest_a_text_file_or_the_name(folder: Folder, 
         "told.mp4": "a told thing",
     }
     evaluation = given.score([Brightness()], tmp_path / "out")
-    told = {video["file"]: video for video in evaluation.document()["videos"]}
-    assert (told["known.mp4"]["seed"], told["known.mp4"]["sample"], told["known.mp4"]["policy"]) == (5, 2, "Window")
-    assert told["bare.mp4"]["policy"] is None
-    assert told["bare.mp4"]["figures"]["brightness_of_all"] == pytest.approx(ramp(3).mean(), abs=1e-3)
+    videos = {video["file"]: video for video in evaluation.document()["videos"]}
+    assert (videos["known.mp4"]["seed"], videos["known.mp4"]["sample"], videos["known.mp4"]["policy"]) == (
+        5,
+        2,
+        "Window",
+    )
+    assert videos["bare.mp4"]["policy"] is None
+    assert videos["bare.mp4"]["figures"]["brightness_of_all"] == pytest.approx(ramp(3).mean(), abs=1e-3)
 
 
 def test_each_video_has_its_own_rate(tmp_path: Path) -> None:
@@ -232,10 +236,10 @@ def test_a_video_that_cannot_be_read_is_named_and_the_others_are_measured(
     whole = (there / "two.mp4").read_bytes()
     (there / "two.mp4").write_bytes(whole[:300])
     assert main(["test", f"--data.videos={there}", "--output_dir", str(out)]) == 1
-    told = capsys.readouterr()
-    (sentence,) = [line for line in told.err.splitlines() if line.startswith("rollforge: ")]
+    printed = capsys.readouterr()
+    (sentence,) = [line for line in printed.err.splitlines() if line.startswith("rollforge: ")]
     assert "two.mp4" in sentence
-    assert "metrics.json" in told.out
+    assert "metrics.json" in printed.out
     assert [video["file"] for video in json.loads((out / "metrics.json").read_text())["videos"]] == ["one.mp4"]
     assert not list(out.glob("*partial*"))
 

@@ -70,8 +70,8 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, kind: str, before: by
     path = tmp_path / "file"
     if before:
         path.write_bytes(before)
-    said = rf"^{path} cannot be written \(File too large\); make room there, or choose another folder\.$"
-    with full_disk(), pytest.raises(UserError, match=said):
+    expected = rf"^{path} cannot be written \(File too large\); make room there, or choose another folder\.$"
+    with full_disk(), pytest.raises(UserError, match=expected):
         WRITERS[kind](path)
     assert os.listdir(tmp_path) == (["file"] if before else [])
     assert not before or path.read_bytes() == before

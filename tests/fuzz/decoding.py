@@ -25,17 +25,17 @@ MOST = 1000  # frames of which a file of a few kilobytes may be made
 
 def came_of(path: Path, start: int, count: int) -> str:
     """Reads a file in every way; what one way answers must agree with the others."""
-    told: list[str] = []
+    outcomes: list[str] = []
     known: list[Any] = []
     shown: list[Any] = []
-    told.append(answered(lambda: probe(path), known.append))
-    told.append(answered(lambda: list(frames(path)), shown.extend))
+    outcomes.append(answered(lambda: probe(path), known.append))
+    outcomes.append(answered(lambda: list(frames(path)), shown.extend))
     if known:
         info = known[0]
         assert 0 < info.frames <= MOST
         assert 0 < info.fps <= 1000
         assert info.width * info.height < 1 << 26
-        if told[-1] == RESULT:
+        if outcomes[-1] == RESULT:
             assert all(frame.shape == (info.height, info.width, 3) for frame in shown)
             assert len(shown) <= packets(path)
 
@@ -45,11 +45,11 @@ def came_of(path: Path, start: int, count: int) -> str:
             apart = np.abs(clip.astype(int) - np.stack(shown[start : start + count]))
             assert apart.mean() < 8, f"a clip from frame {start} shows something else ({apart.mean():.0f})"
 
-    told.append(answered(lambda: read_clip(path, start, count, backend="pyav"), cut))
-    told.append(answered(lambda: read_clip(path, start, count), lambda clip: clip.shape[0] == count))
-    told.append(answered(lambda: opening_frames(path, (32, 16), 8.0, 5), opened))
-    told.append(answered(lambda: VideoClips(str(path.parent), 3, (16, 32))[0]["video"].numpy(), opened))
-    return ERROR if ERROR in told else RESULT
+    outcomes.append(answered(lambda: read_clip(path, start, count, backend="pyav"), cut))
+    outcomes.append(answered(lambda: read_clip(path, start, count), lambda clip: clip.shape[0] == count))
+    outcomes.append(answered(lambda: opening_frames(path, (32, 16), 8.0, 5), opened))
+    outcomes.append(answered(lambda: VideoClips(str(path.parent), 3, (16, 32))[0]["video"].numpy(), opened))
+    return ERROR if ERROR in outcomes else RESULT
 
 
 def opened(video: Any) -> None:
@@ -65,7 +65,7 @@ def packets(path: Path) -> int:
 
 def serve(folder: Path, goods: list[bytes]) -> None:
     """Answers each line of standard input with one of standard output."""
-    tell("ready")  # what comes before takes seconds, and is no part of any input
+    send("ready")  # what comes before takes seconds, and is no part of any input
     for number, line in enumerate(sys.stdin):
         asked = json.loads(line)
         path = folder / f"{number}.mp4"
@@ -76,10 +76,10 @@ def serve(folder: Path, goods: list[bytes]) -> None:
         except Exception:
             answer = {"fault": traceback.format_exc()}
         path.unlink()
-        tell(answer)
+        send(answer)
 
 
-def tell(answer: Any) -> None:
+def send(answer: Any) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 

@@ -107,7 +107,7 @@ def parser() -> Iterator[Parser]:
         yield made
 
 
-def told(tree: Any) -> bytes:
+def dumped(tree: Any) -> bytes:
     try:
         return yaml.safe_dump(tree, allow_unicode=True).encode(errors="surrogatepass")
     except RecursionError:
@@ -144,7 +144,7 @@ def test_configs(tmp_path: Path, parser: Any, monkeypatch: pytest.MonkeyPatch) -
 
     contents = st.one_of(
         changes(len(good)).map(lambda made: damaged(good, made)),
-        twisted(CONFIG).map(told),
+        twisted(CONFIG).map(dumped),
         st.tuples(st.integers(0, len(LINES) - 1), st.sampled_from(SNIPPETS), st.booleans()).map(with_snippet),
     )
     options = [

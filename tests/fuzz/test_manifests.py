@@ -46,8 +46,8 @@ def test_manifests(tmp_path: Path) -> None:
     folder = RunFolder(path, CONFIG)
     names = [f"{folder.name(request)}.mp4" for request in REQUESTS]
     entries = [entry(request, name) for request, name in zip(REQUESTS, names, strict=True)]
-    told = {"rollforge": "1", "config_hash": folder.config_hash, "complete": True, "videos": entries}
-    text, config = json.dumps(told, indent=2).encode(), yaml.safe_dump(CONFIG).encode()
+    document = {"rollforge": "1", "config_hash": folder.config_hash, "complete": True, "videos": entries}
+    text, config = json.dumps(document, indent=2).encode(), yaml.safe_dump(CONFIG).encode()
     outside = tmp_path / "evil.mp4"
     outside.touch()
 
@@ -58,13 +58,13 @@ def test_manifests(tmp_path: Path) -> None:
         taken.expect(entry(request, name) for name, request in zip(names, REQUESTS, strict=True))
         return taken, finished
 
-    said: dict[str, bool] = {}  # of each video, whether the manifests call it complete
+    marked: dict[str, bool] = {}  # of each video, whether the manifests call it complete
 
     def right(answer: tuple[RunFolder, list[bool]]) -> None:
         taken, finished = answer
-        assert finished == [said[name] for name in names]
-        for name, told in taken.entries.items():
-            assert told["file"] == name
+        assert finished == [marked[name] for name in names]
+        for name, kept in taken.entries.items():
+            assert kept["file"] == name
             assert (path / name).resolve().parent == path.resolve()
         assert json.loads((path / "manifest.json").read_text())["videos"]
 
@@ -79,19 +79,21 @@ def test_manifests(tmp_path: Path) -> None:
         if of_another_rank:
             (path / "manifest.rank-1.json").write_bytes(manifest)
         (path / "config.yaml").write_bytes(config)
-        said.clear()
-        said.update(dict.fromkeys(names, True) if of_another_rank else {})
-        said.update(complete(manifest))
+        marked.clear()
+        marked.update(dict.fromkeys(names, True) if of_another_rank else {})
+        marked.update(complete(manifest))
         answer = answered(take_up, right)
         assert outside.is_file()
         return answer
 
     manifests = st.one_of(
         changes(len(text)).map(lambda made: damaged(text, made)),
-        twisted(told).map(lambda odd: json.dumps(odd).encode()),
-        twisted({"videos": entries}).map(lambda odd: json.dumps(told | odd).encode() if isinstance(odd, dict) else b""),
+        twisted(document).map(lambda odd: json.dumps(odd).encode()),
+        twisted({"videos": entries}).map(
+            lambda odd: json.dumps(document | odd).encode() if isinstance(odd, dict) else b""
+        ),
     )
-    other = json.dumps(told | {"config_hash": "0" * 16}).encode()
+    other = json.dumps(document | {"config_hash": "0" * 16}).encode()
     configs = st.one_of(
         changes(len(config)).map(lambda made: damaged(config, made)),
         twisted(CONFIG).map(lambda odd: yaml.dump(odd).encode(errors="replace")),

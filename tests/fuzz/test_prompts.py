@@ -27,11 +27,11 @@ SPOKEN = st.text(max_size=30) | st.sampled_from(
 )
 
 
-def lines(told: Any) -> bytes:
-    return "\n".join(json.dumps(line) for line in (told if isinstance(told, list) else [told])).encode()
+def lines(value: Any) -> bytes:
+    return "\n".join(json.dumps(line) for line in (value if isinstance(value, list) else [value])).encode()
 
 
-def spoken(text: str) -> bytes:
+def encoded(text: str) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
@@ -58,9 +58,9 @@ def test_text_files(tmp_path: Path) -> None:
 
     def door(given: bytes) -> str:
         file.write_bytes(given)
-        spoken_lines = re.split("\r\n|\r|\n", decoded(given))
-        said = [line.strip() for line in spoken_lines if line.strip() and not re.match(r"#(\s|$)", line.strip())]
-        wanted = [re.sub(r'^"([^"]+)"$', r"\1", line) for line in said]
+        decoded_lines = re.split("\r\n|\r|\n", decoded(given))
+        lines = [line.strip() for line in decoded_lines if line.strip() and not re.match(r"#(\s|$)", line.strip())]
+        wanted = [re.sub(r'^"([^"]+)"$', r"\1", line) for line in lines]
 
         def right(read: Any) -> None:
             assert [shot for shots in read for shot in shots] == [(line, 0.0, False) for line in wanted]
@@ -71,7 +71,7 @@ def test_text_files(tmp_path: Path) -> None:
         return answer
 
     text_changed = changes(len(TEXT)).map(lambda made: damaged(TEXT, made))
-    fuzz("prompts", 250, text_changed | st.lists(SPOKEN).map("\n".join).map(spoken), door)
+    fuzz("prompts", 250, text_changed | st.lists(SPOKEN).map("\n".join).map(encoded), door)
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -81,14 +81,14 @@ def test_json_lines(tmp_path: Path) -> None:
         file.write_bytes(given)
 
         def right(read: Any) -> None:
-            told = [json.loads(line) for line in re.split("\r\n|\r|\n", decoded(given)) if line.strip()]
-            assert len(read) == len(told)
-            for shots, line in zip(read, told, strict=True):
+            expected = [json.loads(line) for line in re.split("\r\n|\r|\n", decoded(given)) if line.strip()]
+            assert len(read) == len(expected)
+            for shots, line in zip(read, expected, strict=True):
                 keys = ("prompts", "prompt", "prompt_en", "text", "caption")
                 each = line if isinstance(line, str) else next(line[key] for key in keys if key in line)
                 each = each if isinstance(each, list) else [each]
-                said = [one["prompt"] if isinstance(one, dict) else one for one in each]
-                assert [shot.prompt for shot in shots] == [one.strip() for one in said]
+                texts = [one["prompt"] if isinstance(one, dict) else one for one in each]
+                assert [shot.prompt for shot in shots] == [one.strip() for one in texts]
                 times = [shot.at for shot in shots if shot.at is not None]
                 assert times == sorted(times)
                 assert times[:1] == [0.0]

@@ -78,8 +78,8 @@ def test_snapshots_whose_checksum_is_right(tmp_path: Path) -> None:
 
     def door(case: tuple[str, Any]) -> str:
         word, value = case
-        told = value if isinstance(value, str) and len(value) % 2 else json.dumps(value)
-        write_sealed(path, "snapshot", words | {word: told}, tensors)
+        text = value if isinstance(value, str) and len(value) % 2 else json.dumps(value)
+        write_sealed(path, "snapshot", words | {word: text}, tensors)
         return answered(store.newest, right)
 
     odd = st.tuples(st.just("tree"), twisted(tree)) | st.tuples(st.sampled_from(list(words)), twisted({"of": 3}))
@@ -107,10 +107,10 @@ def test_latents(tmp_path: Path) -> None:
             whole(blocks)
             assert 2 * len(blocks) == stop
 
-        told = {answered(lambda: list(store.read(stop)), up_to), answered(lambda: list(store.read()), whole)}
-        told.add(answered(lambda: store.truncate(stop), lambda _: None))
-        told.add(answered(lambda: list(store.read(stop)), up_to))
+        outcomes = {answered(lambda: list(store.read(stop)), up_to), answered(lambda: list(store.read()), whole)}
+        outcomes.add(answered(lambda: store.truncate(stop), lambda _: None))
+        outcomes.add(answered(lambda: list(store.read(stop)), up_to))
         assert all(name.startswith("latents-") and name.endswith(".safetensors") for name in os.listdir(tmp_path))
-        return ERROR if ERROR in told else RESULT
+        return ERROR if ERROR in outcomes else RESULT
 
     fuzz("latents", 200, st.tuples(st.integers(0, 2), st.sampled_from([0, 2, 4, 8, 12, 14]), changes(size)), door)

@@ -33,7 +33,7 @@ class Worker:
         self.folder, self.goods = folder, [str(good) for good in goods]
         self.process: subprocess.Popen[str] | None = None
 
-    def ask(self, case: dict[str, Any]) -> str:
+    def run(self, case: dict[str, Any]) -> str:
         """What came of a damaged video. Raises ``AssertionError`` for a fault, and for the death of the process."""
         if self.process is None:
             self.start()
@@ -41,25 +41,25 @@ class Worker:
         assert self.process.stdin
         self.process.stdin.write(json.dumps(case) + "\n")
         self.process.stdin.flush()
-        told = self.hear()
-        assert "outcome" in told, told["fault"]
-        return str(told["outcome"])
+        reply = self.receive()
+        assert "outcome" in reply, reply["fault"]
+        return str(reply["outcome"])
 
     def start(self) -> None:
         line = [sys.executable, str(WORKER), str(self.folder), *self.goods]
         self.process = subprocess.Popen(
             line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        assert self.hear() == "ready"
+        assert self.receive() == "ready"
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         assert self.process
         assert self.process.stdout
-        heard = select.select([self.process.stdout], [], [], 4 * STUCK)[0]
-        answer = self.process.stdout.readline() if heard else ""
+        ready = select.select([self.process.stdout], [], [], 4 * STUCK)[0]
+        answer = self.process.stdout.readline() if ready else ""
         if not answer:
             code = self.end()
-            raise AssertionError(f"the reader died ({code})" if heard else "the reader hangs")
+            raise AssertionError(f"the reader died ({code})" if ready else "the reader hangs")
         return json.loads(answer)
 
     def end(self) -> int | None:
@@ -120,12 +120,12 @@ def test_videos(worker: Worker, goods: list[Path]) -> None:
         )
         for n, (content, (a, b)) in enumerate(zip(contents, heads, strict=True))
     ]
-    fuzz("videos", 300, st.one_of(cases), worker.ask, elsewhere=True)
+    fuzz("videos", 300, st.one_of(cases), worker.run, elsewhere=True)
 
 
 def test_the_good_videos(worker: Worker, goods: list[Path]) -> None:
     for n in range(len(goods)):
-        assert worker.ask({"good": n, "made": [], "start": 3, "count": 4}) == "results"
+        assert worker.run({"good": n, "made": [], "start": 3, "count": 4}) == "results"
 
 
 def test_pictures(tmp_path: Path) -> None:

@@ -46,20 +46,20 @@ def raw(value: Tensor) -> bytes:
 def standing(content: bytes) -> Raw:
     """What a safetensors file says, read without the library."""
     length = int.from_bytes(content[:8], "little")
-    told, numbers = json.loads(content[8 : 8 + length]), content[8 + length :]
-    told.pop("__metadata__", None)
+    entries, numbers = json.loads(content[8 : 8 + length]), content[8 + length :]
+    entries.pop("__metadata__", None)
     return {
         name: (FORMATS[each["dtype"]], each["shape"], numbers[slice(*each["data_offsets"])])
-        for name, each in told.items()
+        for name, each in entries.items()
     }
 
 
-def agrees(module: Small, told: Raw) -> None:
+def agrees(module: Small, expected: Raw) -> None:
     """Asserts that a module holds what the file says, in the module's own formats, and only plain numbers."""
     own = module.state_dict()
-    assert own.keys() == told.keys()
+    assert own.keys() == expected.keys()
     for name, value in own.items():
-        dtype, shape, numbers = told[name]
+        dtype, shape, numbers = expected[name]
         assert list(value.shape) == shape
         if dtype is torch.bool:  # any byte but 0 is true
             numbers = bytes(map(bool, numbers))
@@ -68,8 +68,8 @@ def agrees(module: Small, told: Raw) -> None:
         assert all(math.isfinite(number) for number in value.double().flatten().tolist()), name
 
 
-def resealed(told: Any, numbers: bytes) -> bytes:
-    text = json.dumps(told).encode()
+def resealed(entries: Any, numbers: bytes) -> bytes:
+    text = json.dumps(entries).encode()
     return len(text).to_bytes(8, "little") + text + numbers
 
 
@@ -88,7 +88,7 @@ def test_safetensors(tmp_path: Path, good: dict[str, Tensor]) -> None:
         return answer
 
     bytes_changed = changes(len(content), [(length, len(content) - 1)]).map(lambda made: damaged(content, made))
-    fuzz("safetensors", 250, bytes_changed | twisted(header).map(lambda told: resealed(told, numbers)), door)
+    fuzz("safetensors", 250, bytes_changed | twisted(header).map(lambda entries: resealed(entries, numbers)), door)
 
 
 def test_torch_files(tmp_path: Path, good: dict[str, Tensor]) -> None:
@@ -126,8 +126,8 @@ def test_indices_of_shards(tmp_path: Path, good: dict[str, Tensor]) -> None:
     for name, keys in parts.items():
         (tmp_path / name).write_bytes(save({key: good[key] for key in keys}))
     listed = {key: name for name, keys in parts.items() for key in keys}
-    told = {"metadata": {"total_size": 100}, "weight_map": listed}
-    index, text = tmp_path / "model.safetensors.index.json", json.dumps(told).encode()
+    document = {"metadata": {"total_size": 100}, "weight_map": listed}
+    index, text = tmp_path / "model.safetensors.index.json", json.dumps(document).encode()
 
     def right(tensors: Any) -> None:
         for name, stored in tensors.items():
@@ -139,4 +139,4 @@ def test_indices_of_shards(tmp_path: Path, good: dict[str, Tensor]) -> None:
         return answered(lambda: open_sharded(index, "Small"), right)
 
     text_changed = changes(len(text)).map(lambda made: damaged(text, made))
-    fuzz("indices", 120, text_changed | twisted(told).map(lambda odd: json.dumps(odd).encode()), door)
+    fuzz("indices", 120, text_changed | twisted(document).map(lambda odd: json.dumps(odd).encode()), door)

@@ -106,13 +106,13 @@ def test_the_command_runs_without_optional_packages_and_names_them(tmp_path: Pat
 
 
 def test_a_stage_that_takes_too_long_is_ended_and_fails() -> None:
-    ((row,),) = run_stages(["rollouts"], "cpu", False, seconds=3.2, say=lambda text: None)
+    ((row,),) = run_stages(["rollouts"], "cpu", False, seconds=3.2, report=lambda text: None)
     assert row.ok is False
     assert row.values == {"error": "did not end within 1 s"}
 
 
 def test_stages_after_the_limit_are_not_run() -> None:
-    ((row,),) = run_stages(["rollouts"], "cpu", False, seconds=0, say=lambda text: None)
+    ((row,),) = run_stages(["rollouts"], "cpu", False, seconds=0, report=lambda text: None)
     assert row.values == {"skipped": "all stages together have 0 s"}
 
 

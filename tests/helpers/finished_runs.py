@@ -66,7 +66,7 @@ def finish(run: Run, prompts: list[str], drift: float, seconds: float = SECONDS)
     """Fills a run's folder."""
     run.note(versions={"python": "3.11", "machine": {"cpu": "an abacus"}}, wall_seconds=12.5, peak_memory_mib=512.25)
     frames, policy = round(seconds * FPS), run.point.label.split(",")[0]
-    made, told = [], []
+    made, entries = [], []
     for sample, prompt in enumerate(prompts):
         stem = f"{sample:03d}-video"
         with VideoWriter(run.folder / f"{stem}.mp4", SIZE, FPS, scale=4) as writer:
@@ -82,14 +82,14 @@ def finish(run: Run, prompts: list[str], drift: float, seconds: float = SECONDS)
         )  # fmt: skip
         marks = {"1": {name: mean(curve[:21]) for name, curve in own.items()}}
         marks["3"] = {name: mean(curve[42:63]) for name, curve in own.items()}
-        told.append(
+        entries.append(
             entry | {"curves": f"{stem}.curves.csv", "latents": None, "figures": {}, "speed": speed, "marks": marks}
             | {"summary": summarise(own, FPS, HORIZON)}
         )  # fmt: skip
     metrics = {
         "rollforge": "0", "config_hash": "x", "fps": FPS, "horizon_seconds": HORIZON, "policy": policy,
         "truth": {"presence": {"level": {"mean": 0.97, "low": 0.96, "high": 0.98, "values": 2}}},
-        "videos": told, "over_prompts": over_prompts(told),
+        "videos": entries, "over_prompts": over_prompts(entries),
     }  # fmt: skip
     (run.folder / "manifest.json").write_text(json.dumps({"complete": True, "videos": made}))
     (run.folder / "metrics.json").write_text(json.dumps(plain(metrics)))

@@ -66,12 +66,12 @@ class Process:
 
     def _line(self) -> str:
         """What the server says next; nothing where it has gone."""
-        told = b""
-        while not told.endswith(b"\n"):
+        line = b""
+        while not line.endswith(b"\n"):
             if not (more := self.socket.recv(1)):
                 return ""
-            told += more
-        return told.decode()
+            line += more
+        return line.decode()
 
 
 class Captured(Process):
@@ -85,12 +85,12 @@ class Captured(Process):
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Waits; its output and its errors."""
         self.wait(timeout)
-        told = []
+        outputs = []
         for file in self.files:
             file.seek(0)
-            told.append(file.read().decode())
+            outputs.append(file.read().decode())
             file.close()
-        return told[0], told[1]
+        return outputs[0], outputs[1]
 
 
 class Forks:

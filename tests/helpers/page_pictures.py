@@ -33,7 +33,7 @@ def finish(example: Example) -> str | None:
         return f"{page.name} was changed while it ran; run it again."
     if not REFRESH:
         differences = (_difference(page.parent / name, folder / name) for name in example.parsed)
-        return next((said for said in differences if said), None)
+        return next((difference for difference in differences if difference), None)
     for name in example.parsed:
         (page.parent / name).parent.mkdir(exist_ok=True)
         shutil.copy(folder / name, page.parent / name)

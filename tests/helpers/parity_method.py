@@ -73,7 +73,7 @@ class Method:
         check: compares what is left in the cache; by default the buffer that the plans describe, where the case has it.
     """
 
-    says: str
+    pattern: str
     policy: Callable[[Meta], CachePolicy]
     sampler: Callable[[Meta], Sampler] = few_step
     options: Callable[[Meta], Mapping[str, Any]] = nothing
@@ -82,7 +82,7 @@ class Method:
 
     def computes(self, meta: Meta) -> bool:
         """Whether a case is one of this method."""
-        return re.match(self.says, str(meta["policy"]).lower()) is not None
+        return re.match(self.pattern, str(meta["policy"]).lower()) is not None
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:

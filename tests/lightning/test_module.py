@@ -68,7 +68,7 @@ class Code:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ({"state_dict": {}, "more": Code()}, "holds more than tensors"),
         ({"weights": {}}, "holds no state_dict"),
@@ -78,11 +78,11 @@ class Code:
     ],
 )
 def test_what_is_no_checkpoint_of_it_is_one_sentence(
-    content: Any, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if content is not None:
         torch.save(content, "a.ckpt")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         RolloutModule.load_from_checkpoint("a.ckpt", **parts())
     assert not Path("ran").exists()

@@ -91,8 +91,8 @@ def test_teacher_forcing_trains_on_what_a_rollout_will_see() -> None:
     clean, noisy = torch.randn(2, 2, frames, *spec.latent_shape)
     levels = (torch.rand(2, frames // 2) * 1000).repeat_interleave(2, dim=1)
 
-    both, told = torch.cat([clean, noisy], dim=1), torch.cat([torch.zeros_like(levels), levels], dim=1)
-    parallel = model(both, told, condition, MaskedMemory.teacher_forcing(spec, frames))[:, frames:]
+    both, times = torch.cat([clean, noisy], dim=1), torch.cat([torch.zeros_like(levels), levels], dim=1)
+    parallel = model(both, times, condition, MaskedMemory.teacher_forcing(spec, frames))[:, frames:]
 
     policy, cached = Window(context_blocks=2), []
     memory = RolloutMemory(spec, policy.visible(spec.block))

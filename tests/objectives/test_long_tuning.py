@@ -35,8 +35,8 @@ def tuning(**more: Any) -> LongTuning:
 
 def window(objective: LongTuning, model: Any, captions: list[str] = CAPTIONS) -> Tensor:
     """The next window, with gradients."""
-    told = objective._captions(captions)
-    return objective.roll(model, model.condition(told))
+    prompts = objective._captions(captions)
+    return objective.roll(model, model.condition(prompts))
 
 
 def test_windows_in_a_row_are_one_long_rollout() -> None:

@@ -89,20 +89,20 @@ def test_the_learning_rate_follows_the_number_of_clips_and_leaves_the_schedule_a
 
 
 @pytest.mark.parametrize(
-    ("schedule", "said"),
+    ("schedule", "expected"),
     [
         (SIZES, "stages at 0.5 of the size, and Linear is trained at one latent size; leave size out"),
         (Multigrid([Stage(1, [4])]), "clips of 4 latent frames, which are not whole blocks of 3"),
         (Multigrid([Stage(1, [12])]), "clips of 12 latent frames, and those of data.train_dataset are shorter"),
     ],
 )
-def test_schedules_that_do_not_fit_the_model_are_refused(schedule: Multigrid, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_schedules_that_do_not_fit_the_model_are_refused(schedule: Multigrid, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         schedule.clips(DiffusionForcing(), pipeline(), clips(), 0)
 
 
 @pytest.mark.parametrize(
-    ("stages", "said"),
+    ("stages", "expected"),
     [
         ([], "needs stages whose sizes rise"),
         ([Stage(1, [3]), Stage(1, [3], 0.5)], r"sizes rise, not \[1.0, 0.5\]"),
@@ -110,8 +110,8 @@ def test_schedules_that_do_not_fit_the_model_are_refused(schedule: Multigrid, sa
         ([Stage(1, [3, 6])], "a step or more for each"),
     ],
 )
-def test_schedules_in_disorder_are_refused(stages: list[Stage], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_schedules_in_disorder_are_refused(stages: list[Stage], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         Multigrid(stages)
 
 

@@ -249,8 +249,8 @@ def test_the_curriculum_cuts_clips_into_pieces_in_order(
     clean = noisy / (1 - timesteps[..., None, None, None] / 1000)
     whole = latents_of(clips())[:, : pieces * length]
     torch.testing.assert_close(clean.unflatten(0, (2, pieces)).flatten(1, 2), whole, rtol=1e-3, atol=1e-3)
-    told = PocketText()([caption for caption in CAPTIONS for _ in range(pieces)])
-    assert torch.equal(condition.embeds, told.embeds)
+    expected = PocketText()([caption for caption in CAPTIONS for _ in range(pieces)])
+    assert torch.equal(condition.embeds, expected.embeds)
 
 
 def test_frames_beyond_the_last_whole_block_are_left_out() -> None:
@@ -268,7 +268,7 @@ def test_dropped_text_is_the_empty_prompt(share: float, dropped: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected"),
     [
         (lambda: DiffusionForcing(curriculum={5: 3}), "from step 0 on"),
         (lambda: shown(DiffusionForcing(), frames=2), "not whole blocks of 3"),
@@ -276,6 +276,6 @@ def test_dropped_text_is_the_empty_prompt(share: float, dropped: bool) -> None:
         (lambda: Reconstruction()(pipeline(), clips()), "Pixels defines no loss"),
     ],
 )
-def test_what_cannot_be_trained_says_why(wrong: Any, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_what_cannot_be_trained_says_why(wrong: Any, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         wrong()

@@ -73,7 +73,7 @@ def test_the_gradient_of_dmd_is_bounded_where_that_is_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "sampler", "told"),
+    ("make", "sampler", "message"),
     [
         (lambda: SelfForcing(DMD(), network()), None, "SelfForcing with DMD needs a teacher"),
         (lambda: SelfForcing(DMD(), network(), network(), ratio=0), None, "SelfForcing.ratio must be"),
@@ -91,7 +91,7 @@ def test_the_gradient_of_dmd_is_bounded_where_that_is_asked() -> None:
         (lambda: SelfForcing(GAN((0.0,)), network(), frames=6), None, "compares rollouts of 6"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_trained_is_refused_in_one_sentence(make: Any, sampler: Sampler | None, told: str) -> None:
+def test_what_cannot_be_trained_is_refused_in_one_sentence(make: Any, sampler: Sampler | None, message: str) -> None:
     latents = torch.zeros(2, 3, 8, 8, 8)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         make()(pipeline(sampler), {"caption": CAPTIONS, "latents": latents})

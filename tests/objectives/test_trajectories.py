@@ -26,8 +26,8 @@ CAPTIONS = ["a red ball over snow at day", "a blue box over sand at night"]
 
 def write_config(folder: Path, **data: Any) -> str:
     model = MODEL | {"sampler": {"class_path": "Euler", "init_args": {"steps": 4, "shift": 2.0, "guidance": 3.0}}}
-    told = {"model": model, "data": {"prompts": CAPTIONS, "batch_size": 1} | data, "seed_everything": 3}
-    (folder / "teacher.yaml").write_text(yaml.safe_dump(told))
+    settings = {"model": model, "data": {"prompts": CAPTIONS, "batch_size": 1} | data, "seed_everything": 3}
+    (folder / "teacher.yaml").write_text(yaml.safe_dump(settings))
     return str(folder / "teacher.yaml")
 
 
@@ -92,18 +92,18 @@ def test_an_interrupted_command_continues_with_what_is_missing(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "expected"),
     [
         (lambda data: data[:-8], "truncated"),
         (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "its checksum differs"),
     ],
 )
-def test_a_damaged_file_is_refused_before_training(damage: Any, said: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused_before_training(damage: Any, expected: str, tmp_path: Path) -> None:
     out = made(tmp_path, "--clips", "1")
     Trajectories(str(out))  # which notes size and date
     file = out / "00000000.clip"
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(UserError, match=rf"trajectory .*00000000.clip is damaged \({said}.*which makes it"):
+    with pytest.raises(UserError, match=rf"trajectory .*00000000.clip is damaged \({expected}.*which makes it"):
         Trajectories(str(out))
 
 
@@ -126,7 +126,7 @@ def test_with_clean_history_the_true_clip_is_stored_last(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         (["--model.sampler=FewStep"], "needs the sampler Euler, not FewStep"),
         (["--frames", "4"], "4 latent frames are not whole blocks of 3"),
@@ -134,10 +134,10 @@ def test_with_clean_history_the_true_clip_is_stored_last(tmp_path: Path) -> None
         (["--timesteps", "500", "1000"], "timesteps must fall"),
     ],
 )
-def test_what_cannot_be_solved_says_why(options: list[str], said: str, tmp_path: Path, capsys: Any) -> None:
+def test_what_cannot_be_solved_says_why(options: list[str], expected: str, tmp_path: Path, capsys: Any) -> None:
     config = write_config(tmp_path)
     assert main(["trajectories", "--config", config, "--output_dir", str(tmp_path / "paths"), *options]) == 2
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 def clips_of(steps: list[float], states: int) -> Any:
@@ -146,7 +146,7 @@ def clips_of(steps: list[float], states: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("clips", "history", "said"),
+    ("clips", "history", "expected"),
     [
         (
             {"video": torch.zeros(1), "caption": CAPTIONS},
@@ -161,6 +161,6 @@ def clips_of(steps: list[float], states: int) -> Any:
         (clips_of([1000, 500], 3), "clean", "history=clean needs the clip that the teacher was given"),
     ],
 )
-def test_clips_that_cannot_be_regressed_say_why(clips: Any, history: Any, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_clips_that_cannot_be_regressed_say_why(clips: Any, history: Any, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         OdeRegression(history)(pipeline(sampler=FewStep((1000, 500), shift=1.0)), clips)

@@ -51,7 +51,7 @@ def of_packages() -> tuple[Method, ...]:
 def method_of(meta: Meta) -> Method | None:
     """The method that computes a case. Two would be a mistake in a table."""
     found = [method for method in METHODS if method.computes(meta)]
-    assert len(found) < 2, f"{[method.says for method in found]} all say that they compute {meta['policy']!r}"
+    assert len(found) < 2, f"{[method.pattern for method in found]} all say that they compute {meta['policy']!r}"
     return found[0] if found else None
 
 

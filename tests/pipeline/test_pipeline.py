@@ -75,7 +75,7 @@ def test_checkpoint_of_fit_gives_the_weights(config: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "expected"),
     [
         (["model.polycy=Window"], "polycy"),
         (["model.policy=Nothing"], "Nothing"),
@@ -83,8 +83,8 @@ def test_checkpoint_of_fit_gives_the_weights(config: Path, tmp_path: Path) -> No
         (["trainer.accelerator=tpus"], "trainer"),
     ],
 )
-def test_what_the_command_line_refuses_is_refused(config: Path, overrides: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_what_the_command_line_refuses_is_refused(config: Path, overrides: list[str], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         rollforge.load(config, *overrides)
 
 
@@ -106,7 +106,7 @@ def test_budget_is_checked_before_anything_is_rolled(config: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ({"prompts": [], "seconds": 1}, "nothing to roll"),
         ({"prompts": ONE, "seconds": 0}, "positive number of seconds"),
@@ -114,8 +114,8 @@ def test_budget_is_checked_before_anything_is_rolled(config: Path, monkeypatch: 
         ({"prompts": "a zebra over snow", "seconds": 1}, "zebra"),
     ],
 )
-def test_wrong_arguments_are_said(config: Path, arguments: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_wrong_arguments_are_said(config: Path, arguments: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         rollforge.load(config).generate(**arguments)
 
 
@@ -137,5 +137,5 @@ def test_clip_shows_itself_and_is_measured(config: Path, tmp_path: Path) -> None
 
 
 def test_import_does_without_torch() -> None:
-    told = "import sys, rollforge; assert 'torch' not in sys.modules; assert 'load' in rollforge.__all__"
-    subprocess.run([sys.executable, "-c", told], check=True)
+    code = "import sys, rollforge; assert 'torch' not in sys.modules; assert 'load' in rollforge.__all__"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -194,7 +194,7 @@ def test_nothing_keeps_an_autograd_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steer", "said"),
+    ("steer", "expected"),
     [
         (lambda rollout: rollout.extend(0), "give at least one latent frame"),
         (lambda rollout: rollout.extend(-1), "give at least one latent frame"),
@@ -202,9 +202,9 @@ def test_nothing_keeps_an_autograd_graph() -> None:
         (lambda rollout: rollout.switch("a zebra over snow"), "zebra"),
     ],
 )
-def test_what_cannot_be_is_refused_and_changes_nothing(steer: Any, said: str) -> None:
+def test_what_cannot_be_is_refused_and_changes_nothing(steer: Any, expected: str) -> None:
     rollout, whole = pipeline().roll(ONE, SECONDS), list(pipeline().roll(ONE, SECONDS))
     some(rollout, 2)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=expected):
         steer(rollout)
     assert same(list(rollout), whole[2:])

@@ -74,7 +74,7 @@ def test_a_new_package_of_every_kind_installs_is_listed_and_passes_its_test(
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("Soft Sink", "lower-case letters"),
         ("1st", "lower-case letters"),
@@ -83,12 +83,12 @@ def test_a_new_package_of_every_kind_installs_is_listed_and_passes_its_test(
     ],
 )
 def test_a_name_that_cannot_be_is_one_sentence(
-    tmp_path: Path, name: str, told: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, name: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     create("here", "noise", tmp_path)
     assert main(["plugins", "new", name, "--kind", "noise", "--folder", str(tmp_path)]) == 2
     printed = capsys.readouterr()
-    assert told in printed.err
+    assert message in printed.err
     assert printed.err.count("\n") == 1
     assert [each.name for each in tmp_path.iterdir()] == ["rollforge-here"]
 
@@ -102,19 +102,19 @@ def test_the_docs_show_what_is_written(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["IdentityKVCodec"], "IdentityKVCodec (kv_codec, from rollforge) passes"),
         (["PocketText"], "PocketText (conditioner, from rollforge) passes"),
     ],
 )
-def test_check_says_what_passes(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_says_what_passes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "check", *arguments]) == 0
-    assert capsys.readouterr().out.startswith(told)
+    assert capsys.readouterr().out.startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["Wan"], "Wan has 1,4"),
         (["FixedNoise"], "FixedNoise needs arguments"),
@@ -123,9 +123,9 @@ def test_check_says_what_passes(arguments: list[str], told: str, capsys: pytest.
         (["Nothing"], "There is no part called 'Nothing'"),
     ],
 )
-def test_check_says_what_it_cannot_do(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_says_what_it_cannot_do(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "check", *arguments]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def small(**model: Any) -> dict[str, Any]:

@@ -200,9 +200,9 @@ def test_what_a_plugin_prints_is_kept_from_standard_output(
     printed = capsys.readouterr().out
     assert "Shy" in printed
     assert "Welcome!" not in printed
-    (told,) = registry().failures
-    assert told.startswith("rollforge-loud 1.2 prints when it is imported")
-    assert "Welcome!" in told
+    (message,) = registry().failures
+    assert message.startswith("rollforge-loud 1.2 prints when it is imported")
+    assert "Welcome!" in message
 
 
 def test_no_plugin_takes_a_name_that_is_taken(install: Install) -> None:
@@ -275,7 +275,7 @@ def test_plugins_list_is_the_default(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "message"),
     [
         ("raise RuntimeError('no card')", "the plugin 'bad' (rollforge_bad) was skipped (RuntimeError: no card)."),
         (
@@ -285,12 +285,12 @@ def test_plugins_list_is_the_default(capsys: pytest.CaptureFixture[str]) -> None
     ],
 )
 def test_plugins_says_what_was_skipped_and_why(
-    install: Install, code: str, told: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    install: Install, code: str, message: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     install("bad", code)
     assert main(["plugins"]) == 0
     printed = capsys.readouterr()
-    assert f"rollforge-bad 1.2: {told}" in printed.out + printed.err + caplog.text
+    assert f"rollforge-bad 1.2: {message}" in printed.out + printed.err + caplog.text
 
 
 def test_plugins_show_prints_parameters_with_types_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:

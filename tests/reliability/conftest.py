@@ -51,7 +51,7 @@ class Process:
         return self.forked.poll()
 
     @property
-    def said(self) -> str:
+    def printed(self) -> str:
         """All that it has printed so far, without carriage returns."""
         return self.log.read_text().replace("\r", "\n") if self.log.exists() else ""
 
@@ -68,7 +68,7 @@ class Process:
         while not true():
             if self.code is not None:
                 return bool(true())
-            assert time.monotonic() < deadline, self.said
+            assert time.monotonic() < deadline, self.printed
             time.sleep(pause)
         return True
 
@@ -117,10 +117,10 @@ class Case:
         """Runs to the end; gives all that was printed."""
         began = time.monotonic()
         process = self.start(*more, **how)
-        assert process.wait() == code, process.said
+        assert process.wait() == code, process.printed
         self.seconds = time.monotonic() - began
-        assert "Traceback" not in process.said, process.said
-        return process.said
+        assert "Traceback" not in process.printed, process.printed
+        return process.printed
 
     def snapshots(self) -> list[Path]:
         return sorted(self.out.glob("snapshots/*/snapshot-*.safetensors"))
@@ -132,7 +132,7 @@ class Case:
     def killed_after(self, blocks: int, *more: str, number: signal.Signals = signal.SIGKILL, **how: Any) -> Process:
         """A run that is killed once it has a snapshot of so many blocks or more."""
         process = self.start(*more, **how)
-        assert process.until(lambda: self.number() >= blocks), process.said
+        assert process.until(lambda: self.number() >= blocks), process.printed
         process.send(number)
         process.wait()
         return process
@@ -158,11 +158,11 @@ class Case:
 
 def digest(path: Path) -> str:
     """Of the decoded frames of a video and their number."""
-    told, count = sha256(), 0
+    hasher, count = sha256(), 0
     for frame in frames(path):
-        told.update(frame.tobytes())
+        hasher.update(frame.tobytes())
         count += 1
-    return f"{count} {told.hexdigest()}"
+    return f"{count} {hasher.hexdigest()}"
 
 
 @pytest.fixture

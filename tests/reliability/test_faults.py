@@ -38,8 +38,8 @@ ROOM = 9_000_000  # bytes of a small disk
 Whole = Callable[[Any], Any]
 
 
-def sentence(said: str) -> str:
-    (found,) = [line for line in said.splitlines() if line.startswith("rollforge: ")]
+def sentence(printed: str) -> str:
+    (found,) = [line for line in printed.splitlines() if line.startswith("rollforge: ")]
     return found
 
 
@@ -67,9 +67,9 @@ def test_a_video_that_the_disk_does_not_take_ends_the_run_and_goes_on_when_there
     case.pixels = 384  # files as large as they commonly are
     case.config["snapshots"]["kv"] = "recompute"
     size = sum(path.stat().st_size for path in whole(case).out.glob("*.mp4"))
-    said = case.run(code=2, before=LIMITED.format(size=size * 2 // 3))
-    assert str(case.partial) in sentence(said)
-    assert "File too large" in sentence(said)
+    printed = case.run(code=2, before=LIMITED.format(size=size * 2 // 3))
+    assert str(case.partial) in sentence(printed)
+    assert "File too large" in sentence(printed)
     assert case.count(case.partial) >= 3 * case.number() - 12 > 0
     assert not case.digests()
     case.run("--resume")
@@ -82,9 +82,9 @@ def test_a_snapshot_that_the_disk_does_not_take_is_said_and_the_video_is_finishe
     case.config["snapshots"]["every_blocks"] = 4
     case.config["data"]["seconds"] = 27 / 8
     size = sum(path.stat().st_size for path in whole(case).out.glob("*.mp4"))
-    said = case.run(before=LIMITED.format(size=size + 20_000))
-    assert said.count("No snapshot was made") == 2
-    assert "File too large" in said
+    printed = case.run(before=LIMITED.format(size=size + 20_000))
+    assert printed.count("No snapshot was made") == 2
+    assert "File too large" in printed
     assert case.digests() == whole(case).digests()
     assert not (case.out / "snapshots").exists()
 
@@ -97,8 +97,8 @@ def test_a_full_disk_stops_the_video_but_not_its_snapshots(case: Any, whole: Who
     case.out.symlink_to(disk / "out")
     filler = disk / "filler"
     filler.write_bytes(bytes(ROOM - 1_200_000))
-    said = case.run(code=2)
-    assert "No space left on device" in sentence(said)
+    printed = case.run(code=2)
+    assert "No space left on device" in sentence(printed)
     assert case.count(case.partial) >= 3 * case.number() - 12
     filler.unlink()
     case.run("--resume")
@@ -110,18 +110,18 @@ def test_a_folder_that_is_removed_ends_the_run_in_a_sentence(case: Any) -> None:
     process = case.start()
     assert process.until(lambda: case.number() >= 2)
     case.out.rename(case.folder / "elsewhere")
-    assert process.wait() == 2, process.said
-    assert "Traceback" not in process.said
-    assert str(case.out) in sentence(process.said)
+    assert process.wait() == 2, process.printed
+    assert "Traceback" not in process.printed
+    assert str(case.out) in sentence(process.printed)
 
 
 @pytest.mark.parametrize(
-    ("before", "said"), [(DEAD_ENCODER, "failed after 40 frames"), (NO_MEMORY, "memory")], ids=["encoder", "memory"]
+    ("before", "printed"), [(DEAD_ENCODER, "failed after 40 frames"), (NO_MEMORY, "memory")], ids=["encoder", "memory"]
 )
 def test_the_death_of_the_encoder_or_of_memory_ends_the_run_which_then_goes_on(
-    case: Any, whole: Whole, before: str, said: str
+    case: Any, whole: Whole, before: str, expected: str
 ) -> None:
-    assert said in sentence(case.run(code=2, before=before))
+    assert expected in sentence(case.run(code=2, before=before))
     assert case.count(case.partial) >= 24
     assert case.number() == 12
     case.run("--resume")
@@ -129,6 +129,6 @@ def test_the_death_of_the_encoder_or_of_memory_ends_the_run_which_then_goes_on(
 
 
 def test_a_part_that_cannot_be_saved_costs_the_snapshots_and_not_the_video(case: Any, whole: Whole) -> None:
-    said = case.run(before=NO_STATE)
-    assert "RollingSink cannot be saved: its attribute odd (object)" in said
+    printed = case.run(before=NO_STATE)
+    assert "RollingSink cannot be saved: its attribute odd (object)" in printed
     assert case.digests() == whole(case).digests()

@@ -89,7 +89,7 @@ class Survivor:
         if process.wait() == 0:
             self.pace, self.tensors = self.pace / 2, max(2, self.tensors // 2)
             return False
-        assert process.code == -SIGKILL, process.said
+        assert process.code == -SIGKILL, process.printed
         self.tally.kills += 1
         self.tally.loading += not self.case.number()
         self.tally.writing += any(self.case.out.glob("*/*/*.safetensors.partial"))

@@ -27,7 +27,7 @@ def test_a_long_rollout_holds_no_more_memory_than_its_beginning(case: Any, block
             break
         held.append((case.number(), resident))
         time.sleep(0.05)
-    assert process.wait() == 0, process.said
+    assert process.wait() == 0, process.printed
     early = [size for number, size in held if 200 <= number < 400]
     late = [size for number, size in held if number >= 0.75 * blocks]
     assert max(late) - max(early) < GROWTH, (max(early), max(late))

@@ -37,9 +37,9 @@ RunFolder.record = record
 Whole = Callable[[Any], Any]
 
 
-def refused(said: str) -> str:
+def refused(printed: str) -> str:
     """The sentence that a refusal consists of, whatever was warned of before."""
-    (sentence,) = [line for line in said.splitlines() if line.startswith("rollforge: ")]
+    (sentence,) = [line for line in printed.splitlines() if line.startswith("rollforge: ")]
     return sentence
 
 
@@ -61,9 +61,9 @@ def test_of_a_damaged_snapshot_the_one_before_is_used_and_of_none_it_begins_anew
     *rest, older, newest = case.snapshots()  # a third where it was killed before that was removed
     damage(newest)
     kept = shutil.copytree(case.out, case.folder / "kept")
-    said = case.run("--resume")
-    assert str(newest) in said
-    assert "checksum" in said
+    printed = case.run("--resume")
+    assert str(newest) in printed
+    assert "checksum" in printed
     assert case.digests() == whole(case).digests()
     assert went_on(case)
 
@@ -84,9 +84,9 @@ def test_of_a_damaged_snapshot_the_one_before_is_used_and_of_none_it_begins_anew
 def test_a_snapshot_whose_video_was_tampered_with_is_not_used(case: Any) -> None:
     case.killed_after(12)  # up to block 4 a snapshot has all frames, and needs no file
     damage(case.partial, 0.1)
-    said = case.run("--resume", code=2)
-    assert "have changed since the snapshot" in said
-    assert "goes with what is left of the video" in refused(said)
+    printed = case.run("--resume", code=2)
+    assert "have changed since the snapshot" in printed
+    assert "goes with what is left of the video" in refused(printed)
 
 
 def test_other_weights_and_versions_are_refused_with_a_list_unless_forced(case: Any) -> None:
@@ -120,9 +120,9 @@ def test_what_is_kept_cannot_change_between_two_runs(case: Any, one: str, other:
     case.config["snapshots"]["kv"] = one
     case.killed_after(4)
     case.config["snapshots"]["kv"] = other
-    said = case.run("--resume", code=2)
-    assert f"snapshots.kv: {one} -> {other}" in refused(said)
-    assert "cannot be used" not in said
+    printed = case.run("--resume", code=2)
+    assert f"snapshots.kv: {one} -> {other}" in refused(printed)
+    assert "cannot be used" not in printed
 
 
 def test_ckpt_path_last_is_the_same_as_resume(case: Any, whole: Whole) -> None:
@@ -145,7 +145,7 @@ def test_finished_videos_are_not_made_again_and_what_rides_along_is_the_same(cas
         assert process.until(lambda folder=folder: [*case.out.glob(f"snapshots/{folder}/snapshot-000004.*tensors")])
         process.send(SIGKILL)
         process.wait()
-        assert process.code == -SIGKILL, process.said
+        assert process.code == -SIGKILL, process.printed
         videos = list(case.out.glob("*Sink.mp4"))
     before = {path: path.stat().st_mtime_ns for path in videos}
     case.run("--resume")
@@ -176,7 +176,7 @@ def test_a_kill_in_the_last_moment_is_mended(case: Any, whole: Whole, noted: boo
     case.config["model"]["metrics"] = [{"class_path": DRIFT}]
     case.config["data"]["seconds"] = 4.5
     process = case.start(before=KILLED_IN_THE_LAST_MOMENT.replace("AFTER", str(noted)))
-    assert process.wait() == -SIGKILL, process.said
+    assert process.wait() == -SIGKILL, process.printed
     assert len(case.digests()) == 1
     assert case.manifest()["complete"] is noted
     assert case.number() > 0

@@ -70,10 +70,10 @@ def test_the_first_signal_lets_the_block_be_finished_and_saved(case: Any, whole:
     process = case.start("--overwrite", "true", environment=SLURM if number == SIGUSR1 else {})
     assert process.until(lambda: case.partial and case.partial.stat().st_size > 5_000)
     process.send(number)
-    assert process.wait() == 128 + number, process.said
-    assert "Traceback" not in process.said
-    assert re.search(rf"{number.name}: finishing this block and saving \(about \d+ s\)", process.said)
-    (again,) = re.findall(r"^  rollforge (predict .*)$", process.said, re.MULTILINE)
+    assert process.wait() == 128 + number, process.printed
+    assert "Traceback" not in process.printed
+    assert re.search(rf"{number.name}: finishing this block and saving \(about \d+ s\)", process.printed)
+    (again,) = re.findall(r"^  rollforge (predict .*)$", process.printed, re.MULTILINE)
     assert again.endswith(" --resume")
     assert "--overwrite" not in again
     assert case.number() > 0
@@ -87,7 +87,7 @@ def test_the_second_signal_ends_all_at_once_and_the_last_snapshot_is_good(case: 
     process = case.start(before=SLOW_SAVING)
     assert process.until(lambda: case.number() == 4 and list(case.out.glob("snapshots/*/*.partial")))
     process.send(SIGTERM)
-    assert process.until(lambda: "SIGTERM: finishing this block" in process.said)
+    assert process.until(lambda: "SIGTERM: finishing this block" in process.printed)
     began = time.monotonic()
     process.send(SIGTERM)
     assert process.wait() == 128 + SIGTERM
@@ -100,12 +100,12 @@ def test_the_second_signal_ends_all_at_once_and_the_last_snapshot_is_good(case: 
 @pytest.mark.parametrize(("number", "code"), [(SIGINT, 130), (SIGTERM, -SIGTERM)])
 def test_a_signal_while_the_model_is_loaded_ends_the_run_at_once(case: Any, number: Signals, code: int) -> None:
     process = case.start(before=SLOW_LOADING)
-    assert process.until(lambda: "loading" in process.said)
+    assert process.until(lambda: "loading" in process.printed)
     began = time.monotonic()
     process.send(number)
-    assert process.wait() == code, process.said
+    assert process.wait() == code, process.printed
     assert time.monotonic() - began < AGES / 4
-    assert "Traceback" not in process.said
+    assert "Traceback" not in process.printed
 
 
 def test_a_signal_while_finished_blocks_are_replayed_leaves_the_snapshot_as_it_is(case: Any, whole: Whole) -> None:
@@ -113,10 +113,10 @@ def test_a_signal_while_finished_blocks_are_replayed_leaves_the_snapshot_as_it_i
     case.killed_after(12)
     before = {path: path.read_bytes() for path in case.snapshots()}
     process = case.start("--resume", before=SLOW_REPLAY)
-    assert process.until(lambda: "replaying" in process.said)
+    assert process.until(lambda: "replaying" in process.printed)
     process.send(SIGTERM)
-    assert process.wait() == 128 + SIGTERM, process.said
-    assert process.said.count("replaying") < 6
+    assert process.wait() == 128 + SIGTERM, process.printed
+    assert process.printed.count("replaying") < 6
     assert {path: path.read_bytes() for path in case.snapshots()} == before
     case.run("--resume")
     assert case.digests() == whole(case).digests()
@@ -126,10 +126,10 @@ def test_a_signal_while_videos_are_laid_side_by_side_is_heard(case: Any) -> None
     case.config["model"]["compare_policy"] = {"class_path": "Window", "init_args": {"context_blocks": 2}}
     case.config["data"]["seconds"] = 3
     process = case.start(before=SLOW_PAGES)
-    assert process.until(lambda: "laying out" in process.said)
+    assert process.until(lambda: "laying out" in process.printed)
     process.send(SIGTERM)
-    assert process.wait() == 128 + SIGTERM, process.said
-    assert process.said.count("laying out") < 6
+    assert process.wait() == 128 + SIGTERM, process.printed
+    assert process.printed.count("laying out") < 6
     assert len(case.digests()) == 2
     case.run("--resume")
     assert len(case.digests()) == 3
@@ -140,8 +140,8 @@ def test_two_runs_do_not_work_in_one_folder(case: Any, whole: Whole) -> None:
     first = case.start(before=SLOW_SAVING)
     assert first.until(lambda: case.number() == 4)  # from here on it is busy for long
     for how in ([], ["--resume"], ["--overwrite", "true"]):
-        said = case.run(*how, code=2)
-        assert "Another run is at work in" in said
+        printed = case.run(*how, code=2)
+        assert "Another run is at work in" in printed
     first.send(SIGKILL)
     first.wait()
     case.run("--resume")  # the lock of a killed run is no lock
@@ -158,9 +158,9 @@ def test_of_several_processes_each_saves_its_video_when_one_hears_the_signal(cas
         lambda: len([path for path in case.out.glob("*.partial.mp4") if path.stat().st_size > 50_000]) == 2
     )
     process.send(SIGTERM)
-    assert process.wait() == 128 + SIGTERM, process.said
-    assert process.said.count("finishing this block") == 1
-    assert "Traceback" not in process.said
+    assert process.wait() == 128 + SIGTERM, process.printed
+    assert process.printed.count("finishing this block") == 1
+    assert "Traceback" not in process.printed
     assert len(case.snapshots()) == 2
 
     del case.config["trainer"]

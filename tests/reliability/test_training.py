@@ -221,16 +221,16 @@ def survive(case: Any, another: Any, changes: Change, kills: list[tuple[str, Sig
     whole = train(another("whole"), changes, "whole")
     whole.run(**how())
     train(case, changes)
-    said = ""
+    printed = ""
     for kill, number in kills:
         process = case.start("--resume", **how(kill))
         code = process.wait()
-        assert code == (-number if number == SIGKILL else 128 + number), process.said
-        said = process.said
-        assert "Traceback" not in said
+        assert code == (-number if number == SIGKILL else 128 + number), process.printed
+        printed = process.printed
+        assert "Traceback" not in printed
     case.run("--resume", **how())
     compare(case, whole)
-    return said
+    return printed
 
 
 def at_batch(number: Signals, at: int) -> tuple[str, Signals]:
@@ -270,9 +270,9 @@ def test_signals_before_a_report_and_in_a_later_epoch_change_nothing(case: Any, 
 def test_a_signal_ends_a_training_with_its_code_and_the_command_that_continues(case: Any, number: Signals) -> None:
     train(case, {"report_every": 1000})
     process = case.start(**how(at_batch(number, 3)[0]))
-    assert process.wait() == 128 + number, process.said
-    assert f"{number.name}: finishing this step and saving" in process.said
-    assert re.findall(r"^  rollforge (fit .*)$", process.said, re.MULTILINE)[0].endswith(" --resume")
+    assert process.wait() == 128 + number, process.printed
+    assert f"{number.name}: finishing this step and saving" in process.printed
+    assert re.findall(r"^  rollforge (fit .*)$", process.printed, re.MULTILINE)[0].endswith(" --resume")
     assert torch.load(case.out / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
@@ -280,8 +280,8 @@ def test_an_interrupted_training_is_neither_lost_nor_continued_by_accident(case:
     train(case, {})
     case.start(**how(at_batch(SIGKILL, 4)[0])).wait()
     kept = (case.out / "last.ckpt").read_bytes()
-    said = case.run(code=2, **how())
-    assert "add --resume to continue it, or --overwrite true to start over" in said
+    printed = case.run(code=2, **how())
+    assert "add --resume to continue it, or --overwrite true to start over" in printed
     assert (case.out / "last.ckpt").read_bytes() == kept
     case.run("--overwrite", "true", "--trainer.max_steps", "1", **how())
     assert len((case.out / "losses.csv").read_text().splitlines()) == 2

@@ -137,11 +137,11 @@ def test_what_is_seen_has_the_form_that_was_declared(model: Wan) -> None:
 
         def __init__(self) -> None:
             super().__init__(2)
-            self.heard: list[tuple[Any, ...]] = []
+            self.observed: list[tuple[Any, ...]] = []
 
         def observe(self, step: Step, layer: int | None, seen: Seen) -> None:
             shapes = {name: tuple(value.shape) for name, value in vars(seen).items() if value is not None}
-            self.heard.append((step.phase, layer, shapes))
+            self.observed.append((step.phase, layer, shapes))
 
     run = Rollout(model, Listening(), Euler(steps=1, guidance=2.0))(text(), 4, negative=text(seed=1))
     list(run)
@@ -149,7 +149,7 @@ def test_what_is_seen_has_the_form_that_was_declared(model: Wan) -> None:
     keys |= {"q_rotated": (1, 2, 2, 12), "k_rotated": (1, 2, 2, 12)}
     block = (Phase.DENOISE, None, {"latents": (1, 2, 2, 4, 2)})
     passed = [[(phase, layer, keys) for layer in (0, 1)] for phase in (Phase.DENOISE, Phase.COMMIT, Phase.DENOISE)]
-    assert run.policy.heard == [*passed[0], block, *passed[1], *passed[2], block]
+    assert run.policy.observed == [*passed[0], block, *passed[1], *passed[2], block]
 
 
 class Again(Window):
@@ -231,10 +231,10 @@ def test_a_latent_may_be_replaced_by_its_pixels_encoded_again() -> None:
 class Hearing(Window):
     def __init__(self) -> None:
         super().__init__(2)
-        self.told: list[Any] = []
+        self.events: list[Any] = []
 
     def on_event(self, event: Event) -> Sequence[range]:
-        self.told.append((type(event).__name__, event.step.index, event.coming, getattr(event, "frame", None)))
+        self.events.append((type(event).__name__, event.step.index, event.coming, getattr(event, "frame", None)))
         return ()
 
 
@@ -256,7 +256,7 @@ def test_events_come_before_their_block_and_name_the_switches_to_come(model: Wan
     if cut:  # what is announced is part of the state
         run = rollout(prompts, 12, state=unpack(*pack(run.state_dict())))
     list(run)
-    assert run.policy.told == [
+    assert run.policy.events == [
         ("Start", 0, (4, 9), None), ("PromptSwitch", 2, (9,), None), ("Cut", 3, (9,), None), ("Seek", 3, (9,), 1),
         ("Reset", 3, (9,), None), ("PromptSwitch", 5, (), None),
     ]  # fmt: skip
@@ -361,12 +361,12 @@ def test_policy_that_observes_text_is_refused_by_a_backbone_without_text(hides: 
     silent = network()
     silent.__class__, silent.hides = Wordless, hides
     literate = type("Literate", (Window,), {"observes": (0,), "sees": ("k", "text_k")})(2)
-    said = "Literate observes keys of the text, and the backbone Wordless shows none"
+    message = "Literate observes keys of the text, and the backbone Wordless shows none"
     if hides:  # what a network says of itself is checked before it runs
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             Rollout(silent, literate, FEW)(text(), 4)
     else:
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             next(Rollout(silent, literate, FEW)(text(), 4))
     assert len(list(Rollout(silent, Window(2), FEW)(text(), 4))) == 2
 

@@ -34,11 +34,11 @@ class Wrapped(Backbone):
         for parameter in self.inner.parameters():
             torch.nn.init.normal_(parameter, std=0.25)
         self.positions = self.inner.positions
-        self.kind, self.told = kind, list[float]()
+        self.kind, self.levels = kind, list[float]()
         self.spec = ModelSpec(*SIZES, predicts=kind, levels=levels, largest_level=largest)
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Any) -> Tensor:
-        self.told.append(timesteps.max().item())
+        self.levels.append(timesteps.max().item())
         timesteps = timesteps * (1000 / self.spec.levels)
         flow = self.inner(latents, timesteps, condition, memory)
         sigma = timesteps[..., None, None, None] / 1000
@@ -84,7 +84,7 @@ def test_the_target_is_what_the_flow_is_computed_from(kind: Prediction) -> None:
 def test_a_network_is_told_levels_on_its_own_scale_and_none_above_its_largest() -> None:
     network = Wrapped("flow", levels=1.0, largest=900.0)
     rolled(network, FewStep([1000, 500], shift=1))
-    assert sorted(set(network.told)) == pytest.approx([0.0, 0.5, 0.9])
+    assert sorted(set(network.levels)) == pytest.approx([0.0, 0.5, 0.9])
     plain = Wrapped("flow")
     memory = FullMemory(plain.spec, range(2))
     x, top = torch.randn(1, 2, 2, 4, 2), torch.full((1, 2), 1000.0)

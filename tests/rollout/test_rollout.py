@@ -322,8 +322,8 @@ def test_a_policy_whose_plan_cannot_be_read_is_told(model: Wan, plan: ReadPlan, 
     made: list[Block] = []
     with pytest.raises(UserError, match="block 2") as error:
         made.extend(Rollout(model, Wrong(plan), FEW)(text(), 8))
-    told = "The cache policy Wrong cannot be followed at block 2 (denoise, level 0): "
-    assert str(error.value).startswith(told + sentence)
+    expected = "The cache policy Wrong cannot be followed at block 2 (denoise, level 0): "
+    assert str(error.value).startswith(expected + sentence)
 
 
 def test_a_forgotten_frame_cannot_be_read(model: Wan) -> None:

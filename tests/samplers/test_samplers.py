@@ -80,8 +80,8 @@ def test_few_step_is_the_loop_of_self_forcing() -> None:
 def test_few_step_says_its_phases_and_levels() -> None:
     passes, finished, order = drive(FewStep(timesteps=[1000, 500], shift=1.0), blocks=2)
     assert order == ["denoise prompt", "denoise prompt", "finished", "commit prompt"] * 2
-    said = [(p.step.index, p.step.start, p.step.phase, p.step.level, p.timestep) for p in passes[3:]]
-    assert said == [
+    requested = [(p.step.index, p.step.start, p.step.phase, p.step.level, p.timestep) for p in passes[3:]]
+    assert requested == [
         (1, 3, Phase.DENOISE, 0, 1000.0),
         (1, 3, Phase.DENOISE, 1, 500.0),
         (1, 3, Phase.COMMIT, 2, 0.0),

@@ -80,10 +80,10 @@ def kill(folder: Path, number: int, function: str = "", calls: int = 0) -> dict[
         time.sleep(random.uniform(0, 0.1))
         os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    told = found(folder) | {"signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0}
-    sys.stdout.write(json.dumps(told) + "\n")
+    outcome = found(folder) | {"signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0}
+    sys.stdout.write(json.dumps(outcome) + "\n")
     sys.stdout.flush()  # or the next child would have it too
-    return told
+    return outcome
 
 
 def main(folder: Path) -> None:

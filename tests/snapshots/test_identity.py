@@ -72,29 +72,29 @@ def test_every_format_has_a_fingerprint(dtype: torch.dtype) -> None:
 
 
 def test_versions_name_what_computes() -> None:
-    told = versions()
-    assert {"python", "rollforge", "torch", "av", "numpy", "machine"} <= set(told)
-    assert told["torch"] == torch.__version__
-    assert told["machine"] == {
-        "cpu": told["machine"]["cpu"],
+    found = versions()
+    assert {"python", "rollforge", "torch", "av", "numpy", "machine"} <= set(found)
+    assert found["torch"] == torch.__version__
+    assert found["machine"] == {
+        "cpu": found["machine"]["cpu"],
         "threads": torch.get_num_threads(),
         "device": "cpu",
     }
-    assert told["machine"]["cpu"]
-    assert json.loads(json.dumps(told)) == told
+    assert found["machine"]["cpu"]
+    assert json.loads(json.dumps(found)) == found
 
 
 def test_on_a_gpu_the_machine_is_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card {device.index // 2}")
     card = [torch.device("cuda", n) for n in range(3)]
-    told = versions(card[0])["machine"]
-    assert told | {"cuda": "", "cudnn": "", "matmul": ""} == {
+    found = versions(card[0])["machine"]
+    assert found | {"cuda": "", "cudnn": "", "matmul": ""} == {
         "device": "cuda", "gpu": "Card 0", "cuda": "", "cudnn": "", "matmul": "",
     }  # fmt: skip
-    assert versions(card[1])["machine"] == told  # another of the same kind
+    assert versions(card[1])["machine"] == found  # another of the same kind
     assert versions(card[2])["machine"]["gpu"] == "Card 1"
     both = versions(card[0], torch.device("cpu"))["machine"]  # as with a codec on the CPU
-    assert both == told | {"device": "cpu, cuda", "cpu": both["cpu"], "threads": torch.get_num_threads()}
+    assert both == found | {"device": "cpu, cuda", "cpu": both["cpu"], "threads": torch.get_num_threads()}
     assert devices_of(nn.Linear(1, 1), nn.Identity()) == {torch.device("cpu")}
 
 
@@ -109,9 +109,9 @@ def test_packages_that_only_wan_needs_are_named_where_they_are_imported(monkeypa
 
     monkeypatch.delitem(sys.modules, "transformers", raising=False)
     monkeypatch.setitem(sys.modules, "diffusers", Diffusers)  # type: ignore[arg-type]
-    told = versions()
-    assert told["diffusers"] == "0.99"
-    assert "transformers" not in told
+    found = versions()
+    assert found["diffusers"] == "0.99"
+    assert "transformers" not in found
     assert "transformers" not in sys.modules
 
 
@@ -154,7 +154,7 @@ def test_changes_are_short_and_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "said"),
+    ("one", "other", "expected"),
     [
         (1, True, "a: 1 -> true"),
         (None, "null", "a: null -> null"),
@@ -163,5 +163,5 @@ def test_changes_are_short_and_in_order() -> None:
         (0.5, 0.25, "a: 0.5 -> 0.25"),
     ],
 )
-def test_values_of_other_types_differ(one: Any, other: Any, said: str) -> None:
-    assert changes({"a": one}, {"a": other})[0] == said
+def test_values_of_other_types_differ(one: Any, other: Any, expected: str) -> None:
+    assert changes({"a": one}, {"a": other})[0] == expected

@@ -126,7 +126,7 @@ CYCLE.append(CYCLE)
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         (object(), "of type object"),
         ({1, 2}, "of type set"),
@@ -140,8 +140,8 @@ CYCLE.append(CYCLE)
         (torch.ones(2, device="meta"), "a tensor in the form strided, float32, meta"),
     ],
 )
-def test_what_would_not_come_back_is_named(value: Any, said: str) -> None:
-    with pytest.raises(UserError, match=rf"^No snapshot can be made: policy\.parts\.1 is {said}, expected"):
+def test_what_would_not_come_back_is_named(value: Any, expected: str) -> None:
+    with pytest.raises(UserError, match=rf"^No snapshot can be made: policy\.parts\.1 is {expected}, expected"):
         pack({"policy": {"parts": [0, value]}})
 
 

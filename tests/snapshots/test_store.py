@@ -73,8 +73,8 @@ def damage(store: SnapshotStore, number: int, at: int = -1, add: int = 1) -> Non
 
 def rewrite(path: Path, **words: Any) -> None:
     """A file whose checksum is right and whose words are not."""
-    told = {"number": "20", "identity": "{}", "tree": '{"dict": []}'} | words
-    write_sealed(path, "snapshot", {name: word for name, word in told.items() if word is not None}, {})
+    header = {"number": "20", "identity": "{}", "tree": '{"dict": []}'} | words
+    write_sealed(path, "snapshot", {name: word for name, word in header.items() if word is not None}, {})
 
 
 WORDS = {"kind": "snapshot", "version": "1"}
@@ -119,10 +119,10 @@ def test_a_damaged_one_is_named_and_the_one_before_it_taken(
     path_10.unlink()
     with pytest.raises(UserError, match=r"^None of the 1 snapshots in .* can be used, .* --overwrite true\.$"):
         store.newest()
-    assert_said(record.getMessage(), path, reason.strip())
+    assert_names(record.getMessage(), path, reason.strip())
 
 
-def assert_said(message: str, path: Path, reason: str) -> None:
+def assert_names(message: str, path: Path, reason: str) -> None:
     pattern = rf"^The snapshot {re.escape(str(path))} cannot be used \({reason}.*\); trying the previous one\.$"
     assert re.match(pattern, message), message
 
@@ -150,7 +150,7 @@ def assert_said(message: str, path: Path, reason: str) -> None:
 def test_a_crafted_header_does_no_harm(store: SnapshotStore, header: Any, rest: bytes) -> None:
     store.folder.mkdir(parents=True)
     words = header["__metadata__"]
-    others = {name: told for name, told in header.items() if name != "__metadata__"}
+    others = {name: fields for name, fields in header.items() if name != "__metadata__"}
     text = OPENING + b"0" * 64 + b'"' + b"".join(b", " + json.dumps({k: v}).encode()[1:-1] for k, v in words.items())
     text += b"}" + b"".join(b", " + json.dumps({k: v}).encode()[1:-1] for k, v in others.items()) + b"}"
     (store.folder / "snapshot-000001.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + rest)

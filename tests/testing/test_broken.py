@@ -778,7 +778,7 @@ def test_a_part_that_breaks_a_rule_is_told_so(rule: str) -> None:
         check(make())
     assert failure.value.rule == rule, str(failure.value)
     assert testing.RULES[rule] in str(failure.value)
-    assert len(failure.value.told) > 30
+    assert len(failure.value.problem) > 30
 
 
 @pytest.mark.parametrize(

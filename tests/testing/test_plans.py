@@ -92,22 +92,22 @@ BROKEN: dict[str, tuple[CachePolicy, Any, str]] = {
 
 @pytest.mark.parametrize("rule", BROKEN)
 def test_a_policy_that_reads_something_else_is_told_so(rule: str) -> None:
-    policy, expected, told = BROKEN[rule]
+    policy, expected, message = BROKEN[rule]
     with pytest.raises(CheckFailed) as failure:
         check_plans(policy, expected)
     assert failure.value.rule == rule
-    assert told in str(failure.value)
+    assert message in str(failure.value)
 
 
 @pytest.mark.parametrize(
-    ("policy", "told"),
+    ("policy", "message"),
     [(Averaging(1), "is made of frame 2, which is not raw"), (Again(2), "frame 0 is read again, which is forgotten")],
 )
-def test_frames_that_are_made_or_read_again_must_be_there(policy: CachePolicy, told: str) -> None:
+def test_frames_that_are_made_or_read_again_must_be_there(policy: CachePolicy, message: str) -> None:
     expected = SOUND["window"][1] if isinstance(policy, Again) else lambda step: (
         [(f, f) for f in range(step.start) if f >= step.start - step.block], step.start,
     )  # fmt: skip
-    with pytest.raises(CheckFailed, match=told):
+    with pytest.raises(CheckFailed, match=message):
         check_plans(policy, expected, events={8: [Cut]})
 
 

@@ -154,8 +154,8 @@ def test_a_disk_that_fills_up_never_passes_for_success(tmp_path: Path, missing: 
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); write(Path(sys.argv[2]), smooth(60))"
     )
     with python(tmp_path, body) as process:
-        assert b"UserError: Writing" in (said := process.communicate()[1])
-        assert b"File too large" in said
+        assert b"UserError: Writing" in (printed := process.communicate()[1])
+        assert b"File too large" in printed
     assert not (tmp_path / "a.mp4").exists()
     if missing < 1000:
         assert probe(tmp_path / "a.partial.mp4").frames >= 60 - GROUP

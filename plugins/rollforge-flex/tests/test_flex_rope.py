@@ -164,7 +164,7 @@ def test_it_passes_the_kit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"alpha": 2.0}, "FlexRope got alpha=2 and beta=1; alpha must be at most beta."),
         ({"alpha": -1}, "FlexRope.alpha must be a number of 0 or more, not -1."),
@@ -172,7 +172,7 @@ def test_it_passes_the_kit() -> None:
         ({"horizon": 0}, "FlexRope.horizon must be a whole number of 1 or more, not 0."),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, float], said: str) -> None:
+def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, float], message: str) -> None:
     with pytest.raises(UserError) as error:
         FlexRope(**arguments)  # type: ignore[arg-type]
-    assert str(error.value) == said
+    assert str(error.value) == message

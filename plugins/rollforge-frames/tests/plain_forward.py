@@ -31,11 +31,11 @@ def clean_frames(
     for n in range(layers):
         scale1, shift1, scale2, shift2 = linear(net, f"layers.{n}.modulation", frame).chunk(4, -1)
         q, k, v = linear(net, f"layers.{n}.qkv", normal(h) * (1 + scale1) + shift1).chunk(3, -1)
-        heard = []
+        outputs = []
         for one_q, one_k, one_v in zip(q.chunk(heads, -1), k.chunk(heads, -1), v.chunk(heads, -1), strict=True):
             scores = one_q @ one_k.mT / math.sqrt(one_q.shape[-1])
-            heard.append(scores.masked_fill(~sees, -math.inf).softmax(-1) @ one_v)
-        h = h + linear(net, f"layers.{n}.out", torch.cat(heard, -1))
+            outputs.append(scores.masked_fill(~sees, -math.inf).softmax(-1) @ one_v)
+        h = h + linear(net, f"layers.{n}.out", torch.cat(outputs, -1))
         wide = functional.gelu(linear(net, f"layers.{n}.mlp.0", normal(h) * (1 + scale2) + shift2))
         h = h + linear(net, f"layers.{n}.mlp.2", wide)
     h = normal(h) * net["leave.0.weight"] + net["leave.0.bias"]

@@ -25,10 +25,10 @@ class Buffer:
         self.frames: list[int] = []
 
     def __call__(self, step: Step) -> tuple[list[tuple[int, int]], int]:
-        told = self.events.get(step.index, [])
+        happened = self.events.get(step.index, [])
         if step.phase is Phase.DENOISE:
             sink, rest = self.frames[: self.sink], self.frames[self.sink :]
-            if told and self.flush is not None:
+            if happened and self.flush is not None:
                 rest = rest[max(0, len(rest) - self.flush) :]
             while rest and len(sink) + len(rest) > self.window - step.block:
                 rest = rest[1:]
@@ -36,7 +36,7 @@ class Buffer:
         read = [(frame, place) for place, frame in enumerate(self.frames)]
         if step.phase is Phase.COMMIT:
             self.frames = [*self.frames, *step.frames]
-        return read, 45 if Cut in told else len(read)
+        return read, 45 if Cut in happened else len(read)
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,9 @@ def test_doctor_and_fetch_know_the_files(line: list[str], capsys: pytest.Capture
     assert main(["doctor", *line, "--card", "80GB"]) == 0
     assert "2 x 1 x 2 layers x 25 frames" in capsys.readouterr().out  # by transformer/config.json
     assert main(["fetch", str(CONFIG)]) == 0
-    told = capsys.readouterr().out
-    assert told.count("Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers") >= 1
-    assert "model.backbone.weights, model.conditioner.weights, model.codec.weights" in told
+    printed = capsys.readouterr().out
+    assert printed.count("Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers") >= 1
+    assert "model.backbone.weights, model.conditioner.weights, model.codec.weights" in printed
 
 
 def test_another_model_is_one_sentence_and_exit_code_2(
@@ -56,14 +56,14 @@ def test_another_model_is_one_sentence_and_exit_code_2(
     file = tmp_path / "published" / "transformer" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"_class_name": "WanTransformer3DModel"}))
     assert main(["predict", *line, "--output_dir", str(tmp_path / "out")]) == 2
-    told = capsys.readouterr().err
-    assert "describes a WanTransformer3DModel; expected SkyReelsV2Transformer3DModel" in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert "describes a WanTransformer3DModel; expected SkyReelsV2Transformer3DModel" in printed
+    assert "Traceback" not in printed
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_plugins_show_prints_what_the_network_takes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "show", "SkyReels"]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("SkyReels (backbone, from rollforge-skyreels 0.1.0)\n")
-    assert "frame_rate: one of 16, 24 = 24" in told
+    printed = capsys.readouterr().out
+    assert printed.startswith("SkyReels (backbone, from rollforge-skyreels 0.1.0)\n")
+    assert "frame_rate: one of 16, 24 = 24" in printed

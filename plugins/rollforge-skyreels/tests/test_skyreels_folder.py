@@ -69,7 +69,7 @@ BIAS = "blocks.0.attn1.to_q.bias"
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (
             lambda f: change_config(f, _class_name="WanTransformer3DModel"),
@@ -94,11 +94,11 @@ BIAS = "blocks.0.attn1.to_q.bias"
     ],
 )
 def test_what_does_not_fit_is_one_sentence(
-    publish: Callable[..., Any], spoil: Callable[[Path], object], told: str
+    publish: Callable[..., Any], spoil: Callable[[Path], object], message: str
 ) -> None:
     folder = publish().folder
     spoil(folder)
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         SkyReels(str(folder), **SIZE)
     assert "\n" not in str(caught.value)
 

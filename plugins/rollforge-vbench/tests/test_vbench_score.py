@@ -23,12 +23,12 @@ def failing(vbench_python: Path, run_folder: Path, tmp_path: Path, capsys: pytes
         out = tmp_path / "scores.json"
         line = ["score", "--videos", str(run_folder), "--vbench.python", str(python), "--out", str(out), *more]
         assert main(line) == 2
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert said.err.count("\n") == 1
-        assert said.err.startswith("rollforge-vbench: ")
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.count("\n") == 1
+        assert printed.err.startswith("rollforge-vbench: ")
         assert not out.exists()
-        return said.err
+        return printed.err
 
     return fail
 

@@ -119,7 +119,7 @@ def test_other_weights_random_ones_and_none(
         assert Wan22VAE(folder, weights=weights).weights == weights
 
 
-@pytest.mark.parametrize(("changes", "told"), [
+@pytest.mark.parametrize(("changes", "message"), [
     ({"latents_mean": [0.0]}, "has 1 latents_mean and 6 latents_std for 6 z_dim"),
     ({"latents_std": [0.0] * 6}, r"latents_std\[0\] must be a number above 0"),
     ({"z_dim": 0}, "z_dim must be a whole number"),
@@ -130,8 +130,8 @@ def test_other_weights_random_ones_and_none(
     ({"_class_name": "AutoencoderKL"}, "does not describe AutoencoderKLWan"),
 ])  # fmt: skip
 def test_invalid_vae_config_raises_one_sentence(
-    edited: Callable[..., Path], changes: dict[str, Any], told: str
+    edited: Callable[..., Path], changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         Wan22VAE(str(edited("5b", "vae/config.json", **changes)))
     assert "\n" not in str(caught.value)

@@ -52,9 +52,9 @@ def test_doctor_describes_the_folder_and_names_a_missing_file(
     assert main(["doctor", *options]) != 0
     assert "transformer_2/config.json is missing" in capsys.readouterr().out
     assert main(["predict", *options]) == 2
-    told = capsys.readouterr().err
-    assert "transformer_2/config.json is missing" in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert "transformer_2/config.json is missing" in printed
+    assert "Traceback" not in printed
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -63,9 +63,9 @@ def test_fetch_names_one_download_for_all_components(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["fetch", str(Path(__file__).parents[1] / "configs" / f"{CONFIGS[name]}.yaml")]) == 0
-    told = capsys.readouterr().out
-    assert "model.backbone.folder, model.conditioner.weights, model.codec.folder" in told
-    assert told.count(f"hf download {REPOSITORIES[name]}") == 1
+    printed = capsys.readouterr().out
+    assert "model.backbone.folder, model.conditioner.weights, model.codec.folder" in printed
+    assert printed.count(f"hf download {REPOSITORIES[name]}") == 1
 
 
 def test_plugins_show_prints_both_parts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ def test_layout_of_one_expert_and_of_two(releases: dict[str, Any]) -> None:
     assert one.sizes == two.sizes == sizes | {"eps": 1e-6}
 
 
-@pytest.mark.parametrize(("name", "file", "changes", "told"), [
+@pytest.mark.parametrize(("name", "file", "changes", "message"), [
     ("5b", INDEX, {"_class_name": "StableDiffusionPipeline"}, "is that of 'StableDiffusionPipeline', expected WanPip"),
     ("5b", INDEX, {"_class_name": "remove"}, "is that of None, expected WanPipeline"),
     ("5b", INDEX, {"transformer": ["diffusers", "WanVACETransformer3DModel"]}, "expected WanTransformer3DModel"),
@@ -47,24 +47,24 @@ def test_layout_of_one_expert_and_of_two(releases: dict[str, Any]) -> None:
     ("5b", "transformer/config.json", {"_class_name": "WanModel"}, "does not describe WanTransformer3DModel"),
 ])  # fmt: skip
 def test_folder_of_another_model_raises_one_sentence(
-    edited: Callable[..., Path], name: str, file: str, changes: dict[str, Any], told: str
+    edited: Callable[..., Path], name: str, file: str, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         Wan22(str(edited(name, file, **changes)), height=4, width=4)
     assert str(caught.value).startswith("Wan22: ")
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("missing", "told"), [
+@pytest.mark.parametrize(("missing", "message"), [
     (INDEX, "holds no model_index.json, so it is not in diffusers' layout"),
     ("transformer/config.json", "transformer/config.json is missing"),
     ("transformer/diffusion_pytorch_model.safetensors.index.json", "transformer"),
     ("transformer/diffusion_pytorch_model-00002-of-00003.safetensors", "its 3 files are not there"),
 ])  # fmt: skip
-def test_missing_file_raises_one_sentence(edited: Callable[..., Path], missing: str, told: str) -> None:
+def test_missing_file_raises_one_sentence(edited: Callable[..., Path], missing: str, message: str) -> None:
     folder = edited("5b", INDEX)
     (folder / missing).unlink()
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         Wan22(str(folder), height=4, width=4)
     assert "\n" not in str(caught.value)
 
@@ -78,11 +78,11 @@ def test_missing_vae_file_raises_one_sentence(edited: Callable[..., Path], missi
 
 
 @pytest.mark.parametrize("part", [Wan22, Wan22VAE])
-@pytest.mark.parametrize(("folder", "told"), [
+@pytest.mark.parametrize(("folder", "message"), [
     ("/nowhere/at/all", "'/nowhere/at/all' is not a folder; name a folder in diffusers' layout"),
     ("", "'' is not a folder"),
     (__file__, "is not a folder"),
 ])  # fmt: skip
-def test_what_is_not_a_folder_raises_one_sentence(part: Any, folder: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_what_is_not_a_folder_raises_one_sentence(part: Any, folder: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         part(folder)

@@ -79,10 +79,10 @@ class Change:
         made = self._shape()
         if shape and made and made[0] == shape[0] and math.prod(made) == math.prod(shape):
             return
-        told = list(made) if made else " and ".join(str(list(stored.shape)) for stored in self.factors.values())
+        shapes = list(made) if made else " and ".join(str(list(stored.shape)) for stored in self.factors.values())
         has = "is not in the model" if shape is None else f"is {list(shape)} in the model"
         raise UserError(
-            f"{what}: the LoRA {self.file} changes {self.name} as {told}, which {has}; take the one that was made for "
+            f"{what}: the LoRA {self.file} changes {self.name} as {shapes}, which {has}; take the one made for "
             "these weights."
         )
 

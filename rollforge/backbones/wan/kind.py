@@ -57,9 +57,9 @@ def other_kind(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """
     if any(ADAPTED.search(name) for name in shapes):
         return "a LoRA, which changes other weights (name it with lora)"
-    for told, pattern in OTHERS.items():
+    for description, pattern in OTHERS.items():
         if any(re.search(pattern, name) for name in shapes):
-            return told
+            return description
     if not any(name in shapes for name in CORE):
         return "not a transformer of Wan"
     given, made = shapes.get("patch_embedding.weight", ()), shapes.get("head.head.weight", ())

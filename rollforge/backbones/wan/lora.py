@@ -145,7 +145,7 @@ def _modules(tensors: Tensors, file: Path, what: str) -> dict[str, dict[str, Sto
             raise _foreign(name, stored.name, file, what)
         split[name] = (
             entry[1],
-            next(part for part, told in zip(FACTORS.values(), entry.groups()[1:], strict=True) if told),
+            next(part for part, present in zip(FACTORS.values(), entry.groups()[1:], strict=True) if present),
         )
     theirs = layout_of(f"{module}.weight" for module, _ in split.values()) == "diffusers"
     found: dict[str, dict[str, Stored]] = {}

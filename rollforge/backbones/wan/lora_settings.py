@@ -50,11 +50,11 @@ class Settings:
     @classmethod
     def _parsed(cls, content: Any, where: str, what: str) -> Self:
         try:
-            told = content()
-            patterns = {str(name): _number(value) for name, value in (told.get("alpha_pattern") or {}).items()}
-            found = cls(_number(told["lora_alpha"]), bool(told.get("use_rslora")), patterns)
-            start = str(told.get("init_lora_weights", "")).lower()
-            other = [name for name in OTHER if told.get(name)]
+            settings = content()
+            patterns = {str(name): _number(value) for name, value in (settings.get("alpha_pattern") or {}).items()}
+            found = cls(_number(settings["lora_alpha"]), bool(settings.get("use_rslora")), patterns)
+            start = str(settings.get("init_lora_weights", "")).lower()
+            other = [name for name in OTHER if settings.get(name)]
             other += [f"init_lora_weights {name}" for name in CHANGED_BASE if name in start]
         except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
             raise UserError(
@@ -79,11 +79,11 @@ class Settings:
         return chosen / (math.sqrt(rank) if self.stabilised else rank)
 
 
-def _without_component(told: Any) -> dict[str, Any]:
+def _without_component(settings: Any) -> dict[str, Any]:
     """The settings of the transformer, without the component's name before each."""
-    plain = {name: value for name, value in told.items() if "." not in name}
+    plain = {name: value for name, value in settings.items() if "." not in name}
     return plain | {
-        name.removeprefix(COMPONENT): value for name, value in told.items() if name.startswith(COMPONENT)
+        name.removeprefix(COMPONENT): value for name, value in settings.items() if name.startswith(COMPONENT)
     }  # fmt: skip
 
 

@@ -32,9 +32,9 @@ def key(prompt: str, encoder: str, length: int, dtype: torch.dtype) -> str:
 
 def digest(features: Tensor) -> str:
     """Equal for equal values, shape and dtype, and only then."""
-    told = blake2b(f"{features.dtype} {list(features.shape)}".encode(), digest_size=16)
-    told.update(features.cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return told.hexdigest()
+    hasher = blake2b(f"{features.dtype} {list(features.shape)}".encode(), digest_size=16)
+    hasher.update(features.cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
 
 
 class TextCache:
@@ -55,10 +55,10 @@ class TextCache:
         try:
             with safe_open(file, "pt") as opened:
                 features: Tensor = opened.get_tensor("features")
-                told = (opened.metadata() or {}).get("digest")
+                recorded = (opened.metadata() or {}).get("digest")
         except (SafetensorError, OSError) as error:
             return _ignored(file, str(error))
-        whole = features.ndim == 2 and told == digest(features)
+        whole = features.ndim == 2 and recorded == digest(features)
         return features if whole else _ignored(file, "its content is not what was written")
 
     def holds(self, key: str) -> bool:

@@ -42,8 +42,8 @@ class TextFiles:
         parts |= {name: self.tokenizer / name for name in TOKENIZER_FILES}
         if self.config:
             parts["config"] = self.config
-        told = {name: _fingerprint(file) for name, file in parts.items() if file.is_file()}
-        return blake2b(repr(told).encode(), digest_size=16).hexdigest()
+        fingerprints = {name: _fingerprint(file) for name, file in parts.items() if file.is_file()}
+        return blake2b(repr(fingerprints).encode(), digest_size=16).hexdigest()
 
 
 def locate(weights: str, tokenizer: str | None) -> TextFiles:
@@ -142,9 +142,9 @@ def _fingerprint(file: Path) -> str:
     facts = file.stat()
     if facts.st_size <= WHOLE:
         return blake2b(file.read_bytes(), digest_size=16).hexdigest()
-    told = blake2b(f"{facts.st_size} {facts.st_mtime_ns}".encode(), digest_size=16)
+    hasher = blake2b(f"{facts.st_size} {facts.st_mtime_ns}".encode(), digest_size=16)
     with file.open("rb") as opened:
         for n in range(SAMPLES):
             opened.seek(n * (facts.st_size - SAMPLE) // (SAMPLES - 1))
-            told.update(opened.read(SAMPLE))
-    return told.hexdigest()
+            hasher.update(opened.read(SAMPLE))
+    return hasher.hexdigest()

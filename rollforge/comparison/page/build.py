@@ -48,8 +48,8 @@ def build(comparison: Comparison, folder: Path, command: Sequence[str], varied: 
         '<link rel="icon" href="data:,">\n'
         f"<title>{escape(_title(comparison))}</title>\n<style>{style}</style>\n</head>\n<body>\n"
     )
-    told = f'<script type="application/json" id="data">{_json(data)}</script>\n<script>{script}</script>\n'
-    page = (head + body + told).encode("ascii", "xmlcharrefreplace")
+    scripts = f'<script type="application/json" id="data">{_json(data)}</script>\n<script>{script}</script>\n'
+    page = (head + body + scripts).encode("ascii", "xmlcharrefreplace")
     return page + b"".join(blocks) + b"</body>\n</html>\n"
 
 
@@ -70,17 +70,21 @@ def _videos(comparison: Comparison, folder: Path) -> tuple[list[list[Any]], list
             if path is None:
                 shown[-1].append(None)
                 continue
-            told: dict[str, Any] = {"fps": video.get("fps"), "seconds": video.get("seconds"), "size": video.get("size")}
+            entry: dict[str, Any] = {
+                "fps": video.get("fps"),
+                "seconds": video.get("seconds"),
+                "size": video.get("size"),
+            }
             if embeds:
-                told["video"] = f"b{len(blocks)}"
-                blocks.append(block(told["video"], path.read_bytes(), "video/mp4"))
+                entry["video"] = f"b{len(blocks)}"
+                blocks.append(block(entry["video"], path.read_bytes(), "video/mp4"))
             else:
-                told["href"] = quote(Path(os.path.relpath(path, folder)).as_posix())
+                entry["href"] = quote(Path(os.path.relpath(path, folder)).as_posix())
             if strip := sheets[path]:
-                told |= {"strip": f"b{len(blocks)}", "times": [round(time, 3) for time in strip.times]}
-                told["area"] = list(strip.size)
-                blocks.append(block(told["strip"], strip.picture, "image/jpeg"))
-            shown[-1].append(told)
+                entry |= {"strip": f"b{len(blocks)}", "times": [round(time, 3) for time in strip.times]}
+                entry["area"] = list(strip.size)
+                blocks.append(block(entry["strip"], strip.picture, "image/jpeg"))
+            shown[-1].append(entry)
     return shown, blocks
 
 
@@ -100,7 +104,7 @@ def _body(comparison: Comparison, command: Sequence[str], varied: Sequence[str],
         "seed": str(first.config["data"].get("seed")),
         "rollforge": str(first.metrics.get("rollforge", "")),
     }
-    told = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    listed = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     failed = "".join(
         f'<p class="failed"><strong>{escape(label)}</strong> failed and is not shown: {escape(why)}</p>'
         for label, why in comparison.failed.items()
@@ -129,7 +133,7 @@ def _body(comparison: Comparison, command: Sequence[str], varied: Sequence[str],
         for name, (title, content) in parts.items()
     )
     return (
-        f'<header><h1>{escape(_title(comparison))}</h1><dl class="facts">{told}</dl>{failed}'
+        f'<header><h1>{escape(_title(comparison))}</h1><dl class="facts">{listed}</dl>{failed}'
         f'<nav aria-label="Sections">{links}</nav></header>'
         f'<noscript><p class="failed">Videos and curves need JavaScript; the tables do not.</p></noscript>'
         f'<div id="bar" role="group" aria-label="Playback"></div><main>{main}</main>\n'

@@ -47,8 +47,8 @@ def ranked(comparison: Comparison) -> str:
 def _card(ranking: Ranking, order: dict[str, int]) -> str:
     clear = bool(ranking.direction)
     rows = [[named(order[row.label], row.label), *_place(row.level, clear), *_place(row.drift)] for row in ranking.rows]
-    told = f"Level: {ranking.direction}." if clear else "No level is better than another: not ranked."
-    content = f"<h3>{escape(ranking.curve)}</h3><p>{told}</p>{table(['point', '#', 'level', '#', 'drift'], rows)}"
+    text = f"Level: {ranking.direction}." if clear else "No level is better than another: not ranked."
+    content = f"<h3>{escape(ranking.curve)}</h3><p>{text}</p>{table(['point', '#', 'level', '#', 'drift'], rows)}"
     return f'<article class="card">{content}</article>'
 
 
@@ -88,8 +88,8 @@ def costs(comparison: Comparison) -> str:
     """Speed and memory."""
     rows = []
     for n, point in enumerate(comparison.measured):
-        told = [(video.get("speed") or {}) for video in point.videos.values()]
-        speeds = [figure(interval(number(each.get(name)) for each in told)) for name in SPEED]
+        measured = [(video.get("speed") or {}) for video in point.videos.values()]
+        speeds = [figure(interval(number(each.get(name)) for each in measured)) for name in SPEED]
         kept = [number(point.record.get(name)) for name in ("wall_seconds", "peak_memory_mib")]
         rows.append([named(n, point.label), *speeds, *("-" if isnan(each) else f"{each:.0f}" for each in kept)])
     return table(["point", *SPEED.values(), "whole run, s", "peak memory, MiB"], rows) + note(COSTS)

@@ -25,7 +25,7 @@ class Plan:
 
     labels: Sequence[str]
     name: str
-    says: str
+    description: str
     picture: str
 
 
@@ -44,7 +44,7 @@ def _plan(points: Sequence[RunResult]) -> Plan:
     block = points[0].block
     given = ", ".join(f"{key}={value}" for key, value in (config["model"]["policy"].get("init_args") or {}).items())
     name = f"{type(policy).__name__}({given})"
-    return Plan([point.label for point in points], name, _says(policy, block), draw(policy, block, name))
+    return Plan([point.label for point in points], name, _description(policy, block), draw(policy, block, name))
 
 
 def draw(policy: CachePolicy, block: int, name: str, steps: int = STEPS) -> str:
@@ -82,11 +82,11 @@ def _row(step: Step, plan: ReadPlan, left: int, steps: int) -> str:
     for content, run in _runs(plan.entries(), block):
         times = [time for _, time in run]
         frames = [frame for frame, _ in run]
-        told = f"block {step.index} reads {_span(frames, 'frame')} at {_span(times, 'time')}"
+        text = f"block {step.index} reads {_span(frames, 'frame')} at {_span(times, 'time')}"
         x, wide = (min(times) / block - left) * CELL, len(run) / block * CELL
         cells.append(
             f'<rect x="{x:g}" y="{y}" width="{wide:g}" height="{CELL}" fill="{_colour(content / max(1, steps - 1))}">'
-            f"<title>{told}</title></rect>"
+            f"<title>{text}</title></rect>"
         )
     x = (plan.query / block - left) * CELL
     cells.append(
@@ -104,7 +104,7 @@ def _runs(entries: Sequence[tuple[int, int]], block: int) -> Iterator[tuple[int,
         yield content, [entry for _, entry in run]
 
 
-def _says(policy: CachePolicy, block: int) -> str:
+def _description(policy: CachePolicy, block: int) -> str:
     """What it costs."""
     start = STEPS * block
     *_, (_, plan) = _walk(policy, block, STEPS + 1)

@@ -29,8 +29,10 @@ def pictures(measured: Sequence[RunResult]) -> str:
     shown = []
     for plan in plans(measured):
         names = " ".join(named(order[label], label) for label in plan.labels)
-        told = f"<strong>{names}</strong><br><code>{escape(plan.name)}</code><br><small>{escape(plan.says)}</small>"
-        shown.append(f'<figure class="card"><figcaption>{told}</figcaption>{plan.picture}</figure>')
+        caption = (
+            f"<strong>{names}</strong><br><code>{escape(plan.name)}</code><br><small>{escape(plan.description)}</small>"
+        )
+        shown.append(f'<figure class="card"><figcaption>{caption}</figcaption>{plan.picture}</figure>')
     return f'{note(HOW)}<div class="plans">{"".join(shown)}</div>'
 
 
@@ -55,9 +57,9 @@ def commands(measured: Sequence[RunResult], command: Sequence[str]) -> str:
         f"<dt>{named(n, point.label)}</dt><dd><pre>{escape(_commands(point))}</pre></dd>"
         for n, point in enumerate(measured)
     ]
-    told = [dict(_leaves("", point.record.get("versions") or {})) for point in measured]
-    keys = list(dict.fromkeys(key for one in told for key in one))
-    rows = [[escape(key), escape(", ".join(dict.fromkeys(str(one.get(key, "-")) for one in told)))] for key in keys]
+    recorded = [dict(_leaves("", point.record.get("versions") or {})) for point in measured]
+    keys = list(dict.fromkeys(key for one in recorded for key in one))
+    rows = [[escape(key), escape(", ".join(dict.fromkeys(str(one.get(key, "-")) for one in recorded)))] for key in keys]
     alone = folded("Each point by itself", f"<dl>{''.join(each)}</dl>")
     versions = table(["what", "version"], rows)
     return f"<pre>{escape(shlex.join(command))}</pre>{alone}<h3>Versions and machine</h3>{versions}"

@@ -35,10 +35,10 @@ class Scene:
     @property
     def caption(self) -> str:
         """The scene as a sentence."""
-        said = " and ".join(f"a {colour} {shape}" if colour else f"a {shape}" for colour, shape in self.things)
+        text = " and ".join(f"a {colour} {shape}" if colour else f"a {shape}" for colour, shape in self.things)
         if self.ground:
-            said += f" over {self.ground}"
-        return f"{said} at {self.time}" if self.time else said
+            text += f" over {self.ground}"
+        return f"{text} at {self.time}" if self.time else text
 
     @property
     def complete(self) -> bool:
@@ -74,8 +74,8 @@ def all_scenes() -> tuple[Scene, ...]:
     """Every scene, completely said, in a fixed order."""
     things = list(product(COLOURS, SHAPES))
     pairs = [(near, far) for near, far in product(things, things) if near[0] != far[0]]
-    told: Iterable[tuple[Thing, ...]] = [*((thing,) for thing in things), *pairs]
-    return tuple(Scene(thing, ground, time) for thing, ground, time in product(told, GROUNDS, TIMES))
+    contents: Iterable[tuple[Thing, ...]] = [*((thing,) for thing in things), *pairs]
+    return tuple(Scene(thing, ground, time) for thing, ground, time in product(contents, GROUNDS, TIMES))
 
 
 def held_out(scene: Scene) -> bool:
@@ -108,9 +108,9 @@ def _thing(text: str, words: list[str]) -> Thing:
 
 def _word(text: str, kind: str, words: list[str]) -> str:
     if len(words) != 1 or words[0] not in WORDS[kind]:
-        said = " ".join(words)
-        close = nearest(said, WORDS[kind]).strip(" ?").lower()
-        raise _unsaid(text, f"{said or 'nothing'!r} is not a {kind}" + (f" ({close}?)" if said and close else ""))
+        phrase = " ".join(words)
+        close = nearest(phrase, WORDS[kind]).strip(" ?").lower()
+        raise _unsaid(text, f"{phrase or 'nothing'!r} is not a {kind}" + (f" ({close}?)" if phrase and close else ""))
     return words[0]
 
 

@@ -279,7 +279,7 @@ def test_a_live_lora_leaves_the_weights_alone_and_can_be_trained(tmp_path: Path,
 
 @pytest.mark.parametrize("mode", ["merge", "live"])
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected"),
     [
         ("half", ["blocks.0.self_attn.q", "lora_A [rank, in]"]),
         ("other width", ["blocks.0.self_attn.q.weight", "[32, 32]", "[24, 24] in the model"]),
@@ -291,7 +291,7 @@ def test_a_live_lora_leaves_the_weights_alone_and_can_be_trained(tmp_path: Path,
     ],
 )
 def test_a_lora_that_does_not_fit_is_named(
-    tmp_path: Path, weights: State, base: str, mode: Any, wrong: str, said: list[str]
+    tmp_path: Path, weights: State, base: str, mode: Any, wrong: str, expected: list[str]
 ) -> None:
     file, down, up = tmp_path / "lora.safetensors", torch.ones(3, 24), torch.ones(24, 3)
     name = "blocks.0.self_attn.q"
@@ -310,7 +310,7 @@ def test_a_lora_that_does_not_fit_is_named(
         save_file(contents[wrong], file)
     with pytest.raises(UserError) as error:
         Wan(weights=base, lora=str(file), lora_mode=mode, **UNSEEN)
-    assert all(words in str(error.value) for words in [*said, "Wan: "])
+    assert all(words in str(error.value) for words in [*expected, "Wan: "])
 
 
 def test_a_lora_without_weights_is_refused() -> None:

@@ -23,15 +23,15 @@ def weights() -> State:
     return state()
 
 
-def refused(named: Path | str, *said: str, **arguments: Any) -> str:
+def refused(named: Path | str, *expected: str, **arguments: Any) -> str:
     """The one sentence that refuses these weights, which names them and says ``said``."""
     with pytest.raises(UserError) as error:
         Wan(weights=str(named), **UNSEEN | arguments)
-    told = str(error.value)
-    assert "\n" not in told
-    assert told.startswith("Wan: ")
-    assert all(words in told for words in (*said, Path(named).name)), told
-    return told
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith("Wan: ")
+    assert all(words in message for words in (*expected, Path(named).name)), message
+    return message
 
 
 class Hostile:
@@ -79,8 +79,8 @@ def test_a_file_with_bytes_changed(tmp_path: Path, weights: State) -> None:
 def test_a_file_that_would_run_code(tmp_path: Path, weights: State) -> None:
     victim, file = tmp_path / "victim", tmp_path / "weights.pt"
     torch.save({"generator": weights, "config": Hostile(victim)}, file)
-    told = refused(file, "more than tensors (getattr)", "could run code", "tensors only")
-    assert "weights_only" not in told
+    message = refused(file, "more than tensors (getattr)", "could run code", "tensors only")
+    assert "weights_only" not in message
     assert not victim.exists()
 
 
@@ -90,7 +90,7 @@ def test_a_file_in_the_old_format_of_torch(tmp_path: Path, weights: State) -> No
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         ([torch.zeros(2)], "no named tensors but a list"),
         ({"epoch": 3}, "int under epoch"),
@@ -105,9 +105,9 @@ def test_a_file_in_the_old_format_of_torch(tmp_path: Path, weights: State) -> No
         ({"a": torch.zeros(2, dtype=torch.complex64)}, "a as complex64"),
     ],
 )
-def test_a_pt_that_holds_something_else(tmp_path: Path, content: Any, said: str) -> None:
+def test_a_pt_that_holds_something_else(tmp_path: Path, content: Any, expected: str) -> None:
     torch.save(content, tmp_path / "weights.pt")
-    refused(tmp_path / "weights.pt", said)
+    refused(tmp_path / "weights.pt", expected)
 
 
 def raw(file: Path, header: bytes, data: bytes, length: int | None = None) -> Path:
@@ -121,7 +121,7 @@ def entry(name: str, start: int, end: int, shape: list[int], dtype: str = "F32")
 
 
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "expected"),
     [
         ([entry("a", 0, 16, [4]), entry("a", 0, 16, [2, 2])], "holds a twice"),
         ([entry("a", 0, 8, [2]), entry("b", 4, 12, [2])], "not a readable safetensors file"),
@@ -135,8 +135,8 @@ def entry(name: str, start: int, end: int, shape: list[int], dtype: str = "F32")
         (["nonsense"], "not a readable safetensors file"),
     ],
 )
-def test_a_safetensors_header_that_lies(tmp_path: Path, entries: list[str], said: str) -> None:
-    refused(raw(tmp_path / "w.safetensors", f"{{{','.join(entries)}}}".encode(), b"\0" * 16), said)
+def test_a_safetensors_header_that_lies(tmp_path: Path, entries: list[str], expected: str) -> None:
+    refused(raw(tmp_path / "w.safetensors", f"{{{','.join(entries)}}}".encode(), b"\0" * 16), expected)
 
 
 def test_a_safetensors_header_longer_than_memory(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_two_names_for_one_weight(tmp_path: Path, weights: State) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "given", "said"),
+    ("change", "given", "expected"),
     [
         ({Q: None}, {}, [f"{Q} is missing"]),
         ({"img_emb_.weight": (4,)}, {}, ["img_emb_.weight is unexpected"]),
@@ -186,7 +186,7 @@ def test_two_names_for_one_weight(tmp_path: Path, weights: State) -> None:
     ],
 )  # fmt: skip
 def test_weights_that_do_not_fit(
-    tmp_path: Path, weights: State, change: dict[str, Any], given: dict[str, Any], said: list[str]
+    tmp_path: Path, weights: State, change: dict[str, Any], given: dict[str, Any], expected: list[str]
 ) -> None:
     kept = {name: value for name, value in weights.items() if change.get(name, 0) is not None}
     kept |= {name: torch.ones(shape) for name, shape in change.items() if shape}
@@ -194,11 +194,11 @@ def test_weights_that_do_not_fit(
     save_file(kept, file)
     with pytest.raises(UserError) as error:
         Wan(weights=str(file), **UNSEEN | given)
-    assert all(words in str(error.value) for words in said), str(error.value)
+    assert all(words in str(error.value) for words in expected), str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "expected"),
     [
         (["img_emb.proj.0.weight"], "an image-to-video model"),
         (["blocks.0.cross_attn.k_img.weight"], "an image-to-video model"),
@@ -208,9 +208,9 @@ def test_weights_that_do_not_fit(
         (["blocks.0.self_attn.q.lora_A.weight"], "a LoRA"),
     ],
 )
-def test_weights_of_another_task_are_named(tmp_path: Path, weights: State, names: list[str], said: str) -> None:
+def test_weights_of_another_task_are_named(tmp_path: Path, weights: State, names: list[str], expected: str) -> None:
     save_file(weights | {name: torch.ones(4) for name in names}, tmp_path / "w.safetensors")
-    refused(tmp_path / "w.safetensors", f"is {said}", "take weights of a Wan text-to-video transformer")
+    refused(tmp_path / "w.safetensors", f"is {expected}", "take weights of a Wan text-to-video transformer")
 
 
 def test_weights_with_more_channels_in_than_out_are_conditioned(tmp_path: Path, weights: State) -> None:
@@ -219,7 +219,7 @@ def test_weights_with_more_channels_in_than_out_are_conditioned(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "expected"),
     [
         ("decoder.conv1.weight", "a video codec"),
         ("encoder.block.0.layer.0.SelfAttention.q.weight", "a text encoder"),
@@ -230,9 +230,9 @@ def test_weights_with_more_channels_in_than_out_are_conditioned(tmp_path: Path, 
         ("weight", "not a transformer of Wan"),
     ],
 )
-def test_weights_of_something_else_are_named(tmp_path: Path, name: str, said: str) -> None:
+def test_weights_of_something_else_are_named(tmp_path: Path, name: str, expected: str) -> None:
     save_file({name: torch.ones(3)}, tmp_path / "w.safetensors")
-    refused(tmp_path / "w.safetensors", f"is {said}")
+    refused(tmp_path / "w.safetensors", f"is {expected}")
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_name_of_nothing(named: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "start", "said"),
+    ("name", "start", "expected"),
     [
         ("w.gguf", b"GGUF\x03\0\0\0", "is a GGUF file"),
         ("w.safetensors", b"GGUF\x03\0\0\0", "is a GGUF file"),
@@ -272,9 +272,9 @@ def test_a_name_of_nothing(named: str) -> None:
         ("w.onnx", b"\x08\x07", "is not a file of weights; expected .safetensors, .pt"),
     ],
 )
-def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, start: bytes, said: str) -> None:
+def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, start: bytes, expected: str) -> None:
     (tmp_path / name).write_bytes(start * 9)
-    refused(tmp_path / name, said)
+    refused(tmp_path / name, expected)
 
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_folder_with_a_choice(tmp_path: Path, weights: State) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "expected"),
     [
         ("lost shard", ["00002-of-00003", "1 of its 3 files", "download"]),
         ("cut shard", ["00002-of-00003", "not a readable safetensors file"]),
@@ -302,7 +302,7 @@ def test_a_folder_with_a_choice(tmp_path: Path, weights: State) -> None:
         ("wrong shard", ["says that", "and it does not"]),
     ],
 )
-def test_shards_that_are_not_whole(tmp_path: Path, weights: State, harm: str, said: list[str]) -> None:
+def test_shards_that_are_not_whole(tmp_path: Path, weights: State, harm: str, expected: list[str]) -> None:
     index = sharded(tmp_path, weights)
     second, content = sorted(tmp_path.glob("*.safetensors"))[1], json.loads(index.read_text())
     if harm == "lost shard":
@@ -319,7 +319,7 @@ def test_shards_that_are_not_whole(tmp_path: Path, weights: State, harm: str, sa
     index.write_text(texts.get(harm) or json.dumps(content))
     with pytest.raises(UserError) as error:
         Wan(weights=str(index), **UNSEEN)
-    assert all(words in str(error.value) for words in said), str(error.value)
+    assert all(words in str(error.value) for words in expected), str(error.value)
 
 
 # the hub

@@ -76,7 +76,7 @@ def test_what_convert_writes_remembers_its_source(folder: Path, weights: State) 
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "verdict", "end"),
+    ("name", "code", "status", "end"),
     [
         ("self_forcing_dmd.safetensors", 0, "ok", "This will work"),
         ("w.safetensors", 0, "unknown", "This will run, but whether the video will be any good cannot be told"),
@@ -84,7 +84,7 @@ def test_what_convert_writes_remembers_its_source(folder: Path, weights: State) 
     ],
 )
 def test_doctor_says_whether_weights_are_causal(
-    folder: Path, weights: State, capsys: pytest.CaptureFixture[str], name: str, code: int, verdict: str, end: str
+    folder: Path, weights: State, capsys: pytest.CaptureFixture[str], name: str, code: int, status: str, end: str
 ) -> None:
     file = published(folder, name, weights)
     sizes = {"height": 8, "width": 8, "heads": 2, "text_len": 4}
@@ -96,9 +96,9 @@ def test_doctor_says_whether_weights_are_causal(
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     line = ["doctor", "--config", str(folder / "config.yaml"), "--output_dir", str(folder / "out")]
     assert main([*line, "--probe_seconds", "0"]) == code
-    said = capsys.readouterr().out
-    assert re.search(rf"^{verdict} +backbone +.*(causal|bidirectional)", said, re.MULTILINE), said
-    assert said.strip().splitlines()[-1].startswith(end)
+    printed = capsys.readouterr().out
+    assert re.search(rf"^{status} +backbone +.*(causal|bidirectional)", printed, re.MULTILINE), printed
+    assert printed.strip().splitlines()[-1].startswith(end)
 
 
 # one shard of several

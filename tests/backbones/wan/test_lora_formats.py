@@ -158,7 +158,7 @@ def test_a_folder_of_a_lora_is_found(tmp_path: Path, weights: State, base: str, 
 
 
 @pytest.mark.parametrize(
-    ("tensors", "config", "said"),
+    ("tensors", "config", "expected"),
     [
         (PAIR | {f"{Q}.dora_scale": draw(24)}, None, "which is DoRA and cannot be merged here"),
         (PAIR | {f"{Q}.lora_magnitude_vector.weight": draw(24)}, None, "which is DoRA"),
@@ -177,12 +177,12 @@ def test_a_folder_of_a_lora_is_found(tmp_path: Path, weights: State, base: str, 
         (PAIR, {"lora_alpha": math.nan}, "does not hold the settings of a LoRA"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_merged_is_named(tmp_path: Path, base: str, tensors: State, config: Any, said: str) -> None:
+def test_what_cannot_be_merged_is_named(tmp_path: Path, base: str, tensors: State, config: Any, expected: str) -> None:
     if config:
         (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError) as error:
         loaded(base, saved(tmp_path, tensors))
-    assert said in str(error.value), str(error.value)
+    assert expected in str(error.value), str(error.value)
     assert "\n" not in str(error.value)
 
 
