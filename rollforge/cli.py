@@ -9,14 +9,19 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from rollforge import __version__
+from rollforge.commands import COMMANDS
 from rollforge.commands.arguments import Arguments
 from rollforge.commands.output import log_to_terminal, print_error
 from rollforge.errors import UserError, nearest, of_the_machine
 from rollforge.files.streams import tolerant
 from rollforge.isolation import import_matplotlib, safe_environment
 from rollforge.renamed import renamed_arguments
+
+if TYPE_CHECKING:
+    from rollforge.registry import PluginCommand
 
 log = logging.getLogger(__name__)
 
@@ -40,30 +45,20 @@ def _test(arguments: list[str]) -> int:
     return (_lightning("test")(arguments) or 0) if code is None else code
 
 
-def _of(module: str) -> Command:
-    """The command in a module of ``commands``, which is imported when the command is run."""
+def _of(name: str) -> Command:
+    """One of our commands; its module, of the same name if it has one of its own, is imported when it is run."""
+    if name in ("predict", "fit"):
+        return _lightning(name)
+    if name == "test":
+        return _test
 
     def command(arguments: list[str]) -> int | None:
-        code: int | None = import_module(f"rollforge.commands.{module}").run(arguments)
+        code: int | None = import_module(f"rollforge.commands.{name}").run(arguments)
         return code
 
     return command
 
 
-COMMANDS: dict[str, tuple[Command, str]] = {
-    "predict": (_lightning("predict"), "roll prompts to videos: mp4, contact sheet, manifest"),
-    "test": (_test, "roll prompts and measure what comes out, or measure given videos"),
-    "fit": (_lightning("fit"), "train the backbone (or the codec) of the same config"),
-    "compare": (_of("compare"), "measure several cache policies under the same prompts and seeds"),
-    "trajectories": (_of("trajectories"), "store a teacher's ODE solutions, for OdeRegression"),
-    "bench": (_of("bench"), "time the rollout: ms per block, first block apart, peak memory"),
-    "gpu": (_of("gpu"), "check a CUDA card: results against the CPU, speed at the 1.3B shape"),
-    "doctor": (_of("doctor"), "say whether machine, files and config will work, and how long it will take"),
-    "fetch": (_of("fetch"), "print or run the downloads that a config needs"),
-    "decode": (_of("decode"), "decode kept latents again, with another codec if need be"),
-    "convert": (_of("convert"), "write published weights of a Wan transformer as one safetensors file"),
-    "plugins": (_of("plugins"), "list every part that a config can name, or show one"),
-}
 LIGHT = ("plugins",)
 """Commands that import no component before they know that they must."""
 
@@ -99,11 +94,13 @@ def _run(given: list[str]) -> int:
 
 
 def _dispatch(given: list[str]) -> int | None:
-    """Runs the command that is named; the exit code is 0 where it answers none."""
+    """Runs the command that is named; the exit code is 0 where it returns none."""
+    added = {} if given and given[0] in COMMANDS else _added()
+    texts = COMMANDS | {name: command.described for name, command in added.items()}
     parser = Arguments(
         prog="rollforge",
         description="Train short, roll forever: long-horizon autoregressive video diffusion.",
-        epilog="commands:\n" + "\n".join(f"  {name:12} {text}" for name, (_, text) in COMMANDS.items()),
+        epilog="commands:\n" + "\n".join(f"  {name:12} {text}" for name, text in texts.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"rollforge {__version__}")
@@ -111,11 +108,18 @@ def _dispatch(given: list[str]) -> int | None:
     known = parser.parse_args(given[:1])
     if known.command is None:
         parser.print_help()
-    elif known.command not in COMMANDS:
-        names = ", ".join(COMMANDS)
-        raise UserError(f"There is no command {known.command!r}.{nearest(known.command, COMMANDS)} Commands: {names}.")
+    elif known.command not in texts:
+        names = ", ".join(texts)
+        raise UserError(f"There is no command {known.command!r}.{nearest(known.command, texts)} Commands: {names}.")
     else:
         if known.command not in LIGHT:
             import_matplotlib()
-        return COMMANDS[known.command][0](given[1:])
+        return (added.get(known.command) or _of(known.command))(given[1:])
     return None
+
+
+def _added() -> dict[str, PluginCommand]:
+    """The commands of installed plugins."""
+    from rollforge.registry.commands import plugin_commands  # brings pluggy, which other commands may do without
+
+    return plugin_commands(COMMANDS)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rollforge.commands import COMMANDS
 from rollforge.commands.arguments import Arguments, file, number, path
 from rollforge.commands.new_plugin import create, kinds, part_name
 from rollforge.commands.output import print_out
 from rollforge.isolation import import_matplotlib
 from rollforge.ranges import Count, NonNegative, described
-from rollforge.registry import KINDS, Part, registry
+from rollforge.registry import KINDS, Part, plugin_commands, registry
+from rollforge.registry.guard import PluginError
 
 
 def run(arguments: list[str]) -> None:
@@ -84,7 +87,19 @@ def listing() -> str:
     for kind, purpose in KINDS.items():
         lines.append(f"\n{kind}: {purpose}")
         lines += [f"  {part.name:{name}}  {part.origin:{origin}}  {part.summary}" for part in found.of(kind)]
+    if added := list(_commands()):
+        lines.append("\ncommand: what `rollforge NAME` runs")
+        lines += [f"  {command:{name}}  {own:{origin}}  {summary}" for command, own, summary in added]
     return "\n".join(lines).lstrip("\n")
+
+
+def _commands() -> Iterator[tuple[str, str, str]]:
+    """Name, distribution and docstring of each command of a plugin; one that cannot be imported is left out."""
+    for name, command in plugin_commands(COMMANDS).items():
+        try:
+            yield name, command.origin, command.summary()
+        except PluginError as error:
+            registry().fail(f"{command.origin}: the command {name!r} cannot be used ({error}).")
 
 
 def show(part: Part) -> str:

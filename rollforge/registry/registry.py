@@ -31,6 +31,8 @@ from rollforge.registry.hooks import BASES, GROUP, HOOKS, hookspecs
 log = logging.getLogger(__name__)
 
 BUILT_IN = "rollforge"
+GROUPS = (GROUP, f"{GROUP}.commands")
+"""The groups of entry points: of parts, and of commands."""
 TARGET = re.compile(r"[\w.]+:\w+")
 
 
@@ -143,12 +145,13 @@ def registry() -> Registry:
     found = Registry()
     for part in _collect(builtins, BUILT_IN):
         found.add(part)
-    for entry in _allowed(entry_points(group=GROUP), found):
-        origin = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.name
+    _absent(found)
+    for entry in allowed(entry_points(group=GROUP)):
+        origin = origin_of(entry)
         try:
             with guarded(origin, found.fail):
                 plugin = entry.load()
-                _check_api(plugin)
+                check_api(plugin)
                 parts = _collect(plugin, origin)
         except PluginError as error:
             found.fail(f"{origin}: the plugin {entry.name!r} ({entry.value}) was skipped ({error}).")
@@ -160,7 +163,7 @@ def registry() -> Registry:
     return found
 
 
-def _check_api(plugin: Any) -> None:
+def check_api(plugin: Any) -> None:
     """Raises ``PluginError`` for a plugin that is written for other contracts than those of this release."""
     wanted = getattr(plugin, "rollforge_api", API)
     if not isinstance(wanted, int) or isinstance(wanted, bool):
@@ -212,15 +215,25 @@ def _resolved(target: type | str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _allowed(entries: Any, found: Registry) -> list[EntryPoint]:
+def origin_of(entry: EntryPoint) -> str:
+    """The distribution of an entry point, with its version."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.name
+
+
+def allowed(entries: Iterable[EntryPoint]) -> list[EntryPoint]:
     """The entry points that ``ROLLFORGE_PLUGINS`` lets in, by name."""
-    ordered = sorted(entries, key=lambda entry: (entry.name, entry.value))
+    ordered, names = sorted(entries, key=lambda entry: (entry.name, entry.value)), _wanted()
+    return ordered if names is None else [entry for entry in ordered if entry.name in names]
+
+
+def _wanted() -> set[str] | None:
+    """The names in ``ROLLFORGE_PLUGINS``; None where it is not set."""
     wanted = os.environ.get("ROLLFORGE_PLUGINS")
-    if wanted is None:
-        return ordered
-    names = {name.strip() for name in wanted.split(",") if name.strip()}
-    for name in sorted(names - {entry.name for entry in ordered}):
-        found.fail(
-            f"ROLLFORGE_PLUGINS names {name!r}, which is not installed.{nearest(name, [e.name for e in ordered])}"
-        )
-    return [entry for entry in ordered if entry.name in names]
+    return None if wanted is None else {name.strip() for name in wanted.split(",") if name.strip()}
+
+
+def _absent(found: Registry) -> None:
+    """Says which names in ``ROLLFORGE_PLUGINS`` no entry point has."""
+    known = {entry.name for group in GROUPS for entry in entry_points(group=group)}
+    for name in sorted((_wanted() or set()) - known):
+        found.fail(f"ROLLFORGE_PLUGINS names {name!r}, which is not installed.{nearest(name, sorted(known))}")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from rollforge.cli import COMMANDS, main
+from rollforge.cli import main
+from rollforge.commands import COMMANDS
 from rollforge.files.locking import locked
 
 CURVES = [
@@ -59,7 +60,7 @@ def test_help_names_every_command_and_what_it_does(capsys: pytest.CaptureFixture
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for name, (_, purpose) in COMMANDS.items():
+    for name, purpose in COMMANDS.items():
         assert re.search(rf"^  {name} +{re.escape(purpose)}$", text, re.MULTILINE)
     assert main([]) == 0
     assert capsys.readouterr().out == text

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rollforge.cli import COMMANDS, main
+from rollforge.cli import main
 from rollforge.commands.output import print_error, print_out
 from rollforge.files.streams import Tolerant
 
@@ -106,7 +106,7 @@ def test_failure_of_file_or_memory_that_no_part_explains_is_one_sentence(
     def broken(arguments: list[str]) -> int:
         raise error
 
-    monkeypatch.setitem(COMMANDS, "plugins", (broken, ""))
+    monkeypatch.setattr("rollforge.commands.plugins.run", broken)
     assert main(["plugins"]) == 2
     stderr = capsys.readouterr().err
     assert expected in stderr
@@ -117,7 +117,7 @@ def test_error_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatc
     def broken(arguments: list[str]) -> int:
         raise RuntimeError("a bug")
 
-    monkeypatch.setitem(COMMANDS, "plugins", (broken, ""))
+    monkeypatch.setattr("rollforge.commands.plugins.run", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["plugins"])
 

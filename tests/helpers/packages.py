@@ -51,8 +51,11 @@ def write(names: Iterable[str], site: Path) -> None:
         info.mkdir(parents=True)
         about = f"Version: {project['version']}\nSummary: {project['description']}\n"
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\n{about}")
-        entries = project.get("entry-points", {}).get("rollforge", {}).items()
-        (info / "entry_points.txt").write_text("\n".join(["[rollforge]", *(f"{a} = {b}" for a, b in entries), ""]))
+        groups = project.get("entry-points", {}).items()
+        lines = [
+            line for group, entries in groups for line in (f"[{group}]", *(f"{a} = {b}" for a, b in entries.items()))
+        ]
+        (info / "entry_points.txt").write_text("\n".join([*lines, ""]))
 
 
 def main(command: list[str]) -> int:
