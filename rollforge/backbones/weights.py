@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rollforge.backbones.low_rank import merged_when_read
 from rollforge.backbones.tensors import TORCH, Tensors, check_kind, numbers, open_file, open_torch, tensors_of
 from rollforge.backbones.training_checkpoint import is_training_checkpoint, weights_of
 from rollforge.errors import UserError
@@ -46,7 +47,7 @@ def open_weights(file: Path, part: str, what: str) -> Tensors:
     content = open_torch(file, what)
     if is_training_checkpoint(content):
         content = weights_of(content, part, file, what)
-    return tensors_of(content, file, what)
+    return merged_when_read(tensors_of(content, file, what))
 
 
 def assign_weights(

@@ -149,8 +149,12 @@ class RollforgeCLI(LightningCLI):
         """Model, data and Trainer, where they are needed. Raises ``UserError`` for a model larger than the memory."""
         if not self.gives_videos:
             check_networks(self.chosen.model)
+            whole = self.config
+            if self.command != "fit":
+                self.config = _for_rollouts(whole)
             with explained(self.parser):
                 super().instantiate_classes()
+            self.config = whole
 
     def run(self) -> int:
         """Does what the command says; the exit code. Nothing is unpickled unless the command line says so."""
@@ -336,6 +340,13 @@ def run(name: str, arguments: list[str]) -> int:
             if isinstance(leaving.__context__, KeyboardInterrupt):
                 raise leaving.__context__ from None
             raise
+
+
+def _for_rollouts(config: Any) -> Any:
+    """A config without what only ``fit`` needs: the networks of its objective, low-rank matrices and clips."""
+    config = config.clone()
+    config.model.objective = config.model.multigrid = config.model.lora = config.data.train_dataset = None
+    return config
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from rollforge.budget import readable
 from rollforge.budget.free import free_memory
 from rollforge.budget.live import Full
 from rollforge.budget.memory_input import size_of
-from rollforge.doctor.parts import blueprint, build, sizes_in_files
+from rollforge.doctor.parts import blueprint, sizes_in_files, trained_by
 from rollforge.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -46,10 +46,9 @@ def _averaged(model: Any) -> str | None:
     if not (model.ema and model.objective):
         return None
     try:
-        trained: str = build("objective", model.objective).trains
-    except UserError:  # building the model says why
+        return trained_by(model.objective)
+    except (AttributeError, ImportError):  # building the model says why
         return None
-    return trained
 
 
 def _too_large(model: Any, kind: str, size: str, free: int) -> UserError:

@@ -11,6 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch.utils.data import Dataset
 
 from rollforge.backbones.base import Backbone
+from rollforge.backbones.low_rank import LowRank
 from rollforge.backbones.wan.checkpoint import Checkpoint, open_checkpoint
 from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.weights import RANDOM
@@ -36,6 +37,7 @@ TYPES: dict[str, Any] = {
     "compare_policy": CachePolicy,
     "metrics": list[Metric],
     "objective": Objective,
+    "lora": LowRank | None,
     "optimizer": OptimizerCallable,
     "train_dataset": Dataset,
 }
@@ -112,6 +114,11 @@ def sizes_in_files(config: Any) -> dict[str, Any]:
     """The arguments of a backbone that its files decide, where the config leaves them out."""
     backbone: type[Backbone] = _class_of(config)
     return backbone.sizes_in_files(vars(config.get("init_args", Namespace())))
+
+
+def trained_by(objective: Any) -> str:
+    """The component that the config of an objective trains, without building its networks."""
+    return str(_class_of(objective).trains)
 
 
 def _class_of(config: Any) -> Any:

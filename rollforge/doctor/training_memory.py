@@ -27,6 +27,8 @@ def training_check(
         UserError: for an objective, an optimizer or clips that cannot be built.
     """
     objective, optimizer = (parts.build(name, config.model[name]) for name in ("objective", "optimizer"))
+    if lora := parts.build("lora", config.model.lora):
+        lora.adapt(pipeline.backbone)
     recipe = Recipe(objective, optimizer, config.model.ema > 0)
     clips, batch = parts.build("train_dataset", config.data.train_dataset), config.data.batch_size
     if card is None:

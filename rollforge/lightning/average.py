@@ -17,12 +17,19 @@ class Average(AveragedModel):
     Args:
         network: what to average.
         decay: what is left of the average after a step.
+        start: step of the training from which on it averages; until then it is a copy.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: nn.Module, decay: float, start: int = 0) -> None:
         super().__init__(network, use_buffers=True)
-        self.decay = decay
+        self.decay, self.start = decay, start
         self.requires_grad_(False)
+
+    def update_at(self, step: int, model: nn.Module) -> None:
+        """Takes a step of the training, counted from 0, into the average."""
+        if step < self.start:
+            self.n_averaged.zero_()
+        self.update_parameters(model)
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:

@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from rollforge.backbones.base import Backbone, Conditioner, VideoCodec
+from rollforge.backbones.low_rank import LowRank, set_trained
 from rollforge.backbones.weights import check_fit
 from rollforge.data.requests import Request
 from rollforge.errors import UserError
@@ -34,7 +35,7 @@ from rollforge.pipeline import Pipeline
 from rollforge.pipeline.components import Compile
 from rollforge.pipeline.video_rollout import VideoBlock, VideoRollout
 from rollforge.policies.base import CachePolicy
-from rollforge.ranges import Range, checked
+from rollforge.ranges import CountFromZero, Range, checked
 from rollforge.rollout.block_check import BlockCheck
 from rollforge.samplers.base import Sampler
 
@@ -66,6 +67,8 @@ class RolloutModule(TrainedModule):
         objective: what ``fit`` minimises.
         multigrid: clip lengths and sizes over the training, shortest and smallest first. Default: full clips.
         ema: decay of the running average of the trained weights, which samples and the exported file use; 0 keeps none.
+        ema_start: step of the training from which on it averages; it is the weights themselves until then.
+        lora: trains low-rank matrices next to linear layers of the trained component, which keep their own weights.
         optimizer: its optimizer.
         scheduler: its learning-rate schedule, stepped with every optimizer step. A plateau schedule watches ``loss``
             unless it names another ``monitor``.
@@ -93,6 +96,8 @@ class RolloutModule(TrainedModule):
         objective: Objective | None = None,
         multigrid: Multigrid | None = None,
         ema: Annotated[float, Range(0, below=1)] = 0.0,
+        ema_start: CountFromZero = 0,
+        lora: LowRank | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -112,8 +117,10 @@ class RolloutModule(TrainedModule):
         self.critic = objective.critic if objective else None
         self.multigrid = multigrid
         self.rollouts: Rollouts | None = None  # what a callback has put in place of ``_rollouts``
+        if objective and lora:
+            lora.adapt(self.trained)
         if objective and ema:
-            self.average = Average(self.trained, ema)
+            self.average = Average(self.trained, ema, ema_start)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """A network that is replaced, such as by ``torch.compile(module.backbone)``, is that of the pipeline too."""
@@ -132,7 +139,7 @@ class RolloutModule(TrainedModule):
 
     def setup(self, stage: str) -> None:
         for part in (self.backbone, self.codec, self.conditioner):
-            part.requires_grad_(stage == "fit" and part is self.trained)
+            set_trained(part, stage == "fit" and part is self.trained)
 
     def configure_model(self) -> None:
         """Shards the trained network over the processes where the strategy is ModelParallelStrategy."""

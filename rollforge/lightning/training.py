@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rollforge.backbones.base import Backbone, Conditioner, VideoCodec
+from rollforge.backbones.low_rank import is_adapted, merged, set_trained, trainable
 from rollforge.backbones.training_checkpoint import AVERAGE
 from rollforge.backbones.weights import check_fit
 from rollforge.borders import check_losses
@@ -135,7 +136,7 @@ class TrainedModule(LightningModule):
         """Of two networks only the one whose turn it is has gradients."""
         if self.objective is not None and (critic := self.objective.critic) is not None:
             for network in (critic.train(), self.trained):
-                network.requires_grad_(network is self.learning)
+                set_trained(network, network is self.learning)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -159,10 +160,9 @@ class TrainedModule(LightningModule):
     ) -> None:
         with self._scaled_rate(optimizer, optimizer_closure) as closure:
             super().optimizer_step(epoch, batch_idx, optimizer, closure)
-        if (
-            self.average is not None and self.turn == "student"
-        ):  # here and not after the batch, when callbacks have saved their checkpoint already
-            self.average.update_parameters(self.trained)
+        # here and not after the batch, when callbacks have saved their checkpoint already
+        if self.average is not None and self.objective is not None and self.turn == "student":
+            self.average.update_at(self.objective.step, self.trained)
 
     @contextmanager
     def _scaled_rate(self, optimizer: Any, closure: Callable[[], Any] | None) -> Iterator[Callable[[], Any] | None]:
@@ -220,6 +220,10 @@ class TrainedModule(LightningModule):
         for name in [*weights]:
             weights[plain(name)] = weights.pop(name)
         use_ema_weights(weights)
+        if is_adapted(weights) and not is_adapted(self.state_dict()):
+            plain_weights = merged(weights)
+            weights.clear()
+            weights |= plain_weights
         self.rename(weights)
         own = {name: value for name, value in self.state_dict().items() if name.startswith(CRITIC)}
         for name in [name for name in weights if name.startswith(CRITIC) and name not in own]:
@@ -270,7 +274,7 @@ class TrainedModule(LightningModule):
     ) -> tuple[Optimizer, Any]:
         """The optimizer of a network, and its schedule, which the config names under keys that begin with ``key``."""
         with _made(f"{key}optimizer"):
-            made = optimizer(network.parameters())
+            made = optimizer(trainable(network))
         representable_epsilon(made)
         if scheduler is None:
             return made, None

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from rollforge.backbones.low_rank import merged
 from rollforge.errors import UserError
 from rollforge.files.writing import make_folder, replacing, write, write_tensors
 from rollforge.lightning.data import RolloutData
@@ -62,7 +63,7 @@ class TrainingReport(Callback):
         Raises ``NotWritten`` where the disk does not take it.
         """
         with unchanged_random_state(), module.averaged():
-            weights = whole_weights(module.trained)
+            weights = merged(whole_weights(module.trained))
             if trainer.is_global_zero:
                 self._curve(module, weights)
             if trainer.is_global_zero or is_sharded(module.backbone):

@@ -29,6 +29,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rollforge.backbones.base import Backbone, Condition
+from rollforge.backbones.low_rank import LowRank
 from rollforge.errors import UserError
 from rollforge.memory import GradientMemory
 from rollforge.objectives.base import Clips, Objective
@@ -62,6 +63,7 @@ class SelfForcing(Objective):
         critic_optimizer: the critic's optimizer.
         critic_scheduler: its learning-rate schedule, stepped with each step of the critic.
         critic_clip: the largest norm of its gradients.
+        critic_lora: trains low-rank matrices next to its linear layers, which keep their own weights.
     """
 
     def __init__(
@@ -80,9 +82,12 @@ class SelfForcing(Objective):
         critic_optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
         critic_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         critic_clip: Positive | None = 10.0,
+        critic_lora: LowRank | None = None,
     ) -> None:
         if matching.needs_teacher and teacher is None:
             raise UserError(f"SelfForcing with {type(matching).__name__} needs a teacher; name one in its init_args.")
+        if critic_lora is not None:
+            critic_lora.adapt(critic)
         self.matching, self.teacher, self.critic = matching, teacher, matching.critic(critic)
         self.spec = critic.spec
         self.ratio, self.warm_up, self.frames, self.exit_steps = ratio, warm_up, frames, exit_steps

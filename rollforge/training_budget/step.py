@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rollforge.backbones.base import Condition, VideoCodec
+from rollforge.backbones.low_rank import set_trained, trainable
 from rollforge.budget.live import Live, tensors_in, without_numbers
 from rollforge.budget.structure import once_per_structure
 from rollforge.objectives.base import Clips, Objective
@@ -101,9 +102,9 @@ def _step_bytes(
     trained = objective.critic if objective.trains_critic and objective.critic else shapes[objective.trains]
     for network in (shapes[objective.trains], objective.critic, objective.teacher):
         if network is not None:
-            network.train().requires_grad_(network is trained)
+            set_trained(network.train(), network is trained)
     with torch.random.fork_rng(devices=[]), Live(trained) as live, Kernels(half, device):
-        for weight in trained.parameters():
+        for weight in trainable(trained):
             weight.grad = torch.empty_like(weight)  # of the step before
         pipeline: Any = _Pipeline(**parts | shapes)
         loss = objective(pipeline, _clips(video))["loss"]
@@ -159,7 +160,7 @@ def update_of(
     An optimizer that cannot run without values is run on one small parameter, and its state taken to grow with the
     parameters. None for one that cannot do that either.
     """
-    weights = list(without_numbers(trained, dtype).requires_grad_(True).parameters())
+    weights = trainable(without_numbers(trained, dtype).requires_grad_(True))
     try:
         return _update(optimizer, weights, device)
     except Exception:  # any optimizer, by anyone

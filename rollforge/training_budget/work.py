@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from rollforge.backbones.base import Conditioner
+from rollforge.backbones.low_rank import trainable
 from rollforge.budget.decoder import encoding_bytes
 from rollforge.budget.lines import RESERVE, lines, weight_lines
 from rollforge.budget.memory_input import MemoryInput, size_of
@@ -138,12 +139,12 @@ class Measured:
         for line in weight_lines(work.base):
             own = work.sharded and line.name == "weights of the network"
             yield replace(line, size=line.size // work.shards, how=share) if own else line
-        gradients = size_of_parameters(work.trained, work.dtype) // work.shards
+        gradients = size_of_trained(work.trained, work.dtype) // work.shards
         for name, network in (("teacher", work.objective.teacher), ("critic", work.objective.critic)):
             if network is not None:
                 yield Line(f"weights of the {name}", size_of(network), here)
         if work.objective.critic is not None:  # the two networks have gradients in turns
-            gradients = max(gradients, size_of_parameters(work.objective.critic, None))
+            gradients = max(gradients, size_of_trained(work.objective.critic, None))
         yield Line("gradients", gradients, here, share)
         if work.processes > 1 and not work.sharded:
             yield Line("gradients on their way to other processes", gradients, here)
@@ -204,9 +205,9 @@ def _samples(work: TrainingWork) -> Iterable[Line]:
             yield replace(line, name=f"samples: {line.name}")
 
 
-def size_of_parameters(module: nn.Module, dtype: torch.dtype | None) -> int:
-    """Bytes of the parameters, floats in ``dtype`` where it is given."""
-    return sum(each.numel() * (dtype or each.dtype).itemsize for each in module.parameters())
+def size_of_trained(module: nn.Module, dtype: torch.dtype | None) -> int:
+    """Bytes of the parameters that are trained, floats in ``dtype`` where it is given."""
+    return sum(each.numel() * (dtype or each.dtype).itemsize for each in trainable(module))
 
 
 def fitting_training(measured: Measured, free: Mapping[str, int | None]) -> list[str]:

@@ -26,6 +26,7 @@ from rollforge.backbones.tensors import (
     open_torch,
     tensors_of,
 )
+from rollforge.backbones.low_rank import merged_when_read
 from rollforge.backbones.training_checkpoint import is_training_checkpoint, weights_of
 from rollforge.backbones.wan.kind import Origin, check_task, origin
 from rollforge.backbones.wan.locate import locate
@@ -102,7 +103,7 @@ def _opened(file: Path, what: str, ema: bool | None) -> tuple[str, Tensors]:
     check_kind(file, what)
     if file.suffix in TORCH:
         taken, content = _chosen(open_torch(file, what), file, what, ema)
-        return taken, tensors_of(content, file, what)
+        return taken, merged_when_read(tensors_of(content, file, what))
     if not file.name.endswith((*SUFFIXES, INDEX)):
         raise UserError(f"{what}: {file} is not a file of weights; expected {', '.join(SUFFIXES)} or *{INDEX}.")
     if ema is not None:
