@@ -1,7 +1,7 @@
 """A toy: pixels from two modes. A student that starts as one broad Gaussian must end with both of them.
 
-DMD and SiD see pictures of 8x8 independent pixels. They divide by the mean distance over a picture, which says little of
-a single number: its inverse has no finite mean, and on single numbers neither finds the modes, whatever the rates are.
+DMD and SiD see pictures of 8x8 independent pixels. They divide by the mean distance over a picture, which says little
+of a single number: its inverse has no finite mean, and on single numbers neither finds the modes, whatever the rates.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rollforge.backbones.low_rank import merged_when_read
 from rollforge.backbones.safetensors_file import read_header
 from rollforge.backbones.scaled import scaled
 from rollforge.backbones.stored import check_filled
@@ -26,7 +27,6 @@ from rollforge.backbones.tensors import (
     open_torch,
     tensors_of,
 )
-from rollforge.backbones.low_rank import merged_when_read
 from rollforge.backbones.training_checkpoint import is_training_checkpoint, weights_of
 from rollforge.backbones.wan.kind import Origin, check_task, origin
 from rollforge.backbones.wan.locate import locate
