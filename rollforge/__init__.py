@@ -13,7 +13,7 @@ __all__ = ["API", "OLDEST_API", "__version__", "load"]
 
 __version__ = "0.2.0"
 API = 1
-"""The number of the contracts that plugins are written for. It grows when one changes so that older parts fail."""
+"""Version of the contracts that plugins are written for. It grows when a change breaks older plugins."""
 OLDEST_API = 1
 """The oldest of these numbers whose parts still work."""
 
@@ -21,7 +21,7 @@ renamed.install()
 
 
 def __getattr__(name: str) -> Any:
-    """``load``, imported when it is asked for: ``import rollforge`` does without torch."""
+    """Imports ``load`` when it is first used: ``import rollforge`` does not import torch."""
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from rollforge.commands.load import load

@@ -1,4 +1,4 @@
-"""Checks of what components return, where it is returned: one sentence that names the component.
+"""Checks what components return, where it is returned. Errors name the component.
 
 They look at types and shapes alone and never wait for a device.
 """
@@ -32,7 +32,7 @@ def shown(answer: Any) -> str:
 def check_tensor(
     kind: str, part: object, answer: Any, when: str, shape: Sequence[int | None], device: torch.device | None = None
 ) -> Tensor:
-    """The answer, if it is a float tensor of this shape (None: any size) on this device. Raises ``WrongAnswer``."""
+    """The result, if it is a float tensor of this shape (None: any size) on this device. Raises ``WrongAnswer``."""
     sizes = [size if size is not None else "any" for size in shape]
     expected = f"floats of shape {sizes}".replace("'", "")
     fits = (

@@ -1,4 +1,4 @@
-"""The command. ``rollforge --help`` and mistakes in its name answer without importing torch."""
+"""The command. ``rollforge --help`` and unknown commands do not import torch."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _run(given: list[str]) -> int:
 
 
 def _dispatch(given: list[str]) -> int | None:
-    """Runs the command that is named; the exit code is 0 where it returns none."""
+    """Runs the command that is named; the exit code is 0 if it returns None."""
     added = {} if given and given[0] in COMMANDS else _added()
     texts = COMMANDS | {name: command.described for name, command in added.items()}
     parser = Arguments(

@@ -31,7 +31,7 @@ def safe_environment() -> dict[str, str]:
 
 
 def import_matplotlib() -> None:
-    """Imports matplotlib away from the current folder, whose ``matplotlibrc`` it would obey.
+    """Imports matplotlib away from the current folder, whose ``matplotlibrc`` it would read.
 
     To be called before anything else that imports it, such as Lightning.
     """

@@ -1,4 +1,4 @@
-"""Noise priors: every draw has an address (seed, sample, frame, level), so it never depends on call order.
+"""Noise priors: every draw is a function of (seed, sample, frame, level), so it never depends on call order.
 
 The same seed therefore gives the same first minute whatever the total length, and a batch equals runs of one.
 """
@@ -46,7 +46,7 @@ class IndependentNoise(NoisePrior):
 
 
 class RepeatedNoise(IndependentNoise):
-    """Starts every block from the first block's noise, as Rolling Sink's released code does; re-noise stays fresh."""
+    """Starts every block from the first block's noise, as Rolling Sink's released code. Later levels draw new noise."""
 
     def draw(self, seed: int, sample: int, frames: range, level: int, shape: Shape) -> Tensor:
         return super().draw(seed, sample, range(len(frames)) if level == 0 else frames, level, shape)

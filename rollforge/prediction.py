@@ -3,7 +3,7 @@
 Noisy latents are ``x = (1 - sigma) clean + sigma noise``, and the flow is ``noise - clean``. A network may predict the
 flow, the clean frames, the noise, or the velocity ``(1 - sigma) noise - sigma clean`` (v-prediction, Salimans and Ho,
 arXiv 2202.00512, with the coefficients of this path). Timesteps are ``1000 sigma`` everywhere; a network with other
-``levels`` is told ``sigma levels``.
+``levels`` gets ``sigma levels``.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from rollforge.spec import TIMESTEPS, ModelSpec
 def predict(
     backbone: Backbone, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory, **extra: Any
 ) -> Tensor:
-    """What a network predicts, whatever that is, for latents ``[B, F, C, H, W]`` at timesteps ``[B, F]`` (0 to 1000).
+    """The prediction of a network, of any kind, for latents ``[B, F, C, H, W]`` at timesteps ``[B, F]`` (0 to 1000).
 
-    A timestep above the largest level that the network knows is told as that level.
+    A timestep above the network's largest level is passed as that level.
     """
     prediction: Tensor = backbone(latents, levels_of(backbone.spec, timesteps), condition, memory, **extra)
     return prediction
 
 
 def levels_of(spec: ModelSpec, timesteps: Tensor) -> Tensor:
-    """Timesteps (0 to 1000) on the scale that a network is told noise levels on."""
+    """Timesteps (0 to 1000) on the scale of the network's noise levels."""
     known = timesteps if spec.largest_level == TIMESTEPS else timesteps.clamp(max=spec.largest_level)
     return known if spec.levels == TIMESTEPS else known * (spec.levels / TIMESTEPS)
 
@@ -42,7 +42,7 @@ def is_sharded(network: nn.Module) -> bool:
 
 
 def takes_extra(backbone: Backbone) -> bool:
-    """Whether a network, compiled or not, takes what a sampler gives to its passes."""
+    """Whether a network, compiled or not, takes the ``extra`` of a sampler's passes."""
     return "extra" in signature(getattr(backbone, "_orig_mod", backbone).forward).parameters
 
 
@@ -52,10 +52,10 @@ def is_compiled(backbone: Backbone) -> bool:
 
 
 def to_flow(spec: ModelSpec, prediction: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
-    """The flow that a prediction stands for, in float32 or better.
+    """The flow that corresponds to a prediction, in float32 or better.
 
-    Where the noise level is 0 the noise is unknown, and its mean 0 is taken; where a network that predicts noise says
-    nothing about the clean frames, at pure noise, they are taken as their mean, 0.
+    Where the noise level is 0 the noise is unknown, and its mean 0 is taken; where a network that predicts noise
+    determines no clean frames, at pure noise, their mean 0 is used.
 
     Args:
         spec: the network's.

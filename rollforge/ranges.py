@@ -1,4 +1,4 @@
-"""What an argument may be: stated in its type, checked in one place.
+"""Ranges of arguments: stated in their types, checked in one place.
 
 A part writes ``def __init__(self, context_blocks: Count = 6)``. Its base class derives from ``Checked``, so that values
 are checked before its constructor runs. The command line checks the same types before it builds anything.
@@ -63,7 +63,7 @@ class Home:
     """A path, in which a leading ``~`` is the home folder."""
 
     def fit(self, where: str, kind: type, value: Any) -> Any:
-        """The path. What is not a path passes: the part itself says what it expects."""
+        """The path. Other values are returned unchanged: the component checks them itself."""
         return os.path.expanduser(value) if isinstance(value, str) else value
 
 
@@ -114,7 +114,7 @@ def _typed(init: Callable[..., Any]) -> Signature:
 
 
 def label(part: type) -> str:
-    """What errors call a part: its section of the config, or its name."""
+    """The name of a component in errors: its section of the config, or its class."""
     return str(getattr(part, "config_section", part.__name__))
 
 

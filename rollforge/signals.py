@@ -1,4 +1,4 @@
-"""Signals, heard between blocks or steps: the first lets it be finished and saved, the second ends all at once."""
+"""Signals, handled between blocks or steps: the first saves and stops, the second stops at once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class SignalHandler:
-    """Whether someone has asked for an end. Installed when Lightning has set its own handlers, which swallow SIGTERM.
+    """Whether a signal has requested a stop. Installed after Lightning's own handlers, which swallow SIGTERM.
 
     ``due`` is the time in seconds that finishing is expected to take; the caller keeps it up to date.
 
     Args:
-        work: what is finished before the end, in a word.
+        work: what is finished before stopping, in a word.
     """
 
     def __init__(self, work: str = "block") -> None:
@@ -30,22 +30,22 @@ class SignalHandler:
 
     @property
     def code(self) -> int:
-        """The exit code that tells of the signal: 130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1."""
+        """The exit code of the signal: 130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1."""
         return 128 + (self.asked or signal.SIGINT)
 
     def exit_if_requested(self) -> None:
-        """Leaves with ``SystemExit`` if somebody has asked for it. For where nothing is lost by leaving."""
+        """Raises ``SystemExit`` after a signal. For places where nothing is lost by stopping."""
         if self.asked:
             raise SystemExit(self.code)
 
     def install(self) -> None:
-        """Listens from here on, also if it did before and somebody else took over; only in the main thread."""
+        """Installs the handlers, again if others have replaced them; only in the main thread."""
         if threading.current_thread() is threading.main_thread():
             former = {each: signal.signal(each, self._on_signal) for each in HEARD}
             self._former = self._former or former
 
     def remove(self) -> None:
-        """Lets signals do again what they did before, unless somebody else listens by now, as Lightning may."""
+        """Restores the previous handlers, unless others have been installed since, as Lightning may."""
         for each, handler in self._former.items():
             if signal.getsignal(each) == self._on_signal:
                 signal.signal(each, handler)

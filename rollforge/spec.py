@@ -1,4 +1,4 @@
-"""The vocabulary every part shares: plain data, no tensors, no torch.
+"""Plain data that all components share: no tensors, no torch.
 
 *frame* is a latent frame, *block* the frames made together, *window* the frames visible in one attention call (the
 current block included), *commit* the pass whose keys and values later blocks read, *horizon* how long the model was
@@ -23,7 +23,7 @@ Prediction = Literal["flow", "clean", "noise", "velocity"]
 
 
 class Phase(Enum):
-    """Why the backbone runs. Said by the sampler, never guessed from the noise level."""
+    """Why the backbone runs. The sampler states it; it is never inferred from the noise level."""
 
     PREFILL = "prefill"  # given frames enter the memory
     DENOISE = "denoise"  # a prediction on noisy frames
@@ -44,7 +44,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a backbone says of itself.
+    """What a backbone states about itself.
 
     Sizes are of the latent grid; ``patch`` is height by width; ``horizon`` and ``window`` count latent frames;
     ``fps`` counts latent frames per second. Raises ``UserError`` for numbers that no model can have.
@@ -53,9 +53,9 @@ class ModelSpec:
         first_block: frames of the first block of a video. Default: ``block``.
         kv_heads: heads of the keys and values, of every layer or of each, where queries share them. Default: ``heads``.
         predicts: what the network predicts; ``rollforge.prediction`` has the formulas.
-        levels: what the network is told as the timestep of pure noise.
+        levels: timestep that the network gets for pure noise.
         largest_level: the largest noise level that the network knows, from 0 to 1000. A pass that begins above it, as
-            samplers do at pure noise, is told this level.
+            samplers do at pure noise, gets this level.
     """
 
     channels: int
@@ -155,7 +155,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Step:
-    """One forward pass as a policy sees it.
+    """One forward pass, as a policy is asked about it.
 
     ``block`` is the model's block size, the unit in which policies count; ``count`` the frames of this very pass, where
     they differ from it (joint denoising of several blocks, a single given frame). ``keeps`` marks a denoising pass
@@ -188,7 +188,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens before the block at ``step`` is made.
+    """Something that happens before the block at ``step`` is generated.
 
     ``coming`` are the first frames of the prompts that are still to come, so that a policy can prepare for them.
     """
@@ -230,7 +230,7 @@ EVENTS: dict[str, type[Event]] = {event.__name__: event for event in (Cut, Seek,
 
 @dataclass(frozen=True)
 class Reencode:
-    """A policy's wish: the latent of a finished ``frame`` is replaced by its pixel frame, encoded as a first frame.
+    """A policy's request: the latent of a finished ``frame`` is replaced by its pixel frame, encoded as a first frame.
 
     Given frames have no pixel frames at their own commit; they have when ``Start`` is announced.
     """
@@ -305,9 +305,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """What a block sees: runs of committed frames, each at a time index, and the time index of its own first frame.
+    """What a block attends to: runs of committed frames at time indices, and the time index of its own first frame.
 
-    The frames of the pass see each other; with ``causal`` each block of them sees itself and the blocks before it.
+    The frames of the pass attend to each other; with ``causal`` each block of them attends to itself and the blocks
+    before it.
     """
 
     segments: tuple[Segment, ...]

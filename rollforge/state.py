@@ -17,11 +17,11 @@ LEAVES = (str, bool, int, float, type(None))
 
 
 class Stateful:
-    """A part that may carry something from block to block. Its attributes are its state unless it says otherwise.
+    """A part that may carry something from block to block. Its attributes are its state by default.
 
     They are plain, or ``Stateful`` themselves; the state of such a part also names its class. Between two blocks
-    ``state_dict`` must tell all that later blocks depend on, and ``load_state_dict``, on an object built with the same
-    arguments, must bring it back exactly.
+    ``state_dict`` must return all that later blocks depend on, and ``load_state_dict``, on an object built with the
+    same arguments, must restore it exactly.
     """
 
     unsaved: ClassVar[tuple[str, ...]] = ()
@@ -89,7 +89,7 @@ def odd(state: Any, path: str = "") -> str | None:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether a value is a torch tensor, without importing torch: policies do without it."""
+    """Whether a value is a torch tensor, without importing torch: policies do not need it."""
     return hasattr(type(value), "__torch_function__")
 
 

@@ -1,4 +1,4 @@
-"""What a model family brings: a network, a conditioner and a video codec."""
+"""The components of a model family: a network, a conditioner and a video codec."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rollforge.state import State
 
 @dataclass(frozen=True)
 class Condition:
-    """What a video is made from: features of the prompts, and what else goes with each frame.
+    """What a video is generated from: text features, and further inputs for each frame.
 
     Args:
         id: names the features: equal ids mean equal ``embeds``, and caches of them are keyed by it.
@@ -34,7 +34,7 @@ class Condition:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Condition:
-        """The same condition on another device. Only floats get another dtype: a class id stays what it is."""
+        """The same condition on another device. Only floats change their dtype; class ids stay integers."""
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         extra = {name: _to(value, device, dtype) for name, value in self.extra.items()}
@@ -79,10 +79,10 @@ class Backbone(Checked, nn.Module, ABC):
         """
 
     def text_keys(self, condition: Condition) -> TextKeys:
-        """Keys and values of a text for each layer that ``memory.text`` shall return. Default: none.
+        """Keys and values of a text for each layer, which ``memory.text`` returns. Default: none.
 
         Asked for when the text changes, before the pass and outside of what is compiled, of compiled networks only;
-        others make them inside ``memory.cross``.
+        other networks compute them inside ``memory.cross``.
         """
         return {}
 
@@ -90,7 +90,7 @@ class Backbone(Checked, nn.Module, ABC):
         """The modules of the layers, in order; each returns hidden tokens ``[B, F * tokens, width]``.
 
         Objectives that read features of a network, such as ``GAN``, ask for it. Raises ``UserError`` where there are
-        none. Default: so it does.
+        none. Default: raises it.
         """
         raise UserError(
             f"The backbone {type(self).__name__} shows no hidden tokens of its layers; choose one that has "
@@ -123,7 +123,7 @@ class Backbone(Checked, nn.Module, ABC):
         return {}
 
     def load_rollout_state(self, state: State) -> None:
-        """Restores what ``rollout_state`` returned; ``{}`` begins a rollout. Called before each pass."""
+        """Restores what ``rollout_state`` returned; ``{}`` starts a rollout. Called before each pass."""
 
     @classmethod
     def sizes_in_files(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,8 +144,8 @@ class Conditioner(Checked, nn.Module, ABC):
     def encoder_memory(self, prompts: Sequence[str], cuda: bool) -> Mapping[str, int]:
         """Bytes on each device that are in use while these prompts are encoded, and are free again afterwards.
 
-        What the module itself holds does not count. ``cuda`` says whether the model runs on a CUDA card, which need
-        not be here. Nothing, unless a conditioner loads an encoder.
+        What the module itself holds does not count. ``cuda`` says whether the model runs on a CUDA card, which need not
+        be in this machine. Empty, unless a conditioner loads an encoder.
         """
         return {}
 

@@ -27,7 +27,7 @@ class HubName:
         """What a name means on the hub; None for a name that can only be one of a local file.
 
         Args:
-            name: what the user has given.
+            name: what the user wrote.
             files: suffixes of files. ``folder/name.pt`` is a local file, though a repository could be called so.
         """
         found = NAME.fullmatch(name)
@@ -68,7 +68,7 @@ class HubName:
         Args:
             wanted: patterns of the files to take of a repository or folder.
             what: who is asking, for errors.
-            companions: names of files to take with the one that is named, if they are there.
+            companions: names of files to download too, if they exist.
             folder: where to download to; the hub's cache unless given.
             option: what the user names local files with, for errors.
 

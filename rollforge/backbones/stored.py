@@ -1,7 +1,7 @@
 """Named tensors in files of weights, opened without being read: what they are, and the checks that all formats share.
 
 Weights come from untrusted sources. Nothing is trusted to be as large as it says: a file of a kilobyte must not fill
-the memory. Nothing is mapped either, so that a file may be larger than the memory: each tensor is read by itself.
+the memory. Nothing is mapped either, so that a file may be larger than the memory: each tensor is read separately.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Stored:
 
     @property
     def count(self) -> int:
-        """Numbers in it."""
+        """Number of values."""
         return math.prod(self.shape)
 
     @property
@@ -50,7 +50,7 @@ Tensors = dict[str, Stored]
 def numbers(stored: Stored, what: str, dtype: torch.dtype | None = None) -> Tensor:
     """Reads a tensor, contiguous, in its own dtype unless another is given.
 
-    Raises ``UserError`` for numbers that are not finite, or would not be in that dtype.
+    Raises ``UserError`` for values that are not finite, or would not be in that dtype.
     """
     check_filled(stored, what)
     source = stored.read()

@@ -1,4 +1,4 @@
-"""Writes safetensors one tensor at a time: the library's own writer wants them all in memory.
+"""Writes safetensors one tensor at a time: the library's own writer needs all of them in memory.
 
 The format: eight bytes with the length of the header (little-endian), the header (JSON: for each tensor its number
 format, shape and place), then the numbers.
@@ -34,10 +34,10 @@ def write_safetensors(
     Args:
         destination: the file.
         tensors: what to write, under the names to write it under.
-        metadata: words for the header.
+        metadata: entries of the header.
         what: who is writing, for errors.
         dtype: of every tensor; its own unless given.
-        written: is told the bytes of each tensor as it is done.
+        written: called with the bytes of each tensor once it is written.
     """
     ordered = dict(sorted(tensors.items(), key=lambda item: -(dtype or item[1].dtype).itemsize))  # keeps all aligned
     make_folder(destination.parent)

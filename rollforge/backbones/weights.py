@@ -19,7 +19,7 @@ RANDOM = "random"
 
 
 def named(weights: str | None) -> str | None:
-    """What to load, or nothing."""
+    """Returns the weights to load; None for random weights."""
     return None if weights == RANDOM else weights
 
 

@@ -1,4 +1,4 @@
-"""How many latent frames a rollout keeps at each moment: its plans carried out with integers and no network."""
+"""How many latent frames a rollout keeps at each moment: its plans run with integers and no network."""
 
 from __future__ import annotations
 

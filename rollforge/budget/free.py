@@ -14,7 +14,7 @@ GROUP = Path("/sys/fs/cgroup")  # a container's limits
 
 
 def free_memory(device: str) -> int | None:
-    """Bytes that this process may come to use on ``device``; None where it cannot be told.
+    """Bytes that this process may come to use on ``device``; None if that is unknown.
 
     On CUDA what the process holds there already counts as free for it.
     """

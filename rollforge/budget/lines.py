@@ -96,7 +96,7 @@ def _reading(work: MemoryInput) -> Iterable[Line]:
     """What is loaded and freed before the first block."""
     if work.conditioner is not None:
         cuda = work.device.startswith("cuda")
-        with attribute_errors("conditioner", work.conditioner, "telling its memory"):
+        with attribute_errors("conditioner", work.conditioner, "reporting its memory"):
             taken = work.conditioner.encoder_memory(work.prompts, cuda)
         for device, size in taken.items():
             yield Line("text encoder", size, device, "freed before the first block", ("prompts",))
@@ -108,7 +108,7 @@ def _reading(work: MemoryInput) -> Iterable[Line]:
 
 def held_by(work: MemoryInput, policy: CachePolicy) -> Held:
     """The latent frames that one video keeps under a policy."""
-    with attribute_errors("cache policy", policy, "telling how many frames it keeps"):
+    with attribute_errors("cache policy", policy, "reporting how many frames it keeps"):
         return _held(policy, work.spec.block, work.frames, work.branches, work.all_raw, work.switches, work.joint)
 
 

@@ -1,4 +1,4 @@
-"""What a rollout is, in the numbers that decide its memory."""
+"""The properties of a rollout that determine its memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rollforge.spec import ModelSpec, ReadPlan, Step
 
 @dataclass(frozen=True)
 class Decoding:
-    """A codec as it will work: where, in which dtype, in which tiles."""
+    """How a codec will run: device, dtype and tiles."""
 
     codec: VideoCodec
     device: str
@@ -35,7 +35,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class MemoryInput:
-    """One rollout, in the numbers that decide its memory.
+    """The properties of one rollout that determine its memory.
 
     Args:
         spec: the backbone's.
@@ -118,10 +118,10 @@ def work_of(
 
 
 def _moves_all(positions: Positions | None, spec: ModelSpec) -> bool:
-    """Whether keys are turned again from time to time, for which all must be kept raw."""
+    """Whether keys are rotated again from time to time, for which all must be kept raw."""
     if positions is None:
         return False
-    with attribute_errors("positions", positions, "telling what they depend on"):
+    with attribute_errors("positions", positions, "reporting what they depend on"):
         return positions.key(spec, Step(0, 0, spec.block), ReadPlan((), 0)) is not None
 
 

@@ -68,7 +68,7 @@ def _rotation(keys: Tensor) -> Rotation:
 
 
 class _Enough(Exception):
-    """What there is to see has been seen."""
+    """The layers that are measured have run."""
 
 
 class _OwnBlock(Memory):

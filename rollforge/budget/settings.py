@@ -141,7 +141,7 @@ def _below(count: int) -> Iterable[int]:
 
 
 def with_context(policy: CachePolicy, blocks: int) -> CachePolicy:
-    """A policy that sees at most ``blocks`` blocks, the last of them recent; itself where it already does."""
+    """A policy that attends to at most ``blocks`` blocks, the last of them recent; itself where it already does."""
     if getattr(policy, "context_blocks", 0) <= blocks:
         return policy
     smaller = copy(policy)

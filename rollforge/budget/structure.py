@@ -59,7 +59,7 @@ def _written(value: Any) -> Hashable:
 
 
 class _WithoutNumbers(pickle.Pickler):
-    """Writes the shapes of tensors in their place; classes and functions are told by what they are, not by name."""
+    """Writes the shapes of tensors in their place; classes and functions are identified by content, not by name."""
 
     def __init__(self) -> None:
         self.content, self.code = BytesIO(), list[Any]()
@@ -71,7 +71,7 @@ class _WithoutNumbers(pickle.Pickler):
         return (self.content.getvalue(), *self.code)
 
     def persistent_id(self, value: Any) -> Any:
-        """What stands for a tensor, a class and a function; None for everything else."""
+        """What represents a tensor, a class or a function; None for everything else."""
         if isinstance(value, Tensor):
             return tuple(value.shape), str(value.dtype)
         if isinstance(value, type | FunctionType):

@@ -82,7 +82,7 @@ class RollforgeCLI(LightningCLI):
         return super().init_parser(prog=f"rollforge {self.command}", description=summary, **kwargs)
 
     def parse(self, typed: Typed) -> Any:
-        """The parsed config. Raises ``UserError`` for one that decides what only the person at the keyboard may."""
+        """The parsed config. Raises ``UserError`` for one that sets what only the command line may set."""
         config = self.parser.parse_args(typed.rest)
         if config.weights_only is False:
             raise UserError(
@@ -102,7 +102,7 @@ class RollforgeCLI(LightningCLI):
         self.config = self.parse(self.typed)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """The Trainer, with an eye on the other processes. Raises ``UserError`` for one that cannot be."""
+        """The Trainer, which watches the other processes. Raises ``UserError`` if it cannot be built."""
         try:
             root = {"default_root_dir": self.chosen.trainer.default_root_dir or str(self.path)}
             trainer: Any = super().instantiate_trainer(**root | kwargs)
@@ -157,7 +157,7 @@ class RollforgeCLI(LightningCLI):
             self.config = whole
 
     def run(self) -> int:
-        """Does what the command says; the exit code. Nothing is unpickled unless the command line says so."""
+        """Runs the command. Returns the exit code. Nothing is unpickled unless the command line says so."""
         if self.gives_videos:
             return score_config(self.chosen)
         options = {name: self.config_init[name] for name in self.parser.options}
@@ -230,7 +230,7 @@ class RollforgeCLI(LightningCLI):
         return MemoryCheck.here(work, self.trainer.num_devices)
 
     def _roll(self, run: Callable[..., Any], options: dict[str, Any]) -> None:
-        """Rolls; memory that runs out ends in the budget and what to change, a signal in the command that resumes."""
+        """Runs rollouts. Reports the budget if memory runs out; prints the command that resumes after a signal."""
         if options.get("ckpt_path") == LAST:
             options["ckpt_path"] = None
         folder = self.run_folder
@@ -261,7 +261,7 @@ class RollforgeCLI(LightningCLI):
         self._roll(self.trainer.predict, options)
 
     def after_predict(self) -> None:
-        """Says what there is to look at, and what to try next."""
+        """Prints the files to open, and a command to try next."""
         self.code = 1 if self.datamodule.unreadable else 0
         results = self.ranks.gather(self.output.results)
         if results is None:
@@ -278,7 +278,7 @@ class RollforgeCLI(LightningCLI):
         self._prepare()
 
     def test(self, **options: Any) -> None:
-        """Rolls and measures."""
+        """Runs rollouts and measures them."""
         self._roll(self.trainer.test, options)
 
     def after_test(self) -> None:
@@ -315,7 +315,7 @@ class RollforgeCLI(LightningCLI):
             folder.create()
 
     def fit(self, **options: Any) -> None:
-        """Trains; memory that runs out ends in the budget and what to change."""
+        """Trains. Reports the budget and what to change if memory runs out."""
         kept = f" The checkpoints and reports until then are in {self.run_folder.path}."
         with self._stoppable(self.training.stop), self.guard.explained(kept), traced(self.run_folder.path):
             self.training.run(**options | {"ckpt_path": self.start})
@@ -351,7 +351,7 @@ def _for_rollouts(config: Any) -> Any:
 
 @contextmanager
 def traced(folder: Path) -> Iterator[None]:
-    """Puts the traceback of a part that fails into the run folder, for those who fix the part."""
+    """Writes the traceback of a component that fails to the run folder."""
     try:
         yield
     except PartError as error:
@@ -361,7 +361,7 @@ def traced(folder: Path) -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """Advertisements, notes on workers and retries of the hub are not what a person came for."""
+    """Silences advertisements, notes on workers and retries of the hub."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger(name).propagate = False

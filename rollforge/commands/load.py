@@ -38,7 +38,7 @@ def load(config: str | PathLike[str], *overrides: str, trust: Sequence[str] = ()
         trust: modules of which the config may name anything, as ``--trust``. A config may never trust by itself.
 
     Raises:
-        UserError: for whatever the command line would refuse.
+        UserError: for any config or override that the command line rejects.
     """
     options = [text if text.startswith("--") else f"--{text}" for text in overrides]
     typed = read([f"--config={config}", *options, *(f"--trust={name}" for name in trust)])
@@ -63,7 +63,7 @@ def pipeline_of(chosen: Any, typed: Typed) -> Pipeline:
 
 
 def _trainer(chosen: Any) -> Any:
-    """A Trainer on one device of the config, which knows what its words mean. Raises ``UserError`` without one."""
+    """A Trainer on one device of the config, which resolves its settings. Raises ``UserError`` without one."""
     level = CHATTER.level
     CHATTER.setLevel(logging.ERROR)
     try:

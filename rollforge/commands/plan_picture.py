@@ -147,7 +147,7 @@ def _hatch(limits: str) -> str | None:
 
 
 def _legend(blocks: Sequence[BlockRead]) -> list[Patch]:
-    """What is in the picture, and nothing else."""
+    """A legend of what the picture shows."""
     seen = [(read, *each) for read in blocks for each in entries(read.plan)]
     colours = {
         "at its own time": (OWN_TIME, any(0 <= content == time for _, content, time, *_ in seen)),

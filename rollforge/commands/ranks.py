@@ -1,4 +1,4 @@
-"""The processes of one run: one speaks for all, the end of one is the end of all, and results come together."""
+"""The processes of one run: one prints errors, the end of one ends all, and results are gathered."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPEAKER, FAILED, SAVED = "speaker", "failed", "saved"
 
 
 class Ranks(Callback):
-    """What the processes of a run know of each other. With one process it does nothing.
+    """Communication between the processes of a run. Does nothing for one process.
 
     Processes learn of a failure through the store that ``torch.distributed`` has opened anyway, not through a
     collective, because they may be in the middle of an hour of rolling.
@@ -45,7 +45,7 @@ class Ranks(Callback):
         self.rest, self.watcher = threading.Event(), threading.Thread(target=self._watch, daemon=True)
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Begins to watch, as soon as there are others."""
+        """Starts to watch, once there are other processes."""
         if trainer.world_size == 1 or self.store is not None:
             return
         self.rank, self.launcher = trainer.global_rank, trainer.strategy.launcher
@@ -57,7 +57,7 @@ class Ranks(Callback):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Around a whole run: lets one process alone say why it ended."""
+        """Around a whole run: lets only one process print why it ended."""
         try:
             yield
         except SystemExit as leaving:
@@ -97,7 +97,7 @@ class Ranks(Callback):
         return int(numbers)
 
     def _speaks(self, error: BaseException) -> bool:
-        """Whether this process is the one to say what went wrong: of several, the first to ask."""
+        """Whether this process prints the error: of several, the first to ask."""
         if self.store is None:
             return _first_of_its_node()
         if isinstance(error, KeyboardInterrupt):  # all have heard it
@@ -120,7 +120,7 @@ class Ranks(Callback):
                 os._exit(code)
 
     def _leave(self) -> None:
-        """At the end of the process: tells the others, and sees off the watcher, or the interpreter cuts it down."""
+        """At the end of the process: notifies the others, and joins the watcher before the interpreter kills it."""
         self._notify()
         self.rest.set()
         self.watcher.join(GRACE)

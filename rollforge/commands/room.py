@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def check_networks(model: Any) -> None:
     """Raises ``UserError`` where a built-in backbone and codec of the config would not fit into the free memory.
 
-    Whatever else is wrong with one is left to building it.
+    Other errors are left to building it.
     """
     free, needed = free_memory("cpu"), dict[str, int]()
     if free is None:

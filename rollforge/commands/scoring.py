@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int | None:
 def score_config(chosen: Any) -> int:
     """Measures ``data.videos`` of a config: with its metrics, and at multiples of its model's horizon.
 
-    No weights are loaded: of the model only the shapes are built, and they only to know the horizon and the size.
+    No weights are loaded: of the model only the shapes are built, and they only for the horizon and the size.
     """
     from lightning.pytorch import Trainer
 
@@ -71,7 +71,7 @@ def score_config(chosen: Any) -> int:
 
 
 def score(given: VideoFolder, metrics: Sequence[Metric], output_dir: str | None, loggers: Iterable[Any] = ()) -> int:
-    """Measures given videos and says what there is to look at."""
+    """Measures existing videos and prints the files to open."""
     out = Path(output_dir or Path("outputs") / f"{given.folder.resolve().name or 'videos'}-measured")
     evaluation = given.score(metrics or [DriftSuite()], out, lambda message: print_error(f"rollforge: {message}\n"))
     leave(evaluation, given.sheets, out, loggers)

@@ -1,4 +1,4 @@
-"""``fit`` in a run folder: what is put around Lightning's loop, and which checkpoint it continues from."""
+"""``fit`` in a run folder: what surrounds Lightning's loop, and which checkpoint it continues from."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Training:
         Args:
             given: the one that the user names.
             resume: whether to continue what the run folder holds, where it holds something.
-            overwrite: whether to begin all the same.
+            overwrite: whether to start over.
 
         Raises:
             UserError: where training would start over although one was interrupted, and nothing says so.

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def run(arguments: list[str]) -> None:
-    """Makes those that are not there yet."""
+    """Computes those that do not exist yet."""
     parser = Arguments(
         prog="rollforge trajectories",
         description="Store ODE solutions of the teacher in a config (model.backbone with the sampler Euler) for the "

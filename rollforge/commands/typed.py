@@ -1,4 +1,4 @@
-"""What only the command line can say: what is trusted besides, and whether checkpoints may run code.
+"""Options that only the command line can set: trusted modules, and whether checkpoints may run code.
 
 These options never reach the parser of configs, so that no config can give them in any way.
 """
@@ -26,7 +26,7 @@ class Typed:
     """A command line, read.
 
     Args:
-        modules: what is trusted besides.
+        modules: further modules that are trusted.
         weights_only: whether checkpoints are read as tensors and plain data only.
         rest: the other arguments, for the parser of configs.
         arguments: all of them.

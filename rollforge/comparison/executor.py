@@ -28,10 +28,10 @@ PROGRAM = (sys.executable, "-m", "rollforge")
 
 
 class RunExecutor:
-    """Makes what is not there yet.
+    """Runs what is not complete yet.
 
     Args:
-        runs: what is to be there, trainings before the runs that roll what they train.
+        runs: all runs, trainings before the runs that use their weights.
         program: what runs ``rollforge``.
     """
 
@@ -44,7 +44,7 @@ class RunExecutor:
         """Every run that is not finished; one that fails is noted in ``Run.failure``.
 
         Raises:
-            SystemExit: after SIGINT or SIGTERM, once the run at work has saved what it had.
+            SystemExit: after SIGINT or SIGTERM, once the current run has saved its state.
         """
         progress = Progress(self.runs)
         former = {each: signal.signal(each, self._on_signal) for each in HEARD}
@@ -100,7 +100,7 @@ class RunExecutor:
             time.sleep(PAUSE)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> Any:
-        """Passes a signal on. The run at work finishes its block and saves; a second signal ends it at once."""
+        """Passes a signal on. The current run finishes its block and saves; a second signal ends it at once."""
         self.asked = self.asked or signal.Signals(number)
         if self.process is None:
             raise SystemExit(128 + number)

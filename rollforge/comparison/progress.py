@@ -16,10 +16,10 @@ CLEAR, UP = "\x1b[K", "\x1b[{}F"
 
 
 class Progress:
-    """What each run is at: seconds of video made, frames a second, time left.
+    """Progress of each run: seconds of video generated, frames per second, time left.
 
     Args:
-        runs: all of them. Those that are finished are said to be reused.
+        runs: all of them. Finished ones are shown as reused.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
@@ -39,7 +39,7 @@ class Progress:
                     self._line(run)
 
     def start(self, run: Run) -> None:
-        """A run begins."""
+        """A run starts."""
         self.current, self.began, self.before = run, time.perf_counter(), run.made()
         self.printed = self.began
         self._now(run, "running")

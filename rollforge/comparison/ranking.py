@@ -1,4 +1,4 @@
-"""Points in order, one measure at a time. There is no overall score: what it would weigh is the reader's business."""
+"""Points in order, one measure at a time. There is no overall score: how to weigh measures is up to the reader."""
 
 from __future__ import annotations
 

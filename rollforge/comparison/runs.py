@@ -67,13 +67,13 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether this very run is there, whole."""
+        """Whether this very run is complete."""
         same = self.record.get("hash") == self.hash
         return same and bool(self.manifest.get("complete")) and (self.folder / "metrics.json").is_file()
 
     @property
     def started(self) -> bool:
-        """Whether there is something to resume from."""
+        """Whether it can be resumed."""
         return (self.folder / "manifest.json").is_file()
 
     @property
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What ``test`` says of the videos."""
+        """The manifest that ``test`` wrote."""
         return read_record(self.folder / "manifest.json")
 
     @property
@@ -111,7 +111,7 @@ class Run:
         return min(self.asked, sum(float(each.get("seconds") or 0) for each in done.values()) + sum(started))
 
     def sentence(self) -> str:
-        """The last thing that the command said."""
+        """The last line that the command printed."""
         try:
             with open_regular(self.folder / self.log) as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_BYTES))

@@ -33,7 +33,7 @@ class TrainingRun(Run):
 
     @property
     def progress(self) -> dict[str, Any]:
-        """How far ``fit`` says that it is."""
+        """The progress that ``fit`` reports."""
         return read_record(self.folder / PROGRESS)
 
     @property

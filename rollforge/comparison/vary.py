@@ -29,7 +29,7 @@ MOST = 1000
 
 @dataclass(frozen=True)
 class Choice:
-    """One value of one option: ``value`` as the command line takes it, ``label`` as people read it."""
+    """One value of one option: ``value`` as on the command line, ``label`` as displayed."""
 
     option: str
     value: str
@@ -37,7 +37,7 @@ class Choice:
 
     @property
     def title(self) -> str:
-        """The value where it speaks for itself, else with the last word of the option."""
+        """The value; where that is ambiguous, with the last word of the option."""
         speaks = self.option == CONFIG or self.option.rpartition(".")[2] in (
             "policy",
             "sampler",
@@ -55,7 +55,7 @@ class Point:
 
     @property
     def label(self) -> str:
-        """What tables and pictures call it."""
+        """Its name in tables and figures."""
         return ", ".join(choice.title for choice in self.choices)
 
     @property

@@ -41,7 +41,7 @@ class Captions:
         return caption(video, self.folder) or self._json(video)
 
     def missing(self, videos: list[Path]) -> list[Path]:
-        """Those that the file says nothing of; none without a file."""
+        """Videos without a caption in the file; empty without a file."""
         if self.file is None:
             return []
         names = self.by_name.keys()

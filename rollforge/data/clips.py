@@ -32,9 +32,9 @@ class WorldClips(Checked, Dataset[Clip]):
         frames: pixel frames in a clip.
         clips: clips in an epoch; clip n is the same on every machine.
         seed: of the captions and the scenes.
-        hushed: share of the clips whose captions leave things unsaid: each colour, the ground and the time by the
-            toss of a coin. What no caption says, only the history can keep.
-        tinted: whether sky and soil have tints of their own, which no caption tells of either.
+        hushed: share of the clips with incomplete captions: each colour, the ground and the time are left out with
+            probability 0.5. Only the history determines what a caption leaves out.
+        tinted: whether sky and soil have random tints, which no caption states.
         size: height and width in pixels; another size shows the same scenes.
     """
 
@@ -71,8 +71,8 @@ class VideoClips(Checked, Dataset[Clip]):
     """Clips cut from a folder of videos, or from a WebDataset tar.
 
     The caption of ``name.mp4`` is the text in ``name.txt``, or in ``name.json`` under ``caption``, unless ``captions``
-    names a file with all of them. A video that cannot be read is named in a warning and left out. Where that shows only
-    once a clip of it is asked for, the next clip takes its place.
+    names a file with all of them. A video that cannot be read is named in a warning and left out. If that is noticed
+    only when a clip of it is read, the next clip replaces it.
 
     Args:
         folder: where the videos are, at any depth; or a tar archive of videos and captions, or a folder of such. An
@@ -146,7 +146,7 @@ class VideoClips(Checked, Dataset[Clip]):
         return next(found.of(file) for folder, found in self.captions.items() if file.is_relative_to(folder))
 
     def clip(self, index: int) -> Clip:
-        """A clip, and never another in its place. Raises ``UserError`` where it cannot be read."""
+        """The clip itself, never a replacement. Raises ``UserError`` where it cannot be read."""
         from rollforge.video.reader import read_clip
 
         file, start = self.starts[index]

@@ -1,4 +1,4 @@
-"""What a video starts with: a picture, or the end of another video, fitted to the model's size and rate."""
+"""What a video starts with: an image, or the end of another video, fitted to the model's size and rate."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def read_openings(opening: str | None, videos: int, names: Sequence[Sequence[str
     """The opening of each video. Raises ``UserError`` where there is none, or not one for each.
 
     Args:
-        opening: a picture, a video, or a folder of them.
-        videos: how many are made.
+        opening: an image, a video, or a folder of them.
+        videos: how many are generated.
         names: lists of what each video may be called; None for one that is left out and has no name. Where files of
             the folder are called so, they go together by name; else the first goes with the first, in natural order.
     """
@@ -54,7 +54,7 @@ def read_openings(opening: str | None, videos: int, names: Sequence[Sequence[str
 
 
 def opening_frames(path: Path, size: tuple[int, int], fps: float, most: int) -> Frames:
-    """The picture, or the last frames of the video at ``fps``, uint8 ``[T, height, width, 3]``, at most ``most``.
+    """The image, or the last frames of the video at ``fps``, uint8 ``[T, height, width, 3]``, at most ``most``.
 
     Frames are scaled to cover ``size`` (width, height) and cropped at the centre. A video is brought to ``fps`` by
     taking, for each moment counted back from its last frame, the frame that is shown then.
@@ -100,5 +100,5 @@ def _by_name(folder: Path, files: Sequence[Path], names: Sequence[str | None]) -
 
 
 def _plain(name: str) -> str:
-    """Equal for names that a person takes for the same: macOS takes letters and their accents apart."""
+    """Equal for names that look the same: macOS stores letters and their accents separately."""
     return normalize("NFC", name).casefold().strip()

@@ -19,14 +19,14 @@ EXPECTED = f'expected {{"prompt": "..."}} or {{"prompts": ["...", "..."]}} (also
 
 
 class Entry(NamedTuple):
-    """What a file says of one video, and where: ``prompt`` is a text, or a list of texts and mappings over time."""
+    """What a file states about a video, and where. ``prompt``: a text, or a list of texts and mappings over time."""
 
     prompt: Any
     where: str
 
 
 def read_file(path: Path) -> list[Entry]:
-    """What a prompt file says of each video; its name says of which kind it is, and is that of a text file if unknown.
+    """The prompts of each video in a prompt file. Its suffix decides the format; unknown ones are read as text.
 
     Raises:
         UserError: for a file that is missing, empty or unreadable.
@@ -38,7 +38,7 @@ def read_file(path: Path) -> list[Entry]:
 
 
 def count(path: Path) -> int:
-    """How many videos a prompt file that cannot be used speaks of, as far as that can be told; one at least."""
+    """How many videos an unusable prompt file lists, as far as that is known; at least one."""
     try:
         text = read_bytes(path, FILE_SIZE, "prompt file").decode(errors="replace")
     except UserError:
@@ -56,7 +56,7 @@ def _entries(text: str, path: Path) -> list[Entry]:
 
 
 def _lines(text: str, path: Path) -> list[Entry]:
-    """A prompt on each line. Empty lines and those that begin with ``# `` say nothing; quotes around a line go."""
+    """A prompt on each line. Skips empty lines and those that begin with ``# ``; removes quotes around a line."""
     return [
         Entry(_unquoted(line), where)
         for line, where in numbered_lines(text, path)

@@ -35,7 +35,7 @@ CONTENT = ("prompt", "prompts", "cuts", "opening", "seed", "latent_frames")
 class Shot(NamedTuple):
     """A prompt and the second from which on it is in force; None where times were left out, to be shared out evenly.
 
-    ``cut`` says that the scene is cut there.
+    ``cut``: whether a new scene starts there.
     """
 
     prompt: str
@@ -47,7 +47,7 @@ class Request(NamedTuple):
     """One video to make.
 
     Attributes:
-        prompt: what it shows; where prompts follow each other, all of them.
+        prompt: the prompt; where several follow each other, all of them.
         sample: its number, which with the seed decides its noise.
         seed: of its noise.
         frames: latent frames, those of the opening included.
@@ -92,7 +92,7 @@ class Request(NamedTuple):
 
     @property
     def content(self) -> dict[str, Any]:
-        """All that tells this video from others of the same model, under ``CONTENT``, as plain data."""
+        """All that distinguishes this video from others of the same model, under ``CONTENT``, as plain data."""
         entry: dict[str, Any] = {"prompt": self.prompt, "seed": self.seed, "latent_frames": self.frames}
         if self.shots:
             entry["prompts"] = [[start, prompt] for start, prompt in self.shots]
@@ -134,7 +134,8 @@ def read_prompts(prompts: Sequence[Prompt] | str | Path) -> list[list[Shot]]:
 def read_videos(prompts: Sequence[Prompt] | str | Path, warn: Warn = _warn) -> list[Video]:
     """The prompts of each video, and of a folder those that are left out, without any.
 
-    ``tell`` is called with each file of a folder that cannot be read, and why. For the rest see ``read_prompts``.
+    ``warn`` is called with each file of a folder that cannot be read, and the reason. For the rest see
+    ``read_prompts``.
     """
     if not isinstance(prompts, str | Path):
         return [Video(_shots(prompt, "data.prompts")) for prompt in prompts]

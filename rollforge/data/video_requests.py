@@ -35,11 +35,11 @@ def make_requests(
         prompts: one prompt, several, a prompt file or a folder of them, as ``data.prompts``.
         seconds: length of each video, its opening included.
         fps: latent frames per second.
-        pictures: pixel frames that each latent frame decodes to, but for the first, which is one.
+        pictures: pixel frames of each latent frame but the first, which decodes to one.
         seed: of the noise.
         opening: an image or a video that every video starts with, or a folder of them.
         opening_seconds: how much of an opening video is taken, of its end.
-        leave_out: is called with each prompt file that cannot be read, and why.
+        leave_out: called with each prompt file that cannot be read, and the reason.
 
     Raises:
         UserError: without prompts, and for prompts, times or openings that cannot be used.
@@ -78,8 +78,8 @@ def _timed(shots: list[Shot], frames: int, fps: float) -> tuple[tuple[int, str],
 def batches(requests: Sequence[Request], size: int) -> list[list[Request]]:
     """Requests to roll together, at most ``size`` at once, none of which changes the video of another.
 
-    They have the same length, seed and times of prompts, and openings of the same length: all none, all pictures, or
-    one and the same video.
+    They have the same length, seed and times of prompts, and openings of the same length: no openings, images only, or
+    the same video.
     """
     alike: dict[object, list[Request]] = {}
     for request in requests:

@@ -1,4 +1,4 @@
-"""The checks in their order: what is cheap first, and the model itself only if there is room for it."""
+"""The checks in their order: cheap ones first, and the model itself only if there is memory for it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ConfigChecks:
         card: bytes free on a CUDA card that is not here, for which memory alone is computed; unset for this machine.
 
     Raises:
-        UserError: for a mistake in the config itself.
+        UserError: for an error in the config itself.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class ConfigChecks:
                 self.findings.add(*parts.weights_status(name, config, self.config.ckpt_path, self.training))
 
     def _codec(self) -> None:
-        """Loads the codec where there is memory for it; one without weights stands in for one that is not loaded."""
+        """Loads the codec where there is memory for it; one without weights replaces one that is not loaded."""
         config = self.config.model.codec
         with self.findings.problem_at("codec"):
             self.shapes["codec"] = parts.blueprint("codec", config)
@@ -162,7 +162,7 @@ class ConfigChecks:
             self.shapes |= {"codec": codec} if (codec := self.parts.get("codec")) else {}
 
     def _network(self) -> None:
-        """Opens the weights of the network without reading them; a network without weights stands in for it."""
+        """Opens the weights of the network without reading them; a network without weights replaces it."""
         config, sizes = self.config.model.backbone, None
         with self.findings.problem_at("backbone", self.absent):
             checkpoint = parts.opened(config)
@@ -191,7 +191,7 @@ class ConfigChecks:
         self.findings.add("ok", "prompts", f"{count} video{'s' if count > 1 else ''} of {self.data.seconds:g} s.")
 
     def _opening(self) -> None:
-        """Doubts about videos that start from a picture, which is one latent frame."""
+        """Warnings about videos that start from an image, which is one latent frame."""
         network = self.shapes.get("backbone")
         pictures = any(request.opening and is_picture(request.opening) for request in self.requests)
         if network and pictures and (doubt := doubt_of(1, network.spec)):

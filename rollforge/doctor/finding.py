@@ -1,4 +1,4 @@
-"""What a check has found, as one line."""
+"""The result of a check, as one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Report = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict on one subject, and a sentence; ``more`` is a table to show below it."""
+    """A status of one subject, and a sentence; ``more`` is a table to show below it."""
 
     status: Status
     subject: str
@@ -27,20 +27,20 @@ class Finding:
 
 
 class Findings(list[Finding]):
-    """Findings, told as they come."""
+    """Findings, each reported as it is added."""
 
     def __init__(self, report: Report) -> None:
         super().__init__()
         self.report = report
 
     def add(self, status: Status, subject: str, sentence: str, more: str = "") -> None:
-        """Notes and tells one."""
+        """Adds and reports one."""
         self.append(Finding(status, subject, sentence, more))
         self.report(f"{self[-1]}\n")
 
     @contextmanager
     def problem_at(self, subject: str, status: Status = "problem") -> Iterator[None]:
-        """Whatever goes wrong inside is a problem of ``subject``, or a warning, and ends there; an interrupt passes."""
+        """Reports any exception inside as a problem of ``subject``, or a warning. Interrupts pass."""
         try:
             yield
         except UserError as error:
@@ -51,5 +51,5 @@ class Findings(list[Finding]):
 
     @property
     def problems(self) -> int:
-        """How many will not work."""
+        """Number of problems."""
         return sum(finding.status == "problem" for finding in self)

@@ -29,7 +29,7 @@ NEEDED_BY = {  # packages that only some parts need, by the module of the part
 
 
 def versions(findings: Findings, class_paths: Iterable[str]) -> None:
-    """Of what is used; packages that a part of the config needs must be there."""
+    """Reports versions and checks that required packages are installed."""
     needed = {
         name: path.rpartition(".")[2]
         for path in class_paths
@@ -73,7 +73,7 @@ def encoder(findings: Findings, size: tuple[int, int]) -> None:
 
 
 def output_folder(findings: Findings, folder: RunFolder) -> Path:
-    """Whether videos can be put there. Returns the nearest folder that exists. Leaves nothing behind."""
+    """Whether videos can be written there. Returns the nearest folder that exists. Leaves nothing behind."""
     path = folder.path
     there = next(each for each in (path, *path.absolute().parents) if each.exists())
     if not there.is_dir():
@@ -93,9 +93,9 @@ def output_folder(findings: Findings, folder: RunFolder) -> Path:
 
 
 def disk(findings: Findings, folder: Path | None, videos: int, snapshots: int, measured: bool) -> None:
-    """Whether the bytes of videos and of what is kept next to them find space in ``folder``; an estimate.
+    """Whether videos and what is saved next to them fit on the disk of ``folder``; an estimate.
 
-    Without a folder they are only told. ``measured`` says that a video frame's size was measured with this very model.
+    Without a folder the sizes are only reported. ``measured``: the size of a video frame was measured with this model.
     """
     size = videos + snapshots
     text = (

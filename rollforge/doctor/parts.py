@@ -164,7 +164,7 @@ def weights_status(part: str, config: Any, checkpoint: str | None, trained: bool
 
 
 def assumption(config: Any) -> str:
-    """What to say of the sizes of a network whose weights cannot be opened; nothing where the config gives them."""
+    """A note on the sizes of a network whose weights cannot be opened; empty where the config gives them."""
     arguments = config.get("init_args", Namespace())
     if all(arguments.get(name) is not None for name in SIZES if name in arguments):
         return ""

@@ -1,4 +1,4 @@
-"""Rolls for some seconds and says how long the whole will take."""
+"""Runs a rollout for some seconds and estimates the time of the complete run."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class PassTimer:
 
 
 class TimeIsUp(BaseException):
-    """The probe has seen enough. No component's handler may catch it."""
+    """The time of the probe is over. No component's handler may catch it."""
 
 
 @dataclass
 class Probe:
-    """What some seconds of rolling have shown.
+    """Measurements of a rollout of some seconds.
 
     ``per_block`` counts passes of one block (a pass of two blocks is two), ``start`` is the time until the first pass,
     ``extra`` what a block takes in addition to its passes (decoding, writing), ``frame_bytes`` the bytes of a pixel
@@ -159,7 +159,7 @@ def duration(seconds: float) -> str:
 
 
 def _now() -> float:
-    """The time, once all that was asked of a GPU is done."""
+    """The time, after synchronizing a GPU."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()

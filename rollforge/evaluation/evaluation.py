@@ -1,4 +1,4 @@
-"""What ``test`` found out: the figures of all videos, as ``metrics.json`` keeps them."""
+"""The results of ``test``: the values of all videos, as in ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Evaluation:
     """Measured videos.
 
     Args:
-        videos: with their figures.
+        videos: with their values.
         horizon_seconds: length of the trained horizon.
         metrics: classes of what measured.
-        policy: what the videos were made with; a second one may stand next to it.
+        policy: the cache policy of the videos; those of a second one may follow.
         config_hash: of the config that made them.
-        truth: of true videos, where a metric knows the truth: every figure over the last horizon of two.
-        source: the folder of the videos, where they were given.
+        truth: values of ground-truth videos, where a metric has them, over the last horizon of two.
+        source: the folder of existing videos.
         block: latent frames of a block of the model, where one is known.
         better: whether ``higher`` or ``lower`` is better, of curves whose metric says so.
     """
@@ -91,12 +91,12 @@ class Evaluation:
         return plain_content
 
     def table(self) -> str:
-        """The figures for the terminal."""
+        """The table for the terminal."""
         return table({label or "videos": own for label, own in self.to_dict().items()}, self.truth)
 
 
 def plain(value: Any) -> Any:
-    """The same with null for NaN and infinity, which JSON does not know, and intervals as mappings."""
+    """The same with null for NaN and infinity, which JSON does not have, and intervals as mappings."""
     if isinstance(value, Interval):
         return plain(value._asdict())
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The trained horizon as a ruler: windows one horizon long that end at multiples of it."""
+"""The trained horizon: windows of its length that end at multiples of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MARKS = (1, 5, 12, 20, 60)
 
 @dataclass(frozen=True)
 class Horizon:
-    """How long the horizon is.
+    """The length of the horizon.
 
     Args:
         fps: pixel frames per second.
@@ -33,7 +33,7 @@ class Horizon:
 
     @classmethod
     def of_seconds(cls, seconds: float, fps: float) -> Horizon:
-        """A horizon in seconds, for videos that no model of ours has made."""
+        """A horizon in seconds, for existing videos."""
         frames = max(1, round(seconds * fps))
         return cls(fps, Blocks(frames, frames))
 

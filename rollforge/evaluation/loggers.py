@@ -1,4 +1,4 @@
-"""Curves and figures for Lightning's loggers, whichever they are."""
+"""Curves and values for any logger of Lightning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUMMARY = ("level", "drift_15", "slope_per_minute")
 
 
 def log_to(loggers: Iterable[Any], evaluation: Evaluation) -> None:
-    """Hands the mean of each curve over prompts to every logger, as ``test/<curve>``, and the drift in a few figures.
+    """Logs the mean of each curve over prompts to every logger, as ``test/<curve>``, and drift in a few values.
 
     The step is the pixel frame at which a stretch of the curve begins; there are at most 1000. With more than one
     prompt the bounds of the interval go with every mean, as ``.../low`` and ``.../high``. With a second policy its

@@ -18,12 +18,12 @@ TOGETHER = 12  # frames that are measured at once
 
 @dataclass(frozen=True)
 class Measured:
-    """What metrics say of a clip.
+    """Metrics of a clip.
 
     Args:
         curves: by name, one value for each pixel frame, or for each latent frame.
         values: of the whole clip, by name.
-        failed: metrics that raised, and what.
+        failed: metrics that raised, with the error.
     """
 
     curves: dict[str, Tensor]
@@ -40,7 +40,7 @@ def measure(clip: Clip, metrics: Sequence[Metric] = ()) -> Measured:
 
     Args:
         clip: what to measure.
-        metrics: left as they are. Default: ``DriftSuite``.
+        metrics: not changed. Default: ``DriftSuite``.
 
     Raises:
         UserError: for a clip that a metric cannot measure at all.

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: its curves, and contact sheets of its videos."""
+"""Images of an evaluation: its curves, and contact sheets of its videos."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rollforge.video.sheet import ContactSheet
 
 
 def draw_all(evaluation: Evaluation, sheets: Sequence[ContactSheet], out: Path) -> list[Path]:
-    """Writes ``sheet.png``, ``curves.png``, and further sheets for videos of other lengths; answers which."""
+    """Writes ``sheet.png``, ``curves.png``, and further sheets for videos of other lengths. Returns their paths."""
     made = []
     alike: dict[tuple[float, ...], list[ContactSheet]] = {}
     for each in sheets:

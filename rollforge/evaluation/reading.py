@@ -31,15 +31,15 @@ def measure_file(
     size: tuple[int, int] | None = None,
     exit_if_requested: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Any], ContactSheet]:
-    """Writes the curves of a video; answers what the manifest says of a measured one, and its contact sheet.
+    """Writes the curves of a video. Returns its entry for the manifest, and its contact sheet.
 
     Args:
         file: the video, of any tool.
-        prompt: what it shows.
+        prompt: its prompt.
         metrics: what to measure.
-        curves: the CSV file to write; it is there only when it is whole, and not at all if no metric has a curve.
+        curves: the CSV file to write, complete or not at all. Not written if no metric has a curve.
         size: width and height that the metrics expect; every n-th pixel of an enlarged video is taken.
-        obey: called between frames; may raise to end it.
+        exit_if_requested: called between frames; may raise to end the work.
 
     Raises:
         UserError: for a video that cannot be read to its end, or a metric that cannot measure it at all.

@@ -1,4 +1,4 @@
-"""Figures of the videos that ``test`` has made in a run folder."""
+"""Values of the videos that ``test`` has generated in a run folder."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def sheets(pipeline: Pipeline, folder: RunFolder, evaluation: Evaluation) -> lis
 
 
 def label(entry: Entry) -> str:
-    """What the policy of a video is called: with a second one next to it, as in the file's name."""
+    """The name of a video's policy; with a second policy, as in the file name."""
     return Path(Path(entry["file"]).stem).suffix[1:] or str(entry["policy"])
 
 

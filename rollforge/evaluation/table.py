@@ -1,4 +1,4 @@
-"""Figures on the terminal, as Markdown: one row for each curve, and no mean without its interval."""
+"""Tables for the terminal, as Markdown: one row for each curve, and no mean without its interval."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def table(videos: Mapping[str, Sequence[Video]], truth: Intervals | None = None,
     """All tables: curves at multiples of the horizon, their levels at both ends, and their drift.
 
     Args:
-        videos: by policy (or whatever ``heading`` says), as in ``metrics.json``.
+        videos: by policy (or by what ``heading`` names), as in ``metrics.json``.
         truth: of true videos, as in ``metrics.json``.
         heading: names the column next to the curves'; it is left out where there is but one policy and no truth.
     """

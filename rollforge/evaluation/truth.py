@@ -1,4 +1,4 @@
-"""What the metrics say of true videos, where a metric knows the truth."""
+"""Metrics of ground-truth videos, where a metric can render them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def truth(pipeline: Pipeline, metrics: Sequence[Metric], requests: Iterable[Request]) -> Intervals:
-    """Figures of the second horizon of true videos, over prompts; of all metrics, if one of them knows the truth."""
+    """Values of the second horizon of ground-truth videos, over prompts; of all metrics, if one can render them."""
     ruler = Horizon.of(pipeline)
     blocks = Blocks.of(pipeline.codec.pixel_frames, pipeline.backbone.spec.block, pipeline.backbone.spec.first_block)
     rows = []
@@ -38,7 +38,7 @@ def truth(pipeline: Pipeline, metrics: Sequence[Metric], requests: Iterable[Requ
 
 
 def _true(metrics: Iterable[Metric], request: Request, frames: int) -> Tensor | None:
-    """The video of the first metric that has one. A metric that raises has none: all videos are made by now."""
+    """The video of the first metric that has one. A metric that raises has none: all videos are complete by now."""
     for metric in metrics:
         try:
             video = metric.truth(request.prompt, request.seed + request.sample, frames)

@@ -30,7 +30,7 @@ class VideoFolder:
 
     Args:
         folder: the folder; folders in it are not looked into.
-        horizon_seconds: the trained horizon, or what stands for it.
+        horizon_seconds: the trained horizon, or a value in its place.
         size: width and height of what was generated, where the metrics depend on it and videos may be enlarged.
 
     Raises:
@@ -63,7 +63,7 @@ class VideoFolder:
         warn: Callable[[str], None] = lambda message: None,
         exit_if_requested: Callable[[], None] = lambda: None,
     ) -> Evaluation:
-        """Measures all videos and writes their curves to ``out``; ``tell`` hears of each that cannot be measured.
+        """Measures all videos and writes their curves to ``out``; ``warn`` is called for each that cannot be measured.
 
         Raises:
             UserError: where not one of them can, and where ``out`` is the folder of the videos.
@@ -95,7 +95,7 @@ class VideoFolder:
         return Evaluation(measured, self.horizon_seconds, names, policy, source=self.folder, better=better)
 
     def prompt(self, file: Path) -> str:
-        """What a video shows."""
+        """The prompt of a video."""
         if file.name in self.known:
             return str(self.known[file.name]["prompt"])
         return caption(file, self.folder) or file.stem
@@ -112,8 +112,7 @@ class VideoFolder:
 
 
 def result_names(files: Sequence[Path]) -> dict[Path, str]:
-    """What the results of each video are called, no two alike: its name without the suffix, or with it where another
-    video has the same, whether in capitals or not."""
+    """Unique names for the results of videos: the suffix is kept where names would be equal in lower case."""
     stems = {file: safe_stem(file.stem) for file in files}
     count = Counter(stem.casefold() for stem in stems.values())
     names: dict[Path, str] = {}

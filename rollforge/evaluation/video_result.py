@@ -35,15 +35,15 @@ class DownsampledCurve:
 
 @dataclass
 class VideoResult:
-    """One video and what was measured of it.
+    """One video and its values.
 
     Args:
         entry: as in the manifest: ``file``, ``prompt``, ``fps``; and what else is known.
-        label: what its policy is called; None where nobody knows.
+        label: name of its policy; None if unknown.
         curves: the file of the curves of its pixel frames.
-        summary: of each curve, as ``summarise`` tells.
+        summary: of each curve, as returned by ``summarise``.
         marks: mean of each curve over the window that ends at each multiple of the horizon.
-        thin: the curves themselves, of few points.
+        thin: the downsampled curves.
     """
 
     entry: Mapping[str, Any]
@@ -55,7 +55,7 @@ class VideoResult:
 
     @property
     def prompt(self) -> str:
-        """What it shows."""
+        """Its prompt."""
         return str(self.entry["prompt"])
 
     @property
@@ -66,9 +66,9 @@ class VideoResult:
         return old if old.exists() and not found.exists() else found  # rollforge 0.1 called it .latents
 
     def read(self, ruler: Horizon, better: Mapping[str, str] | None = None) -> None:
-        """Reads the curves and makes figures of them. Raises ``UserError`` for a file that is damaged.
+        """Reads the curves and summarises them. Raises ``UserError`` for a file that is damaged.
 
-        ``better`` says of curves that are not built in whether ``higher`` or ``lower`` is better.
+        ``better``: for curves that are not built in, whether ``higher`` or ``lower`` is better.
         """
         for path, horizon in ((self.curves, ruler.frames), (self.latents, ruler.latents)):
             if horizon is None or not path.exists():

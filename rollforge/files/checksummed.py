@@ -2,8 +2,8 @@
 
 They are written one tensor at a time, which the library's own writer cannot do, and that of converted weights not with
 tensors of every kind. The checksum stands first in the header, at a fixed place: while a file is written there are
-zeros, and the place is filled in at the end, before the file gets its name. What a file claims is held against its real
-size before anything is read into memory, and no tensor is handed out before the checksum is right.
+zeros, and the place is filled in at the end, before the file gets its name. Sizes in the header are checked against the
+size of the file before anything is read into memory, and no tensor is returned before the checksum matches.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ ZEROS = b"0" * 64
 
 
 class Damaged(Exception):
-    """Why a file cannot be used, to be put into a sentence that names the file."""
+    """Why a file cannot be used; the caller adds its name."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a header says of one tensor."""
+    """The entry of one tensor in a header."""
 
     name: str
     dtype: torch.dtype
@@ -68,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself: its words, and its tensors in the order in which they lie there."""
+    """The header of a file: its metadata, and its tensors in the order in which they are stored."""
 
     words: dict[str, str]
     entries: list[Entry]
@@ -81,7 +81,7 @@ def write_sealed(path: Path, kind: str, words: Mapping[str, str], tensors: Mappi
     Args:
         path: the file.
         kind: what it is, which its reader checks: another kind is not taken.
-        words: texts for the header.
+        words: metadata, as strings.
         tensors: strided ones on any device, in the formats of ``NAMES``.
     """
     ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))  # keeps all aligned
@@ -104,7 +104,7 @@ def write_sealed(path: Path, kind: str, words: Mapping[str, str], tensors: Mappi
 
 
 def read_header(path: Path, kind: str) -> Header:
-    """What a file says of itself, held against its size but not against its checksum. Raises ``Damaged``."""
+    """The header of a file, checked against its size but not against its checksum. Raises ``Damaged``."""
     try:
         with open_regular(path) as file:
             return _read_header(file, kind)
@@ -113,7 +113,7 @@ def read_header(path: Path, kind: str) -> Header:
 
 
 def read_sealed(path: Path, kind: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Words and tensors of a file whose checksum is right. Raises ``Damaged`` for any other."""
+    """Metadata and tensors of a file whose checksum matches. Raises ``Damaged`` for any other."""
     try:
         with open_regular(path) as file:
             header = _read_header(file, kind)

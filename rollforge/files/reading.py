@@ -137,7 +137,7 @@ def listed_below(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Pat
 
 
 def natural(file: Path) -> tuple[list[str | int], str]:
-    """Sorts by name as people do: ``2.mp4`` comes before ``10.mp4``, and capitals do not matter."""
+    """Natural sort key: ``2.mp4`` comes before ``10.mp4``, and capitals do not matter."""
     pieces = re.split(r"(\d+)", file.name.casefold())
     return [int(piece) if n % 2 else piece for n, piece in enumerate(pieces)], file.name
 

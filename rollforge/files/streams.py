@@ -1,4 +1,4 @@
-"""Standard output and error that may be closed, full, or read by nobody: work does not end because of them."""
+"""Standard output and error that may be closed, full, or read by nobody: work continues regardless."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Tolerant:
-    """A text stream that falls silent at its first error, which is kept in ``error``."""
+    """A text stream that stops writing at its first error, which is stored in ``error``."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream

@@ -1,4 +1,4 @@
-"""Where files go that can be made again."""
+"""The folder for files that can be recreated."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Files that are whole or absent: nothing has its final name before all of it is on the disk.
 
-A run folder may come from somebody else: nothing is written through a link that lies in it.
+A run folder may be untrusted: nothing is written through a link that lies in it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ READ_WHOLE = 64_000_000  # bytes; of larger files size and date stand for the co
 
 
 class NotWritten(UserError):
-    """The disk does not take a file."""
+    """A file cannot be written."""
 
 
 def content_id(path: Path) -> str:
-    """What stands for the content of a file: its hash, or its size and date where it is large.
+    """An identifier of a file's content: its hash, or size and date if it is large.
 
     Raises:
         UserError: for a file that cannot be read.
@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
     stays as it was.
 
     Raises:
-        NotWritten: where the disk does not take it. Any ``OSError`` in the block is held for that.
+        NotWritten: where the disk does not take it. Any ``OSError`` in the block counts as that.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:

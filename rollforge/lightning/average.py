@@ -1,4 +1,4 @@
-"""The running average of the trained weights, and its place in a checkpoint: it is what is rolled."""
+"""The running average of the trained weights, and how a checkpoint stores it. Rollouts use the average."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rollforge.backbones.training_checkpoint import AVERAGE
 
 
 class Average(AveragedModel):
-    """An exponential average of weights and buffers, which may have another number format than they.
+    """An exponential average of weights and buffers, in a dtype of its own.
 
     Args:
         network: what to average.
@@ -33,7 +33,7 @@ class Average(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Takes one step towards the weights of ``model``, the first time all the way."""
+        """Moves one step towards the weights of ``model``; the first call copies them."""
         first = self.n_averaged == 0
         averaged, current = (chain(each.parameters(), each.buffers()) for each in (self.module, model))
         for mean, value in zip(averaged, current, strict=True):

@@ -1,4 +1,4 @@
-"""Callbacks of the user's own may fail: hours of rolling go on without them, training ends in one sentence."""
+"""Callbacks of the user may fail: a rollout continues without them, training ends with a one-line error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Hook = Callable[..., Any]
 
 
 def isolate(callback: Callback) -> None:
-    """From its first exception on, a callback is no longer called; the exception is said."""
+    """Disables a callback after its first exception, which is logged."""
     failed: list[str] = []
 
     def tolerant(name: str, hook: Hook) -> Hook:
@@ -46,7 +46,7 @@ def isolate(callback: Callback) -> None:
 
 
 def attribute(callback: Callback) -> None:
-    """An exception of a callback ends the command in one sentence that names it."""
+    """An exception of a callback ends the command with a one-line error that names it."""
 
     def attributed(name: str, hook: Hook) -> Hook:
         @wraps(hook)
@@ -68,7 +68,7 @@ def attribute(callback: Callback) -> None:
 
 
 def _wrap(callback: Callback, around: Callable[[str, Hook], Hook]) -> None:
-    """Puts something around every hook that a callback has of its own."""
+    """Wraps every hook that a callback overrides."""
     for name in HOOKS:
         if getattr(type(callback), name, None) is not getattr(Callback, name, None):
             setattr(callback, name, around(name, getattr(callback, name)))

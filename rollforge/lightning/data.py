@@ -24,24 +24,24 @@ log = logging.getLogger(__name__)
 
 @checked
 class RolloutData(LightningDataModule):
-    """What to roll and what to train on.
+    """What to generate and what to train on.
 
     Args:
         prompts: one prompt, a list of prompts, a file (a line for each video) or a folder of such files. A member of
             the list may itself be a list of prompts over time: ``[{prompt: ...}, {at: 30s, prompt: ...}]``.
         seconds: length of each video, its opening included.
         opening: an image or a video that every video starts with, or a folder with one for each prompt, by name.
-        opening_seconds: how much of an opening video's end is taken; unset, as much as one block leaves of the horizon.
+        opening_seconds: how much of an opening video is used, from its end. Default: the horizon minus one block.
         seed: of the noise; with a prompt's place in the list it decides the video.
-        rollout_batch_size: videos that are rolled together, at most; what they show does not depend on it, since only
-            those with prompts that start at the same times, and with openings of the same length, are.
-        videos: a folder of videos, of any tool, that ``test`` measures; nothing is rolled then.
+        rollout_batch_size: the most videos that are generated as one batch. Videos do not depend on it: a batch has
+            prompts that start at the same times, and openings of the same length.
+        videos: a folder of videos, of any tool, that ``test`` measures; nothing is generated then.
         train_dataset: what to train on.
         batch_size: clips in a training step.
         num_workers: processes that prepare training clips.
-        repeat: how often in a row training gets each batch.
-        latent_cache: a folder for the latents of training clips, which are encoded once and reused; for a data set
-            whose clips are always the same, such as ``VideoClips``. Default: clips are encoded in every step.
+        repeat: how many times in a row training uses each batch.
+        latent_cache: a folder for the latents of training clips, which are encoded once and reused; for a dataset whose
+            clips are always the same, such as ``VideoClips``. Default: clips are encoded in every step.
     """
 
     config_section = "data"
@@ -83,7 +83,7 @@ class RolloutData(LightningDataModule):
     def requests(self, fps: float, pictures: int = 1) -> list[Request]:
         """One request for each prompt, at ``fps`` latent frames per second; none for a prompt file that cannot be read.
 
-        Each latent frame but the first, which is one, decodes to that many ``pictures``.
+        Each latent frame but the first decodes to ``pictures`` pixel frames, the first to one.
         """
         return make_requests(
             self.prompts, self.seconds, fps, pictures, seed=self.seed, opening=self.opening,
@@ -91,7 +91,7 @@ class RolloutData(LightningDataModule):
         )  # fmt: skip
 
     def _leave_out(self, file: Path, why: str) -> None:
-        """Says once that a prompt file is left out."""
+        """Warns once that a prompt file is left out."""
         if file not in self.unreadable:
             self.unreadable[file] = why
             log.warning("%s Its prompts are left out.", why)

@@ -1,4 +1,4 @@
-"""Who works on what: requests and clips shared out over the processes of a run.
+"""Distribution of requests and clips over the processes of a run.
 
 Both samplers are a ``DistributedSampler`` so that Lightning leaves them alone; its own ones repeat requests to give
 every process as many, and shuffle a training order again.
@@ -21,7 +21,7 @@ Place = tuple[int, int]
 
 
 class RankSampler(DistributedSampler[int]):
-    """Every n-th request: none twice, none left out. Where there are fewer than processes, some get none."""
+    """Every n-th request, each exactly once. With fewer requests than processes some get none."""
 
     def __init__(self, requests: int, num_replicas: int = 1, rank: int = 0) -> None:
         super().__init__(range(requests), num_replicas, rank, shuffle=False)  # type: ignore[arg-type] # it has a length
@@ -35,7 +35,7 @@ class RankSampler(DistributedSampler[int]):
 
 
 class ResumableSampler(DistributedSampler[Place]):
-    """A seeded shuffle for each epoch, entered at the batch where training is: a resumed run sees what it had not.
+    """A seeded shuffle for each epoch, which starts at the current batch: a resumed run gets the remaining clips.
 
     Yields the epoch and the number of the clip. The processes take their batches side by side, so that two with
     batches of 4 see what one would with batches of 8.
@@ -96,6 +96,6 @@ class SeededClips(Dataset[Any]):
 
 
 def ignore_signals(worker: int) -> None:
-    """Lets a worker process of a loader go on until training, which also gets the signal, has saved and ends it."""
+    """Lets a worker process of a loader continue until training, which also gets the signal, has saved and ends it."""
     for each in HEARD:
         signal.signal(each, signal.SIG_IGN)

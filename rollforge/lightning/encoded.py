@@ -22,7 +22,7 @@ EVERY = 100
 
 
 class KeyedClips(Protocol):
-    """A data set whose clips are always the same, and whose video need not be read to know them."""
+    """A dataset whose clips are always the same, and whose keys are known without reading video."""
 
     def __len__(self) -> int: ...
 
@@ -33,7 +33,7 @@ class KeyedClips(Protocol):
         """Its caption. Raises ``UserError`` where it cannot be read."""
 
     def clip(self, index: int) -> dict[str, Any]:
-        """The clip itself, never another in its place. Raises ``UserError`` where it cannot be read."""
+        """The clip itself, never a replacement. Raises ``UserError`` where it cannot be read."""
 
 
 class EncodedClips(Dataset[dict[str, Any]]):

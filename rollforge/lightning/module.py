@@ -1,4 +1,4 @@
-"""The LightningModule around a pipeline: rolls in ``predict`` and ``test``, trains in ``fit``."""
+"""The LightningModule around a pipeline: rollouts in ``predict`` and ``test``, training in ``fit``."""
 
 from __future__ import annotations
 
@@ -49,27 +49,27 @@ class RolloutModule(TrainedModule):
 
     Args:
         backbone: the network.
-        conditioner: prompts to text features.
-        codec: latents to pixels and back.
-        policy: which committed frames a block sees, and at which time index.
+        conditioner: encodes prompts to text features.
+        codec: encodes pixels to latents and decodes them.
+        policy: which committed frames a block attends to, and at which time index.
         sampler: how a block is denoised.
-        noise: where the noise of a block comes from. Default: independent for every frame.
-        positions: what turns queries and keys by their time indices. Default: what the backbone was trained with.
-        kv_codec: how keys and values are kept. Default: as they are.
-        block_check: what happens to a block that is not valid (NaN, infinite, exploding). Default: the rollout stops.
+        noise: noise prior of a block. Default: independent noise for every frame.
+        positions: how queries and keys are rotated by their time indices. Default: what the backbone was trained with.
+        kv_codec: how keys and values are cached. Default: unchanged.
+        block_check: what happens to an invalid block (NaN, infinite or too large). Default: the rollout stops.
         negative_prompt: the prompt that guidance leads away from. Default: the empty one.
         memory: what a backbone attends to in a rollout. Default: ``RolloutMemory``.
         combine: what joins the branches of a plan that has several.
         compile: whether rollouts run the network under ``torch.compile``, and in which of its modes; true is
             ``default``. The first blocks take minutes longer, later starts less (torch keeps what it compiled).
-        compare_policy: a second policy, rolled from the same prompts and seeds and shown next to the first.
+        compare_policy: a second policy, run with the same prompts and seeds and shown next to the first.
         metrics: what ``test`` measures. Default: ``DriftSuite``.
         objective: what ``fit`` minimises.
         multigrid: clip lengths and sizes over the training, shortest and smallest first. Default: full clips.
-        ema: decay of the running average of the trained weights, which samples and the exported file use; 0 keeps none.
-        ema_start: step of the training from which on it averages; it is the weights themselves until then.
+        ema: decay of the average of the trained weights, which samples and the exported file use; 0 disables it.
+        ema_start: training step at which averaging starts; until then the average equals the weights.
         lora: trains low-rank matrices next to linear layers of the trained component, which keep their own weights.
-        optimizer: its optimizer.
+        optimizer: the optimizer of the trained component.
         scheduler: its learning-rate schedule, stepped with every optimizer step. A plateau schedule watches ``loss``
             unless it names another ``monitor``.
     """
@@ -123,7 +123,7 @@ class RolloutModule(TrainedModule):
             self.average = Average(self.trained, ema, ema_start)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """A network that is replaced, such as by ``torch.compile(module.backbone)``, is that of the pipeline too."""
+        """Also replaces the network of the pipeline, as for ``module.backbone = torch.compile(module.backbone)``."""
         super().__setattr__(name, value)
         if name in NETWORKS and "pipeline" in vars(self):
             setattr(self.pipeline, name, value)
@@ -160,7 +160,7 @@ class RolloutModule(TrainedModule):
 
     @property
     def policies(self) -> dict[str, CachePolicy]:
-        """Those that ``predict`` rolls, one after the other, by their config key."""
+        """The policies that ``predict`` uses, one after the other, by their config key."""
         second = {"model.compare_policy": self.compare_policy} if self.compare_policy else {}
         return {"model.policy": self.pipeline.policy, **second}
 
@@ -196,7 +196,7 @@ class RolloutModule(TrainedModule):
     def test_step(self, batch: list[Request], batch_idx: int) -> None:
         """Rolls requests. Logs the mean of each curve, unless a callback chooses what is rolled.
 
-        Of several processes each logs the mean over its own videos: one may have none, and would keep others waiting.
+        Each process logs the mean over its own videos: one may have none, and would block the others.
         """
         if self.rollouts is not None:
             deque(self.blocks(batch), maxlen=0)
@@ -222,7 +222,7 @@ class RolloutModule(TrainedModule):
     ) -> Self:
         """A module with the weights of a checkpoint of ``fit``: the averaged ones, where it has them.
 
-        A checkpoint builds nothing: the parts are yours, and what it says of them in its hyperparameters is ignored.
+        A checkpoint builds nothing: you pass the components, and its hyperparameters are ignored.
 
         Args:
             checkpoint_path: the file.
@@ -231,10 +231,10 @@ class RolloutModule(TrainedModule):
             strict: whether the checkpoint must hold every weight of the module and no others. Default: True.
             weights_only: False also reads checkpoints that can run code. Default: True.
             parts: the arguments of ``RolloutModule``: ``backbone``, ``conditioner``, ``codec``, ``policy``, ``sampler``
-                and whichever others you need.
+                and any others that you need.
 
         Raises:
-            UserError: without the parts, and for a checkpoint that cannot be read or does not fit them.
+            UserError: without the components, and for a checkpoint that cannot be read or does not fit them.
         """
         parameters = signature(cls).parameters.values()
         needed = [each.name for each in parameters if each.default is Parameter.empty and each.name not in parts]

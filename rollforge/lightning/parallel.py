@@ -35,7 +35,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def whole_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Weights by name; of a sharded network gathered on rank 0, empty elsewhere, and asked for by every process."""
+    """Weights by name; of a sharded network gathered on rank 0, empty elsewhere, and every process must call it."""
     if not is_sharded(network):
         return dict(network.state_dict())
     gathered = get_model_state_dict(network, options=StateDictOptions(full_state_dict=True, cpu_offload=True))

@@ -23,8 +23,8 @@ from rollforge.video.sheet import ContactSheet, draw, save
 class TrainingReport(Callback):
     """Writes ``losses.csv``, ``loss.png``, ``samples-<step>.png`` and ``<part>.safetensors`` into the run folder.
 
-    Samples are generated from the config's own prompts, with the averaged weights where there are any. A report changes
-    nothing of the training, its random numbers included. The curve is part of every checkpoint.
+    Samples are generated from the config's own prompts, with the averaged weights where there are any. A report does
+    not change the training, nor its random numbers. The curve is part of every checkpoint.
 
     Args:
         folder: the run folder.
@@ -46,7 +46,7 @@ class TrainingReport(Callback):
         self.step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Notes the losses of a batch. Raises ``UserError`` for a step whose loss is not finite."""
+        """Records the losses of a batch. Raises ``UserError`` for a step whose loss is not finite."""
         self.curve.add({name: float(trainer.callback_metrics[f"train/{name}"]) for name in pl_module.logged})
         if trainer.global_step > self.step:
             self.step = trainer.global_step
@@ -58,9 +58,9 @@ class TrainingReport(Callback):
                 )
 
     def report(self, trainer: Trainer, module: Any) -> None:
-        """Writes everything there is to see so far. With several processes rank 0 writes, but all must come here.
+        """Writes all files. With several processes rank 0 writes, but all must call this.
 
-        Raises ``NotWritten`` where the disk does not take it.
+        Raises ``NotWritten`` if it cannot be written.
         """
         with unchanged_random_state(), module.averaged():
             weights = merged(whole_weights(module.trained))

@@ -26,8 +26,8 @@ PROGRESS = "training.json"
 class TrainingSaver(Callback):
     """Writes reports and ``last.ckpt``, and ends the training after a signal once it is saved.
 
-    It must come first among the callbacks. It saves as a batch begins, when the schedules, the callbacks and the epoch
-    end of the batch before are through, so that a resumed training continues with the very same state.
+    It must come first among the callbacks. It saves when a batch starts: the schedules, the callbacks and the
+    epoch end of the previous batch are done by then, so that a resumed training continues with exactly the same state.
 
     Args:
         folder: the run folder.
@@ -84,7 +84,7 @@ class TrainingSaver(Callback):
         self._note(trainer, complete=True, step=trainer.global_step)
 
     def _due(self, trainer: Trainer, module: Any) -> None:
-        """A report and a checkpoint. If the disk does not take them, training continues; the former ones stay."""
+        """A report and a checkpoint. If they cannot be written, training continues and the previous ones stay."""
         self.reported = trainer.global_step
         try:
             self.report.report(trainer, module)
@@ -96,7 +96,7 @@ class TrainingSaver(Callback):
             log.warning("%s Training continues; the last checkpoint is that of the last report.", error)
 
     def _save(self, trainer: Trainer) -> None:
-        """Writes ``last.ckpt``, whole or not at all."""
+        """Writes ``last.ckpt`` atomically."""
         if trainer.global_step == self.saved:
             return
         began = time.perf_counter()
@@ -111,7 +111,7 @@ class TrainingSaver(Callback):
         self._note(trainer, complete=False, step=self.saved)
 
     def _note(self, trainer: Trainer, complete: bool, step: int | None) -> None:
-        """Notes how far ``last.ckpt`` is, and whether training is over."""
+        """Records the step of ``last.ckpt``, and whether training is over."""
         if trainer.is_global_zero:
             write_json(
                 self.folder / PROGRESS,

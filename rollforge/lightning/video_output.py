@@ -1,4 +1,4 @@
-"""The callback that writes what ``predict`` and ``test`` leave in a run folder, block by block."""
+"""The callback that writes the run folder of ``predict`` and ``test``, block by block."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rollforge.video.side_by_side import side_by_side
 
 
 class Results(NamedTuple):
-    """What one process has made: entries of the manifest by file, and the files of each sample to look at."""
+    """The results of one process: entries of the manifest by file, and the files of each sample."""
 
     entries: dict[str, Entry]
     made: dict[int, list[Path]]
@@ -39,18 +39,22 @@ class Results(NamedTuple):
 class VideoOutput(Callback):
     """Writes videos, contact sheets, snapshots and a manifest into a run folder.
 
-    It chooses what the module rolls, and from where: videos that are there already are left out, and those that an
-    earlier run has started go on from its snapshots. Each finished block comes to ``on_block``.
+    It decides which videos the module generates: complete videos are skipped, and those that an earlier run has started
+    continue from its snapshots. Every finished block is passed to ``on_block``.
 
     Args:
         folder: the run folder.
-        pipeline: what makes the videos.
-        metrics: what is measured of them.
-        compare_policy: a second policy, rolled from the same prompts and seeds and shown next to the first.
-        settings: when snapshots are made.
+        pipeline: generates the videos.
+        metrics: metrics of the videos.
+        compare_policy: a second policy, run with the same prompts and seeds and shown next to the first.
+        settings: when snapshots are saved.
         resume: continue from snapshots of an earlier run.
-        force: even where something has changed since.
+        force: resume even if the config, code or machine has changed.
         precision: of the Trainer, on which the pixels depend.
+        stop: handles signals: the first one saves and stops the run.
+        made: files of the generated videos, by sample number.
+        weights: fingerprints of the components' weights, computed when first needed.
+        session: the videos in progress; None between rollouts.
     """
 
     folder: RunFolder
@@ -62,21 +66,21 @@ class VideoOutput(Callback):
     force: bool = False
     precision: str = "32-true"
     stop: SignalHandler = field(default_factory=SignalHandler)
-    made: dict[int, list[Path]] = field(default_factory=dict)  # by sample
-    weights: dict[str, str] = field(default_factory=dict)  # fingerprints, once they are asked for
-    session: Session | None = None  # of the videos that are being rolled
+    made: dict[int, list[Path]] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+    session: Session | None = None
 
     @property
     def files(self) -> list[Path]:
-        """All that there is to look at."""
+        """The files to open, by sample."""
         return [file for _, files in sorted(self.made.items()) for file in files]
 
     def expect(self, requests: Iterable[Request]) -> None:
-        """Notes the videos that are missing.
+        """Adds the missing videos to the manifest.
 
         Raises:
-            UserError: where another video has the name of one, or an earlier run has left half of one and nothing says
-                what shall become of it.
+            UserError: where another video has the name of one, or an earlier run has left an incomplete one and neither
+                ``resume`` nor ``overwrite`` is set.
         """
         missing = [
             recording
@@ -97,25 +101,25 @@ class VideoOutput(Callback):
 
     @property
     def results(self) -> Results:
-        """What this process has made."""
+        """The results of this process."""
         return Results(self.folder.entries, self.made)
 
     def merge(self, others: Sequence[Results]) -> None:
-        """Adds what other processes have made."""
+        """Adds the results of other processes."""
         self.folder.merge(other.entries for other in others)
         for other in others:
             self.made |= other.made
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """The module rolls what this callback says."""
+        """Registers with the module, which then generates what this callback chooses."""
         pl_module.rollouts = self.rollouts
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Listens to signals, here, since Lightning has now installed its own handlers."""
+        """Installs the signal handlers, after Lightning has installed its own."""
         self.stop.install()
 
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """The same."""
+        """Installs the signal handlers, after Lightning has installed its own."""
         self.stop.install()
 
     def on_block(self, trainer: Trainer, pl_module: Any, block: VideoBlock) -> None:
@@ -139,7 +143,7 @@ class VideoOutput(Callback):
             self._present(request, recordings)
 
     def _present(self, request: Request, recordings: list[VideoRecorder]) -> None:
-        """What there is to look at, drawn where it is not there yet."""
+        """The files to open; draws those that do not exist yet."""
         files, name = [recording.file for recording in recordings], self.folder.name(request)
         sheet, both_file = self.folder.path / f"{name}.png", self.folder.path / f"{name}.side-by-side.mp4"
         both = [both_file] if len(files) == 2 else []
@@ -148,7 +152,7 @@ class VideoOutput(Callback):
         self.made[request.sample] = [*both, *reversed(files), sheet]
 
     def _show(self, request: Request, recordings: list[VideoRecorder], sheet: Path, both_file: Path) -> None:
-        """Draws the contact sheet, and lays two videos side by side."""
+        """Draws the contact sheet, and writes two videos side by side."""
         horizon = self.pipeline.horizon_seconds
         for recording in recordings:
             if not recording.sheet.seen:
@@ -163,7 +167,7 @@ class VideoOutput(Callback):
             recording.settle()
 
     def _recordings(self, request: Request) -> list[VideoRecorder]:
-        """The policies to roll, what they are called, and where their videos go."""
+        """The policies, their labels, and the paths of their videos."""
         policies = [policy for policy in (self.pipeline.policy, self.compare_policy) if policy is not None]
         labels = [type(policy).__name__ for policy in policies]
         if len(set(labels)) < len(labels):
@@ -176,7 +180,7 @@ class VideoOutput(Callback):
         ]
 
     def _roll(self, recordings: Sequence[VideoRecorder]) -> Generator[VideoRollout]:
-        """The rollout of the videos under one policy that are not there yet."""
+        """The rollout, under one policy, of the videos that do not exist yet."""
         missing = [each for each in recordings if not self.folder.finished(each.file.name, each.request)]
         for recording in recordings:
             if recording not in missing:  # a run that was killed in its last moment may have left something
@@ -210,7 +214,7 @@ class VideoOutput(Callback):
 
 
 def _entry(recording: VideoRecorder) -> Entry:
-    """What the manifest says of a video that is not there yet."""
+    """The manifest's entry for a video that does not exist yet."""
     pipeline, request = recording.pipeline, recording.request
     return {
         "file": recording.file.name,

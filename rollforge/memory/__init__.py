@@ -1,4 +1,4 @@
-"""Memories: what a backbone's ``attend`` talks to."""
+"""Memories: what a backbone attends to, and at which time indices."""
 
 from rollforge.memory.base import Memory, Now
 from rollforge.memory.cached import CachedMemory, MakeMemory

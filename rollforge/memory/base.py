@@ -1,4 +1,4 @@
-"""What a backbone talks to instead of a cache."""
+"""The contract of memories, which a backbone calls for attention."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Now:
 
 
 class Memory(ABC):
-    """Owns time indices, masks, rotation and the cache, so that a backbone owns none of them."""
+    """Manages time indices, masks, rotation and the cache, so that a backbone does not."""
 
     @property
     def now(self) -> Now:
@@ -56,28 +56,30 @@ class Memory(ABC):
         ``q``, ``k``, ``v`` and the result are ``[B, F * tokens, heads, head_dim]``, after q/k-norm and before RoPE;
         ``k`` and ``v`` may have fewer heads, each shared by as many heads of ``q`` in a row. ``bias`` is added to the
         logits among the frames of this pass; it is broadcast to ``[B, heads, F * tokens, F * tokens]``, and cached keys
-        get none. A pass of a phase that writes runs every layer; a pass that only reads may leave layers out.
+        get none. A pass of a phase that writes runs every layer; a pass that only reads may skip layers.
         """
 
     def cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
-        """Keys and values of a text for one layer, as ``project`` makes them; ``key`` names the text."""
+        """Keys and values of a text for one layer, as ``project`` computes them; ``key`` identifies the text."""
         return project()
 
     def text(self, layer: int) -> tuple[Tensor, Tensor] | None:
-        """Keys and values of the text for one layer, where they were made before the pass; else ``cross`` has them.
+        """Keys and values of the text for one layer, if computed before the pass; else ``cross`` returns them.
 
-        A compiled network asks here first, since its graphs must not depend on the name of the text
+        A compiled network calls this first, since its graphs must not depend on the key of the text
         (``Backbone.text_keys``).
         """
         return None
 
     def level(self, layer: int) -> tuple[Tensor, ...] | None:
-        """What the network has computed from the noise level of the pass for one layer; None where it computes that
-        itself (``Backbone.level_features``)."""
+        """Features of the pass's noise level for one layer; None where the network computes them itself.
+
+        They are those that ``Backbone.level_features`` returned.
+        """
         return None
 
     def carry(self, layer: int, name: str, step: Recurrent) -> Tensor:
-        """The output of a recurrent layer, whose state goes from frame to frame.
+        """The output of a recurrent layer, whose state is carried from frame to frame.
 
         Args:
             layer: the layer.

@@ -81,7 +81,7 @@ def _tokens(run: Segment, layer: int, spec: ModelSpec, device: torch.device) -> 
 
 
 def causal_bias(frames: int, block: int, tokens: int, device: torch.device) -> Tensor:
-    """Among the frames of a pass, each block sees itself and those before it: ``[L, L]``.
+    """Among the frames of a pass, each block attends to itself and those before it: ``[L, L]``.
 
     Blocks are counted from the end: what fills no whole block comes first, as given frames do.
     """

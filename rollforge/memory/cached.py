@@ -1,4 +1,4 @@
-"""What a rollout drives: a memory that keeps what earlier passes wrote."""
+"""The contract of rollout memories, which keep what earlier passes wrote."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rollforge.state import State
 
 
 class CachedMemory(Memory):
-    """A memory that a rollout drives: one for each guidance branch.
+    """A memory of a rollout: one for each guidance branch.
 
     It is made as ``(spec, visible, positions, kv_codec, combine)``. Where a refused block is taken back, the rollout
     sets the last three as attributes again. ``begin`` and ``end`` go around each pass. A ``ValueError`` of ``make`` and
@@ -48,7 +48,7 @@ class CachedMemory(Memory):
 
     @abstractmethod
     def make(self, block: int, virtual: Sequence[Virtual]) -> None:
-        """Makes the virtual frames of block number ``block``, all of them from what was kept before."""
+        """Makes the virtual frames of block number ``block``, all of them from frames that were cached before."""
 
     def set_text(self, key: str, project: Callable[[], TextKeys]) -> None:
         """Before a pass of a compiled network: makes what ``text`` returns, where ``key`` names another text than
@@ -57,24 +57,24 @@ class CachedMemory(Memory):
 
     @abstractmethod
     def begin(self, step: Step, plan: ReadPlan) -> None:
-        """Prepares one forward pass, which will see exactly ``plan``."""
+        """Prepares one forward pass, which will attend to exactly ``plan``."""
 
     @abstractmethod
     def end(self, live: frozenset[int], moves: frozenset[int] | None = None) -> None:
-        """Closes a pass. What a writing pass brought is stored; frames outside ``live`` are forgotten.
+        """Closes a pass. What a writing pass computed is stored; frames outside ``live`` are evicted.
 
-        Without a pass in progress it only forgets.
+        Without a pass in progress it only evicts frames.
 
         ``moves`` are the frames that a later plan may read at another time index. Default: all.
         """
 
     @abstractmethod
     def forget(self, frames: set[int]) -> None:
-        """Drops frames as if no pass had written them."""
+        """Evicts frames as if no pass had written them."""
 
     @abstractmethod
     def lacks(self, plan: ReadPlan, moves: frozenset[int]) -> set[int]:
-        """Frames of a plan that it cannot be given, and those of ``moves`` that cannot be read elsewhere."""
+        """Frames of a plan that are not cached, and those of ``moves`` that cannot be read at another time index."""
 
     @abstractmethod
     def state_dict(self) -> State:
@@ -85,7 +85,7 @@ class CachedMemory(Memory):
         """Restores, in a new memory on ``device``, what ``state_dict`` returned."""
 
     def frozen(self) -> Memory:
-        """Shows a network what it reads in the pass in progress, whatever is stored meanwhile, and stores nothing.
+        """A read-only view of the pass in progress: later writes do not change what a network reads through it.
 
         Gradient checkpointing runs the pass again with it. Raises ``UserError`` where a memory cannot.
         """

@@ -1,4 +1,4 @@
-"""Memory of bidirectional models: every frame sees every frame."""
+"""Memory of bidirectional models: every frame attends to every frame."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FullMemory(Memory):
     Args:
         spec: the backbone's.
         times: time index of each frame of the pass.
-        positions: what turns queries and keys. Default: ``Rope()``.
+        positions: how queries and keys are rotated. Default: ``Rope()``.
     """
 
     def __init__(self, spec: ModelSpec, times: Sequence[float], positions: Positions | None = None) -> None:
@@ -35,7 +35,7 @@ class FullMemory(Memory):
         return attention(q, k, v, bias)
 
     def turned(self, layer: int, x: Tensor) -> Tensor:
-        """Queries or keys of a layer at the times of their frames."""
+        """Queries or keys of a layer, rotated to the times of their frames."""
         if not self.placements:
             self.placements = placed(self.positions, self.spec, self.times, x.device)
         return self.positions.turn(x, self.placements[layer])

@@ -18,11 +18,11 @@ class GradientMemory(RolloutMemory):
     Raw keys and values of all live frames are kept with their graphs, and rotated again in each pass with gradients.
     Where the last denoising pass of a block ``keeps`` its keys and values and a commit pass follows, later blocks read
     the values of the commit with the gradient of the denoising pass: ``commit + (last - stop(last))``, as in the
-    released training of Self Forcing. Otherwise they read what the commit has left.
+    released training of Self Forcing. Otherwise they read the keys and values of the commit.
     """
 
     def end(self, live: frozenset[int], moves: frozenset[int] | None = None) -> None:
-        """As in ``RolloutMemory``, but that all live frames stay raw: turned ones may have lost their graph."""
+        """As in ``RolloutMemory``, except that all live frames stay raw: rotated ones may have lost their graph."""
         super().end(live)
 
     def frozen(self) -> Memory:

@@ -14,8 +14,8 @@ from rollforge.memory.cached import CachedMemory
 class JoinedMemory(Memory):
     """The memories of several guidance branches, in a pass that runs all of them.
 
-    The rows of the batch are those of the first branch, then those of the second. Each memory attends to its own, so
-    that what it keeps does not depend on whether its branch ran alone.
+    The rows of the batch are those of the first branch, then those of the second. Each memory attends to its own rows,
+    so that what it caches does not depend on whether its branch ran alone.
 
     Args:
         memories: of the branches. ``begin`` and ``end`` are called on each of them.

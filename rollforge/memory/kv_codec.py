@@ -1,4 +1,4 @@
-"""How one frame's raw keys and values are kept."""
+"""How one frame's raw keys and values are cached."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from rollforge.state import Stateful
 class KVCodec(Checked, Stateful, ABC):
     """Encodes and decodes raw keys and values of one frame and layer, ``[B, tokens, heads, head_dim]`` each.
 
-    What is kept is plain: tensors, numbers and strings in tuples, lists and dicts, so that a snapshot can hold it.
+    The encoded form is plain data: tensors, numbers and strings in tuples, lists and dicts, so that a snapshot can
+    hold it.
     Every memory has a codec of its own. Virtual frames are not encoded.
 
     The memory budget counts the tensors that ``encode`` returns for tensors on the meta device, which have a shape and
-    a dtype and no values. A codec that cannot work with these is counted as if it kept keys and values as they are.
+    a dtype and no values. A codec that cannot run on these is counted as if it left keys and values unchanged.
     """
 
     @abstractmethod
     def encode(self, k: Tensor, v: Tensor) -> Any:
-        """What is kept."""
+        """Returns the form that is cached."""
 
     @abstractmethod
     def decode(self, kept: Any) -> tuple[Tensor, Tensor]:
-        """The keys and values again."""
+        """Returns the keys and values, restored from that form."""
 
 
 class IdentityKVCodec(KVCodec):
-    """Keeps keys and values as they are."""
+    """Caches keys and values unchanged."""
 
     def encode(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return k.clone(), v.clone()

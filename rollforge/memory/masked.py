@@ -1,4 +1,4 @@
-"""Memory of parallel training: a whole clip in one pass, under a mask that says which frames see which."""
+"""Memory of parallel training: a whole clip in one pass, under a mask that says which frames attend to which."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Run:
 class MaskedMemory(FullMemory):
     """Attention among the frames of one pass, as a frame-level table allows.
 
-    Rows of ``sees`` are split into runs of equal rows; each run attends to exactly the frames it sees, so that no
-    masked score is ever computed and the answer equals that of a cached rollout.
+    Rows of ``sees`` are split into runs of equal rows; each run attends to exactly its frames. No masked
+    score is computed, and the result equals that of a cached rollout.
 
     Args:
         spec: the backbone's.
         times: time index of each frame of the pass.
         sees: bool ``[F, F]``, row = query frame, column = key frame.
-        positions: what turns queries and keys. Default: ``Rope()``.
-        routing: how each query token chooses among the history frames that it sees, as ``RoutedMemory`` does in a
-            rollout. The frames of a run itself are always attended to. Default: it sees all.
+        positions: how queries and keys are rotated. Default: ``Rope()``.
+        routing: how each query token chooses among its history frames, as ``RoutedMemory`` does in a rollout. The
+            frames of a run itself are always attended to. Default: all history frames.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class MaskedMemory(FullMemory):
     def diffusion_forcing(
         cls, spec: ModelSpec, frames: int, positions: Positions | None = None, routing: Routing | None = None
     ) -> MaskedMemory:
-        """Each block sees itself and the blocks before it, all at whatever noise level they have."""
+        """Each block attends to itself and the blocks before it, all at whatever noise level they have."""
         block = torch.tensor(spec.block_numbers(frames))
         return cls(spec, range(frames), _within(block, spec) & (block[:, None] >= block), positions, routing)
 
@@ -76,7 +76,7 @@ class MaskedMemory(FullMemory):
     def teacher_forcing(
         cls, spec: ModelSpec, frames: int, positions: Positions | None = None, routing: Routing | None = None
     ) -> MaskedMemory:
-        """For ``[history, noisy]`` of ``frames`` each: both see earlier history blocks; each block sees itself."""
+        """For ``[history, noisy]`` of ``frames`` each: every block attends to earlier history blocks and itself."""
         block = torch.tensor(spec.block_numbers(frames))
         earlier, same = _within(block, spec) & (block[:, None] > block), block[:, None] == block
         nothing = torch.zeros_like(same)

@@ -1,4 +1,4 @@
-"""What a cache policy has asked to see of a forward pass, gathered while the network runs."""
+"""What a cache policy observes of a forward pass, gathered while the network runs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Watch:
 
     Args:
         layers: the layers that are watched.
-        names: the fields of ``Seen`` that are wanted.
-        whole: those of them that are wanted for each token; of the others the mean over tokens is taken at once.
+        names: the fields of ``Seen`` that are requested.
+        whole: those of them that are requested for each token; of the others the mean over tokens is taken at once.
         tokens: tokens of a frame.
     """
 
@@ -40,11 +40,11 @@ class Watch:
 
     @property
     def lacking(self) -> set[str]:
-        """What no layer has shown since the last call of ``take``."""
+        """What no layer has provided since the last call of ``take``."""
         return (self.names - OF_BLOCKS).difference(*self._seen.values())
 
     def take(self) -> Mapping[int, Seen]:
-        """What was seen in each layer since the last call."""
+        """What was observed in each layer since the last call."""
         seen, self._seen = self._seen, {}
         return {layer: Seen(**fields) for layer, fields in sorted(seen.items())}
 

@@ -22,7 +22,7 @@ class Reading:
             ``room`` those of the slots alone. None where nothing is read.
         values: of them.
         room: whether the keys of the pass are written into ``keys``. Under gradients they are concatenated.
-        own: the bias among the frames of the pass, ``[L, L]``; None where each sees all.
+        own: the bias among the frames of the pass, ``[L, L]``; None where each attends to all.
         context: the bias of the slots in each branch that the layer reads; None where it is 0.
     """
 

@@ -1,4 +1,4 @@
-"""States of recurrent layers, by the frame that they have come to."""
+"""States of recurrent layers, by the frame that they have reached."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RecurrentStates:
         return output
 
     def copy(self) -> RecurrentStates:
-        """The same states, apart from later ones."""
+        """A copy that later passes do not change."""
         other = RecurrentStates()
         other.kept = {layer: {name: dict(known) for name, known in names.items()} for layer, names in self.kept.items()}
         return other

@@ -2,12 +2,12 @@
 
 What a pass reads is stored in one static buffer per layer, a slot for each ``(content frame, time index)`` pair of
 the plan, before the network runs. ``begin`` fills the slots of all layers and makes a ``Reading`` for each: placements,
-rows of the buffer, biases. ``attend`` is tensors only: it rotates, writes the rows of the pass and attends, so that a
+rows of the buffer, biases. ``attend`` uses tensors only: it rotates, writes the rows of the pass and attends, so that a
 network with this memory compiles as one graph, whose guards do not change from block to block. ``end`` stores.
 
-A pair that stays in the plan keeps its slot; only new pairs are turned, from the raw (unrotated) master, once. Slot
-order does not matter to attention, so nothing is ever shifted. Raw masters are kept of the frames that a plan may still
-move to another index; all others live on as they were first turned.
+A pair that stays in the plan keeps its slot; only new pairs are rotated, once, from the raw (unrotated) keys. Slot
+order does not matter to attention, so nothing is ever shifted. Raw keys are kept of the frames that a plan may still
+move to another index; all others stay as they were first rotated.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RolloutMemory(FrameStore):
     Args:
         spec: the backbone's.
         visible: upper bound on the context frames of any plan.
-        positions: what turns queries and keys. Default: ``Rope()``.
+        positions: how queries and keys are rotated. Default: ``Rope()``.
         kv_codec: how raw keys and values are kept. Default: as they are.
         combine: what joins the branches of a plan.
     """
@@ -105,7 +105,7 @@ class RolloutMemory(FrameStore):
         self._readings = self._read(step, plan)
 
     def _check(self, step: Step, plan: ReadPlan) -> None:
-        """Raises ``ValueError`` for a plan that this memory cannot follow, whatever it holds."""
+        """Raises ``ValueError`` for a plan that this memory cannot follow, whatever is cached."""
         check_segments(plan, self.spec)
         if why := refusal(self.positions, plan, step):
             raise ValueError(why)
@@ -116,7 +116,7 @@ class RolloutMemory(FrameStore):
             )
 
     def _follow_positions(self, step: Step, plan: ReadPlan) -> None:
-        """All keys are turned again where what their placements depend on has changed."""
+        """All keys are rotated again where what their placements depend on has changed."""
         with attribute_errors("positions", self.positions, f"at block {step.index}"):
             key = self.positions.key(self.spec, step, plan)
         if key is not None and key != self._key:
@@ -124,7 +124,7 @@ class RolloutMemory(FrameStore):
             self._invalidate({frame for frame in self.raw if frame not in self.rotated})
 
     def _check_content(self, step: Step) -> None:
-        """Raises ``ValueError`` for a plan with more frames than were declared, or with frames that are not here."""
+        """Raises ``ValueError`` for a plan with more frames than were declared, or with frames that are not cached."""
         checked: set[int] = set()
         for layer, runs in enumerate(self._runs):
             if id(runs) in checked:
@@ -212,7 +212,7 @@ class RolloutMemory(FrameStore):
         return outputs[0] if len(outputs) == 1 or self.combine is None else self._combined(outputs, layer)
 
     def attention(self, layer: int, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-        """Attention of one layer and branch to the tokens of the pass, which come first, and of the slots.
+        """Attention of one layer and branch to the tokens of the pass, which come first, and to the slots.
 
         ``bias`` is added to the logits; it is broadcast to ``[B, heads, L, S]``.
         """
@@ -228,7 +228,7 @@ class RolloutMemory(FrameStore):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
     def _move(self, device: torch.device) -> None:
-        """To the device of the network, in the first pass, where nobody has named it. Nothing is cached yet."""
+        """Moves to the device of the network in the first pass, if none was given. Nothing is cached yet."""
         assert self._step is not None
         assert self._now.plan is not None
         self.device, self._placements = device, {}
@@ -236,7 +236,7 @@ class RolloutMemory(FrameStore):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
     def _show(self, layer: int, q: Tensor, k: Tensor, placement: Placement) -> None:
-        """Shows the policy what it has asked to see."""
+        """Passes on what the policy observes."""
         if self.watch is not None:
             self.watch.attended(layer, q, k, lambda x: self._turn(x, placement))
 
@@ -276,7 +276,7 @@ class RolloutMemory(FrameStore):
     # After the network.
 
     def end(self, live: frozenset[int], moves: frozenset[int] | None = None) -> None:
-        """Closes a pass. A writing pass enters the store here, whole; frames outside ``live`` are forgotten.
+        """Closes a pass. A writing pass enters the store here, complete; frames outside ``live`` are evicted.
 
         Of the others only those in ``moves`` (unset: all) stay raw, and those just written, until every layer has
         turned them.
@@ -302,7 +302,7 @@ class RolloutMemory(FrameStore):
         self._step, self._now, self._staged, self._readings = None, Now(), {}, []
 
     def _store(self, step: Step) -> None:
-        """What a writing pass has handed over."""
+        """Stores what a writing pass has computed."""
         self._check_layers(step)
         size = self.spec.tokens
         for n, frame in enumerate(step.frames):
@@ -318,7 +318,7 @@ class RolloutMemory(FrameStore):
             self._blanks[layer] = k[:, :0].clone(), v[:, :0].clone()
 
     def _check_layers(self, step: Step) -> None:
-        """Notes which layers have keys. A network without any may read latents, or carry states alone."""
+        """Records which layers have keys. A network without any may read latents, or carry states alone."""
         used = self._staged.keys() | self._states.layers
         missing = set(range(self.spec.layers)) - used
         if used and missing:

@@ -24,13 +24,13 @@ class RoutedMemory(Checked, RolloutMemory):
 
     Frames are scored by q . mean key of the frame, both rotated. The frames of the pass are always attended to and do
     not count. There is one softmax over them and the kept frames, with the usual scale, so that with all frames kept
-    this is ``RolloutMemory``. A reference path: all scores are computed and those of other frames hidden, which saves
-    neither time nor memory. Training of a model with this memory routes alike. Source: Resampling Forcing.
+    this is ``RolloutMemory``. A reference path: all scores are computed and those of other frames masked, which saves
+    neither time nor memory. Training of a model with this memory uses the same routing. Source: Resampling Forcing.
 
     Args:
         spec: the backbone's.
         visible: upper bound on the context frames of any plan.
-        positions: what turns queries and keys. Default: ``Rope()``.
+        positions: how queries and keys are rotated. Default: ``Rope()``.
         kv_codec: how raw keys and values are kept. Default: as they are.
         combine: what joins the branches of a plan, each of which is routed by itself.
         top_k: frames that are kept. Default: all.

@@ -15,7 +15,7 @@ Piece = tuple[Tensor, Tensor]
 
 @dataclass
 class View:
-    """Turned keys, and values: ``[B, (own + slots) * tokens, heads, head_dim]`` each.
+    """Rotated keys, and values: ``[B, (own + slots) * tokens, heads, head_dim]`` each.
 
     The frames of a pass end where the slots begin, so that they and the first slots lie side by side.
     """
@@ -37,7 +37,7 @@ class View:
         return cls(keys, values, own, tokens, [None] * slots)
 
     def widened(self, own: int) -> View:
-        """A buffer for passes of ``own`` frames, with the same slots; this one if it has room for them."""
+        """A buffer for passes of ``own`` frames, with the same slots; this one if it is large enough."""
         if own <= self.own:
             return self
         wider = self.blank(self.keys, self.values, own, len(self.slots), self.tokens)
@@ -54,7 +54,7 @@ class View:
         return self._pair
 
     def fill(self, slot: int, entry: Entry, piece: Piece) -> None:
-        """Puts a frame into a slot."""
+        """Writes a frame to a slot."""
         rows = self._rows(slot)
         self.keys[:, rows], self.values[:, rows] = piece
         self.slots[slot] = entry

@@ -1,4 +1,4 @@
-"""What a rollout's memory keeps: raw keys and values of frames, and turned ones in slots and next to them."""
+"""What a rollout's memory keeps: raw keys and values of frames, and rotated ones in slots and next to them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class FrameStore(CachedMemory):
         """All that later passes depend on, between two passes.
 
         Each live frame is there once: as its raw keys and values, from which its slot is filled again, or else as it
-        was turned.
+        was rotated.
         """
         if where := odd(self.raw):
             raise UserError(
@@ -135,7 +135,7 @@ class FrameStore(CachedMemory):
         return [(keys.clone(), values.clone()) for keys, values in blended(virtual, layer, sources)]
 
     def _fill(self, layer: int, own: int) -> None:
-        """Puts the plan into a layer's slots: only those whose entry has changed are turned and copied."""
+        """Puts the plan into a layer's slots: only those whose entry has changed are rotated and copied."""
         layout, view = self._layouts[layer], self._views.get(layer)
         if view is not None:
             view = self._views[layer] = view.widened(own)
@@ -155,11 +155,11 @@ class FrameStore(CachedMemory):
             parked.pop(layout[slot], None)
 
     def _is_bare(self, entry: Entry) -> bool:
-        """Whether a frame is still wanted, and has no raw master."""
+        """Whether a frame is still cached without raw keys."""
         return entry[0] in self._live and entry[0] not in self.raw
 
     def _pieces(self, layer: int, entries: Sequence[Entry]) -> dict[Entry, Piece]:
-        """Turned keys, and values, of each of these entries."""
+        """Rotated keys, and values, of each of these entries."""
         fresh = [entry for entry in dict.fromkeys(entries) if entry[0] in self.raw]
         pieces = {entry: self._parked_or_copy(layer, entry) for entry in entries if entry[0] not in self.raw}
         if not fresh:
@@ -210,16 +210,16 @@ class FrameStore(CachedMemory):
         return entry[0] in self.raw or all(entry in self._turned_in(layer) for layer in layers)
 
     def _turned_everywhere(self, frame: int) -> bool:
-        """Whether every layer holds the frame turned."""
+        """Whether every layer has rotated keys of the frame."""
         return all(any(entry[0] == frame for entry in self._turned_in(layer)) for layer in self._attending)
 
     def _turned_in(self, layer: int) -> list[Entry]:
-        """What a layer holds turned: in its slots, and parked."""
+        """Rotated keys of a layer: in its slots, and next to them."""
         slots = self._views[layer].slots if layer in self._views else []
         return [*(entry for entry in dict.fromkeys(slots) if entry), *self._parked.get(layer, {})]
 
     def _invalidate(self, frames: set[int]) -> None:
-        """The turned keys of these frames are no longer good."""
+        """Marks the rotated keys of these frames as outdated."""
         if frames:
             for view in self._views.values():
                 view.forget(frames)
@@ -228,7 +228,7 @@ class FrameStore(CachedMemory):
                     del parked[entry]
 
     def _bare(self, layer: int) -> list[list[Any]]:
-        """Frames of a layer without a raw master: frame, time index, turned keys, values."""
+        """Frames of a layer without raw keys: frame, time index, rotated keys, values."""
         return [
             [*entry, *self._parked_or_copy(layer, entry)] for entry in self._turned_in(layer) if self._is_bare(entry)
         ]

@@ -32,10 +32,10 @@ class Blocks:
 
 
 class Metric(Checked, Stateful, ABC):
-    """Sees a video block by block. One object measures one video after another.
+    """Measures a video block by block. One object measures one video after another.
 
     Between two updates its plain attributes, and those of its attributes that are ``Stateful`` themselves, are its
-    state: after ``start`` on a fresh object, ``load_state_dict`` makes it continue as if nothing had happened.
+    state: after ``start`` on a fresh object, ``load_state_dict`` continues the same measurement.
     """
 
     better: Mapping[str, Better] = {}
@@ -47,13 +47,13 @@ class Metric(Checked, Stateful, ABC):
 
     @abstractmethod
     def start(self, prompt: str, fps: float, blocks: Blocks | None = None) -> None:
-        """A new video begins. ``blocks`` says where its blocks begin, if that is known."""
+        """Starts a new video. ``blocks``: where its blocks start, if that is known."""
 
     @abstractmethod
     def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
         """Measures pixel frames ``start, start + 1, ...``, uint8 ``[T, H, W, 3]``: named curves, one number a frame.
 
-        A number is NaN where the measure is not defined. Frames may be left out between two calls, never come back.
+        A number is NaN where the measure is not defined. Frames may be skipped between two calls, but never repeat.
         """
 
     def update_latents(self, latents: Tensor, start: int) -> dict[str, Tensor]:
@@ -61,16 +61,16 @@ class Metric(Checked, Stateful, ABC):
         return {}
 
     def finish(self) -> dict[str, float]:
-        """Figures of the whole video so far that are not the mean of a curve. The video may continue."""
+        """Values of the video so far that are not the mean of a curve. The video may continue."""
         return {}
 
     def truth(self, prompt: str, seed: int, frames: int) -> Tensor | None:
-        """True video for a prompt, uint8 ``[T, H, W, 3]``, where the metric knows what is true."""
+        """Ground-truth video for a prompt, uint8 ``[T, H, W, 3]``, if the metric can render one."""
         return None
 
 
 def directions(metrics: Iterable[Metric]) -> dict[str, Better]:
-    """Which way the curves of metrics are better. Raises ``UserError`` for one that says something else."""
+    """Which way the curves of metrics are better. Raises ``UserError`` for any other value."""
     found: dict[str, Better] = {}
     for metric in metrics:
         for curve, better in metric.better.items():

@@ -15,12 +15,12 @@ from rollforge.files.writing import open_new, open_own
 
 
 class CurveFile:
-    """Writes curves while a video is made, whole lines at a time. What is given twice for a frame is a mistake.
+    """Writes curves while a video is generated, complete lines at a time. A value given twice for a frame is an error.
 
     Args:
         path: of the file.
         fps: frames (or latent frames) per second.
-        frames: frames that the file already has, when a video goes on; what it has beyond them is cut off.
+        frames: frames that the file already has, when a video is resumed; later lines are removed.
 
     Attributes:
         frames: frames that the file has.

@@ -23,7 +23,7 @@ class Frame:
     Args:
         rgb: uint8 ``[H, W, 3]``.
         index: of the frame in the video.
-        previous: the frame before, if it was seen.
+        previous: the previous frame, if there is one.
     """
 
     def __init__(self, rgb: Image, index: int, previous: Frame | None = None) -> None:
@@ -61,7 +61,7 @@ class Frame:
 
 
 class FrameMetric(Metric):
-    """A metric that is given frame by frame. It remembers two frames, whatever the length of the video."""
+    """A metric that is computed frame by frame. It holds two frames, whatever the length of the video."""
 
     def start(self, prompt: str, fps: float, blocks: Blocks | None = None) -> None:
         self.fps = fps
@@ -72,7 +72,7 @@ class FrameMetric(Metric):
 
     @abstractmethod
     def begin(self) -> None:
-        """Forgets the video before."""
+        """Resets the state of the previous video."""
 
     @abstractmethod
     def look(self, frame: Frame) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Whether a video of the procedural world still is the one that its opening began, and not another of its caption."""
+"""Whether a video of the procedural world still matches its opening, and not just its caption."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rollforge.video.reader import Frames, frames
 
 
 class ThingColours(Stateful):
-    """The colours of the captioned things, against their mean in the opening.
+    """The colours of the captioned objects, against their mean in the opening.
 
     Args:
         opening: frames that are the reference, counted from the first.
@@ -30,10 +30,10 @@ class ThingColours(Stateful):
         self.total, self.weight = torch.zeros(things, 3), torch.zeros(things, 1)
 
     def changed(self, colours: Tensor, found: Tensor) -> Tensor:
-        """Mean absolute difference from the opening's, of the things that are found here and were there: ``[T]``.
+        """Mean absolute difference from the opening's, of the objects that are found here and in the opening: ``[T]``.
 
-        ``colours [T, things, 3]`` are differences from the truth, ``found`` is ``[T, things]``. Not a number in the
-        opening itself, and where nothing can be compared.
+        ``colours [T, things, 3]`` are differences from the truth, ``found`` is ``[T, things]``. NaN in the opening
+        itself, and where nothing can be compared.
         """
         first = slice(max(0, self.opening - self.seen))
         self.total += (colours[first] * found[first, :, None]).sum(dim=0)
@@ -60,7 +60,7 @@ class Gap(Stateful):
         self.own, self.others = (ThingColours(opening, len(scene.things)) for _ in range(2))
 
     def refer(self, video: Tensor, free: Tensor, found: Tensor, colours: Tensor) -> None:
-        """Takes the opening of the other video; arguments as ``measured``."""
+        """Sets the opening of the other video; arguments as ``measured``."""
         self.landscape.changed(video, free, found.all(dim=1))
         self.others.changed(colours, found)
         self.known = True
@@ -72,9 +72,9 @@ class Gap(Stateful):
 
         Args:
             video: ``[T, 3, h, w]`` at half resolution.
-            free: ``[T, 1, h, w]``, what shows no thing.
+            free: ``[T, 1, h, w]``, pixels without objects.
             found: ``[T, things]``.
-            colours: ``[T, things, 3]``, by how much those of the things are off.
+            colours: ``[T, things, 3]``, by how much those of the objects are off.
             landscape: ``[T]``, how unlike the own opening.
         """
         none = torch.zeros(len(video), dtype=torch.bool)  # no frame is added to the reference
@@ -88,7 +88,7 @@ def opening_of(folder: Path, prompt: str, count: int, size: tuple[int, int]) -> 
     """The first frames, uint8 ``[count, H, W, 3]``, of the video of a prompt in the folder of another run.
 
     Raises:
-        UserError: for a folder that is no finished run, has no such video, or a video of another size or too short.
+        UserError: for a folder that is not a finished run, has no such video, or a video of another size or too short.
     """
     found = read_json(folder / "manifest.json", MANIFEST, "file")
     videos = found.get("videos", []) if isinstance(found, dict) else []

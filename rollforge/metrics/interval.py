@@ -1,4 +1,4 @@
-"""Means over prompts with their uncertainty: a mean is never shown alone."""
+"""Means over prompts with their uncertainty: a mean is never reported alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def interval(values: Iterable[float], level: float = 0.95, draws: int = 2000, se
 def over_prompts(
     summaries: Sequence[Mapping[str, Mapping[str, float]]], level: float = 0.95
 ) -> dict[str, dict[str, Interval]]:
-    """Every figure of every curve (see ``summarise``) over the videos of several prompts."""
+    """Every value of every curve (see ``summarise``) over the videos of several prompts."""
     names = list(dict.fromkeys(name for summary in summaries for name in summary))
     found: dict[str, dict[str, Interval]] = {}
     for name in names:

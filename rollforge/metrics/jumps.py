@@ -1,4 +1,4 @@
-"""Whether things of the procedural world move no farther than its largest speed allows."""
+"""Whether objects of the procedural world move no farther than its largest speed allows."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ SLACK = 4.0  # pixels: places are known to two pixels in x and in y, and less we
 
 
 class Jumps(Stateful):
-    """Compares where a thing is found with where it was found last, however long ago.
+    """Compares the position of an object with its last known position.
 
     Args:
-        things: how many are followed.
+        things: how many objects are followed.
     """
 
     def __init__(self, things: int) -> None:
         self.places, self.frames = torch.zeros(things, 2), torch.full((things,), -1)  # last found, and in which frame
 
     def share(self, centres: Tensor, found: Tensor, start: int) -> Tensor:
-        """Share of the things that jumped, in each frame ``[T]``.
+        """Share of the objects that jumped, in each frame ``[T]``.
 
         Args:
             centres: places ``[T, things, 2]`` in pixels.
-            found: whether a thing was found there, ``[T, things]``.
+            found: whether an object was found there, ``[T, things]``.
             start: index of the first of these frames.
         """
         jumped = torch.zeros(found.shape)

@@ -12,9 +12,9 @@ from rollforge.state import Stateful
 
 
 class Landscape(Stateful):
-    """Hills, sun and tints, wherever no thing is in the way, against the mean of the opening. All at half resolution.
+    """Hills, sun and tints, outside of objects, against the mean of the opening. All at half resolution.
 
-    The opening is the first frames in which every thing was found, as one that was not would be taken for landscape.
+    The opening is the first frames in which every object was found: one that was not would count as landscape.
 
     Args:
         scene: what the video shows.
@@ -31,8 +31,8 @@ class Landscape(Stateful):
     def changed(self, video: Tensor, visible: Tensor, sure: Tensor) -> Tensor:
         """0 where a frame's landscape is the opening's, 1 where it is as unlike it as another one of the same caption.
 
-        Frames ``[T, 3, h, w]`` in 0..1, of which ``visible [T, 1, h, w]`` shows no thing; the opening is told by those
-        frames where that is ``sure [T]``. Returns ``[T]``, not a number where nothing can be compared.
+        Frames ``[T, 3, h, w]`` in 0..1, of which ``visible [T, 1, h, w]`` are free of objects; the opening is taken
+        from those frames where that is ``sure [T]``. Returns ``[T]``, NaN where nothing can be compared.
         """
         taken = sure & (self.seen + sure.cumsum(dim=0) <= self.opening)
         uncovered = visible[taken]

@@ -16,7 +16,7 @@ GRID = 120  # flow is read at about so many places along the shorter side
 
 
 class Motion(FrameMetric):
-    """How fast things move: optical flow, eight times a second.
+    """How fast the content moves: optical flow, eight times a second.
 
     Flow is read on a grid of every ``min(H, W) // 120``-th pixel.
 
@@ -27,8 +27,8 @@ class Motion(FrameMetric):
     Whole video:
         dynamic_degree: "dynamic degree (DIS proxy)", or that of another flow: share of clips that are dynamic by
             VBench's rule. Of ``n`` frames at 8 per second, at least ``round(4 n / 16)`` neighbours are further apart
-            (fastest 5 %) than ``6 min(H, W) / 256`` pixels. VBench uses RAFT, and one clip for each short video. A clip
-            that is not whole counts only where it is the only one.
+            (fastest 5 %) than ``6 min(H, W) / 256`` pixels. VBench uses RAFT, and one clip for each short video. An
+            incomplete clip counts only if it is the only one.
 
     Args:
         clip_seconds: length of a clip.

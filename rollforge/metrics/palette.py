@@ -15,9 +15,9 @@ Colours = tuple[Tensor, Tensor]
 
 
 def rows(video: Tensor, visible: Tensor) -> Tensor:
-    """The colour of each row, ``[T, 3, h]``: the median over what shows no thing, of frames ``[T, 3, h, w]``.
+    """The colour of each row, ``[T, 3, h]``: the median over pixels without objects, of frames ``[T, 3, h, w]``.
 
-    What shows none is told by ``visible [T, 1, h, w]``, 1 there. Not a number in a row that is hidden.
+    ``visible [T, 1, h, w]`` is 1 at these pixels. NaN in a row that is hidden.
     """
     return video.masked_fill(visible < 1, torch.nan).nanmedian(dim=3).values
 

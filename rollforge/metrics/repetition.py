@@ -25,11 +25,11 @@ Curve = NDArray[np.float64]
 class Repetition(FrameMetric):
     """Self-similarity over all lags, and sink collapse, from 16 x 16 luma thumbnails.
 
-    The distance of two frames is the root mean square difference of their thumbnails, in grey levels. What comes back
-    is less far than what lies between: a lag is judged by ``1 - d(lag) / mean(d up to lag)``, which is 1 for a copy,
+    The distance of two frames is the root mean square difference of their thumbnails, in grey levels. A repeated frame
+    is nearer than the frames between: a lag is judged by ``1 - d(lag) / mean(d up to lag)``, which is 1 for a copy,
     about 0 for noise and below 0 (so 0) for a steady drift. Differences below one grey level are no differences.
 
-    The last ``window`` frames are held whole: lags up to ``window`` are exact to the frame, in videos of any length.
+    All of the last ``window`` frames are held: lags up to ``window`` are exact to the frame, in videos of any length.
     Of all frames at most ``whole`` are held, evenly spaced, so that longer lags are known to ``stride`` frames, the
     smallest power of two with ``frames / stride <= whole`` (128 for an hour at 16 frames per second). Sink distances
     are exact.
@@ -44,12 +44,12 @@ class Repetition(FrameMetric):
         sink_collapse: ``1 - min d / median d`` of the distances to the sink after they first reached their median:
             1 where a late frame is a sink frame again.
         sink_drop: the largest fall of the distance from its highest so far, over its median; a median of five frames
-            is taken first, so that a flash is no drop.
+            is taken first, so that a flash is not a drop.
         sink_drop_seconds: when that drop was deepest.
 
     Args:
-        window: frames held whole.
-        whole: frames held of the whole video.
+        window: the last frames, all of which are held.
+        whole: frames held of the complete video.
         sink: pixel frames at the start that count as the sink; the first block where that is known, else 9.
     """
 

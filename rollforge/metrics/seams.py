@@ -10,8 +10,8 @@ NAN = float("nan")
 class Seams(FrameMetric):
     """The step ``|x[t] - x[t-1]|`` into a block, over the steps inside blocks. Exact. 1 is seamless.
 
-    Needs to be told at ``start`` where blocks begin (Wan: frames 9, 21, 33, ...; Pocket: 3, 6, 9, ...), and measures
-    nothing where that is not known.
+    Needs ``blocks`` at ``start`` (Wan: frames 9, 21, 33, ...; Pocket: 3, 6, 9, ...), and measures
+    nothing without them.
 
     Curves:
         seam: at the first frame of a block, the step into it over the mean step inside the block before; else NaN.

@@ -1,4 +1,4 @@
-"""How near a video comes back to its first frames. LoL calls a sudden return sink collapse."""
+"""How closely a video returns to its first frames. LoL calls a sudden return sink collapse."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SinkReturn(Stateful):
         self.highest, self.drop, self.when = 0.0, 0.0, NAN
 
     def add(self, picture: Tensor, index: int) -> float:
-        """Takes a thumbnail ``[P]`` and answers its root mean square distance to the sink."""
+        """Adds a thumbnail ``[P]``. Returns its root mean square distance to the sink."""
         if len(self.sink) < self.frames:
             self.sink = torch.cat([self.sink.reshape(-1, len(picture)), picture[None]])
         distance = (self.sink - picture).square().mean(dim=1).amin().sqrt()

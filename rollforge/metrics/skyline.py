@@ -23,11 +23,11 @@ class Skyline(Stateful):
         self.opening, self.seen = opening, torch.zeros(0, 0)
 
     def moved(self, video: Tensor, colours: Colours) -> Tensor:
-        """Mean distance in pixels over the columns that show no thing, ``[T]``, of frames ``[T, 3, H, W]`` in 0..1.
+        """Mean distance in pixels over the columns without objects, ``[T]``, of frames ``[T, 3, H, W]`` in 0..1.
 
         Sky and far hills have the ``colours`` ``[T, 3, H]`` and ``[T, 3, 1]``.
 
-        Not a number where things are all over it.
+        NaN where objects hide it.
         """
         heights = self.heights(video, colours)
         missing = self.opening - len(self.seen)
@@ -36,7 +36,7 @@ class Skyline(Stateful):
         return (heights - self.seen.nanmedian(dim=0).values).abs().nanmean(dim=1)
 
     def heights(self, video: Tensor, colours: Colours) -> Tensor:
-        """Rows of soil in each column, ``[T, W]``; not a number where a thing is in the way."""
+        """Rows of soil in each column, ``[T, W]``; NaN where an object hides them."""
         band = video[:, :, ROWS]
         sky, soil = colours[0][:, :, ROWS, None], colours[1][..., None]  # [T, 3, rows, 1] and [T, 3, 1, 1]
         to_sky, to_soil = ((band - colour).abs().mean(dim=1) for colour in (sky, soil))  # [T, rows, W]

@@ -1,7 +1,7 @@
-"""Drift in a few numbers: what papers report of a curve, with the level always next to it.
+"""Drift in a few numbers: what papers report of a curve, always with its level.
 
-A curve is ``[T]``, one number a frame; NaN where the measure is not defined. NaN is left out of every mean. What cannot
-be told (five seconds at both ends of a video of eight) is NaN.
+A curve is ``[T]``, one number a frame; NaN where the measure is not defined. NaN is left out of every mean. What is not
+defined (five seconds at both ends of a video of eight) is NaN.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WORST: Mapping[str, Worst] = {
 
 
 def worst_of(better: Mapping[str, str]) -> dict[str, Worst]:
-    """Which end of each curve is bad: of the built-in ones, and of those of which ``better`` says what is good."""
+    """Which end of each curve is bad: of the built-in ones, and of those in ``better``."""
     return {**WORST, **{curve: "lowest" if good == "higher" else "highest" for curve, good in better.items()}}
 
 
@@ -109,7 +109,7 @@ def worst_clip(means: Curve, worst: Worst | None = None) -> int | None:
 def summarise(
     curves: Mapping[str, Curve], fps: float, horizon_seconds: float, worst: Mapping[str, Worst] = WORST
 ) -> dict[str, dict[str, float]]:
-    """The figures of each curve of one video.
+    """The values of each curve of one video.
 
     Args:
         curves: by name, ``[T]`` each.

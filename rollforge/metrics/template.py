@@ -1,4 +1,4 @@
-"""Things of the procedural world, to be looked for in frames by their own rendering, at half resolution."""
+"""Objects of the procedural world, found in frames by their own rendering, at half resolution."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_STRAYS = 8  # counted in a frame
 
 @dataclass(frozen=True)
 class Template:
-    """A thing to look for, at half resolution: colours ``[3, h, w]``, where it is solid and where it is at all."""
+    """An object to look for, at half resolution: colours ``[3, h, w]``, where it is solid and where it is at all."""
 
     colours: Tensor
     solid: Tensor
@@ -28,7 +28,7 @@ class Template:
 
     @classmethod
     def of(cls, colour: str, shape: str) -> Template:
-        """The template of a thing, cut from a rendering at the centre of the frame."""
+        """The template of an object, cut from a rendering at the centre of the frame."""
         painted, cover = sprite(colour, shape, np.array([[SIZE / 2, SIZE / 2]], np.float32))
         cut = slice(SIZE // 2 - HALF, SIZE // 2 + HALF)
         shade = functional.avg_pool2d(torch.from_numpy(cover[:, cut, cut]), 2)[0]
@@ -39,7 +39,7 @@ class Template:
 def misfits(templates: list[Template], video: Tensor, visible: Tensor, least_seen: float) -> Tensor:
     """Root mean square differences from the visible frame at every place, ``[T, templates, rows, columns]``.
 
-    1 where less than ``least_seen`` of a thing would be visible.
+    1 where less than ``least_seen`` of an object would be visible.
     """
     solid = torch.stack([one.solid for one in templates])[:, None]  # [templates, 1, h, w]
     colours = torch.stack([one.colours for one in templates])
@@ -52,23 +52,23 @@ def misfits(templates: list[Template], video: Tensor, visible: Tensor, least_see
 
 
 def without_edges(visible: Tensor) -> Tensor:
-    """``visible [T, 1, h, w]`` without the pixels next to a thing, whose soft edge is there."""
+    """``visible [T, 1, h, w]`` without the pixels next to an object, whose soft edge is there."""
     return 1 - functional.max_pool2d(1 - visible, 3, stride=1, padding=1)
 
 
 class Strays:
-    """Counts things of any colour and shape, once those that the caption tells of are covered."""
+    """Counts objects of any colour and shape, once those of the caption are masked."""
 
     def __init__(self) -> None:
         self.templates = [Template.of(colour, shape) for colour in WORDS["colour"] for shape in SHAPES]
 
     def count(self, video: Tensor, visible: Tensor, tolerance: float, known: Tensor, places: Tensor) -> Tensor:
-        """Things in each frame ``[T]`` that fit, 12 pixels in x or y from each other and from known ones.
+        """Objects in each frame ``[T]`` that fit, 12 pixels in x or y from each other and from known ones.
 
         Args:
             video: ``[T, 3, h, w]`` at half resolution, of which only what ``visible [T, 1, h, w]`` leaves is looked at.
             tolerance: largest root mean square difference.
-            known: whether a thing was found, ``[T, things]``.
+            known: whether an object was found, ``[T, things]``.
             places: and where, ``[T, things, 2]``: column and row of the template's corner.
         """
         least = misfits(self.templates, video, visible, STRAY_SEEN).amin(dim=1)  # [T, rows, columns]

@@ -1,4 +1,4 @@
-"""Measures videos of the procedural world against what their captions say must be there."""
+"""Compares videos of the procedural world with their captions."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ OPENING = 21  # frames that repetition compares with
 
 
 class WorldTruth(Metric):
-    """Presence, colour, motion of the captioned things; background and landscape; sharpness; repetition.
+    """Presence, colour, motion of the captioned objects; background and landscape; sharpness; repetition.
 
     Curves, one number for each frame:
-        presence: share of the captioned things found: somewhere the thing's own rendering fits its visible part to
-            ``tolerance`` (root mean square), and better than the other shapes of that colour. A thing that is almost
-            wholly hidden behind a nearer one is not found, so true videos score a little below 1.
-        count: things in the frame, whatever their colour and shape: those found, and whatever else fits a thing of the
-            world, at least 0.6 of it visible and 12 pixels (in x or y) from the next.
-        count_error: by how much ``count`` is off what the caption says. True videos score a little above 0, for the
+        presence: share of the captioned objects found: somewhere the object's own rendering fits its visible part to
+            ``tolerance`` (root mean square), and better than the other shapes of that colour. An object that is almost
+            completely hidden behind a nearer one is not found, so true videos score a little below 1.
+        count: objects in the frame, whatever their colour and shape: those found, and whatever else fits an object of
+            the world, at least 0.6 of it visible and 12 pixels (in x or y) from the next.
+        count_error: difference between ``count`` and the caption. True videos score a little above 0, for the
             same reason.
-        jump: share of the things that are found farther from where they were last found than the world's largest speed
-            (0.9 pixels per frame) allows, and 4 pixels of slack; 0 for true videos, but for rare mistakes.
-        colour_error: mean absolute difference of a thing's mean colour from the truth, at the best place, in 0..1.
-        background_error: mean absolute difference of the rows of sky and ground (median over columns that show no
-            thing) from what the caption says, under the tints of the world that fit them best, in 0..1.
+        jump: share of the objects that are found farther from where they were last found than the world's largest speed
+            (0.9 pixels per frame) allows, and 4 pixels of slack; 0 for true videos, but for rare errors.
+        colour_error: mean absolute difference of an object's mean colour from the truth, at the best place, in 0..1.
+        background_error: mean absolute difference of the rows of sky and ground (median over columns without objects)
+            from the caption, under the tints of the world that fit them best, in 0..1.
         tint: mean absolute difference of these rows from the opening's, in 0..1: how far the colours of the scene,
             which no caption fixes, have drifted. True ones stay.
         skyline: pixels by which the line of the hills has moved from where it was in the opening; true hills stay.
         landscape: 0 where hills, sun and tints are as in the opening, as true ones are, 1 where they are as unlike it
-            as another landscape of the same caption. Where things are found is left out. The opening is here the first
+            as another landscape of the same caption. Pixels of objects are left out. The opening is here the first
             frames that show them all; unknown before.
         sharpness: variance of the Laplacian of luma, over that of true frames with the same caption; 1 is as crisp.
-        motion: pixels per frame that the things travel, taken over eight frames (the truth: 0.4 to 0.9 less bounces).
+        motion: pixels per frame that the objects travel, taken over eight frames (the truth: 0.4 to 0.9 less bounces).
         repetition: 1 where a frame copies one of the opening's, 0 where it is as unlike them as another true moment.
         landscape_gap: with ``other``, ``landscape`` minus the same against the opening of that video: below 0 where the
-            video still is its own and not any video of its caption.
-        colour_gap: with ``other``, the mean absolute difference of the things' colours from the opening's, minus the
+            video still matches its own opening better.
+        colour_gap: with ``other``, the mean absolute difference of the objects' colours from the opening's, minus the
             same against the opening of that video.
 
     Args:
-        tolerance: largest root mean square difference, in 0..1, at which a thing counts as found.
+        tolerance: largest root mean square difference, in 0..1, at which an object counts as found.
         other: the folder of a finished run of the same prompts with another seed, one horizon long or longer.
     """
 
@@ -134,10 +134,10 @@ class WorldTruth(Metric):
         gap.refer(small, free, found, colours_off)
 
     def _things(self, small: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Looks for things in frames ``[T, 3, h, w]`` at half resolution. Nearer ones hide farther ones.
+        """Looks for objects in frames ``[T, 3, h, w]`` at half resolution. Nearer ones hide farther ones.
 
         What was found ``[T, things]``, by how much colours are off ``[T, things, 3]``, centres ``[T, things, 2]``,
-        number of strays ``[T]``, and what of the frames ``[T, 1, h, w]`` is free of things and their edges, also of
+        number of strays ``[T]``, and what of the frames ``[T, 1, h, w]`` is free of objects and their edges, also of
         those that fit nowhere well.
         """
         visible, free = torch.ones_like(small[:, :1]), torch.ones_like(small[:, :1])
@@ -177,7 +177,7 @@ def _colour_off(video: Tensor, visible: Tensor, template: Template, top: list[in
 
 
 def _hide(visible: Tensor, template: Template, top: list[int], left: list[int], found: Tensor) -> None:
-    """Takes what a thing covers, in the frames where it was ``found [T]``, out of what is visible."""
+    """Removes what an object covers, in the frames where it was ``found [T]``, from what is visible."""
     high, wide = template.whole.shape
     for t, (y, x, here) in enumerate(zip(top, left, found.tolist(), strict=True)):
         if here:

@@ -59,7 +59,7 @@ class Objective(Checked, ABC):
     """The running average of the trained component (``model.ema``), set before each call; None without one."""
 
     def state_dict(self) -> State:
-        """What the loss carries from step to step, for checkpoints: tensors and plain data. Default: nothing."""
+        """State that the loss carries from step to step, for checkpoints: tensors and plain data. Default: empty."""
         return {}
 
     def load_state_dict(self, state: State) -> None:

@@ -1,4 +1,4 @@
-"""Flow matching for teachers and critics: every frame of a clip sees every frame, and all share one noise level."""
+"""Flow matching for teachers and critics: full attention within a clip, and one noise level for all its frames."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rollforge.samplers.base import add_noise
 
 
 class Bidirectional(FlowMatching):
-    """Trains a bidirectional network on whole clips, one noise level for each: the teacher of ``SelfForcing``.
+    """Trains a bidirectional network on complete clips, one noise level for each: the teacher of ``SelfForcing``.
 
-    The same network rolls whole clips as one block where its ``block`` is as long as its window.
+    Such a network generates complete clips as one block if its ``block`` is as long as its window.
     """
 
     def flow_error(self, pipeline: Pipeline, latents: Tensor, noise: Tensor, condition: Condition) -> Tensor:
@@ -26,6 +26,6 @@ class Bidirectional(FlowMatching):
         return self.error(made, target(pipeline.backbone.spec, latents, noise, levels), levels)
 
     def levels(self, pipeline: Pipeline, latents: Tensor) -> Tensor:
-        """A timestep for each clip, told to all of its frames: ``[B, F]``."""
+        """A timestep for each clip, the same for all of its frames: ``[B, F]``."""
         drawn = self.drawn((len(latents), 1), latents.device)
         return drawn.clamp(max=pipeline.backbone.spec.largest_level).expand(latents.shape[:2])

@@ -24,9 +24,9 @@ Weighting = Literal["none", "bell"]
 
 
 class FlowMatching(Objective):
-    """Regresses the flow ``noise - clean``, or what else the network predicts.
+    """Regresses the flow ``noise - clean``, or whatever the network predicts.
 
-    Subclasses say what history a block sees.
+    Subclasses say which history a block attends to.
 
     Args:
         shift: moves the uniformly drawn noise levels towards noise; 1 leaves them.
@@ -68,7 +68,7 @@ class FlowMatching(Objective):
         """Mean squared error of what the network predicts for each frame, ``[B, F]``."""
 
     def levels(self, pipeline: Pipeline, latents: Tensor) -> Tensor:
-        """A timestep for each block, drawn independently and told to each of its frames: ``[B, F]``."""
+        """A timestep for each block, drawn independently and the same for all of its frames: ``[B, F]``."""
         spec = pipeline.backbone.spec
         numbers = spec.block_numbers(latents.shape[1])
         return self.drawn((len(latents), numbers[-1] + 1), latents.device).clamp(max=spec.largest_level)[:, numbers]

@@ -30,7 +30,7 @@ Depth = Annotated[float, Range(0, below=1)]
 
 
 class GAN(Matching):
-    """A discriminator tells videos of the student from true ones; the update ratio of the release is 1.
+    """A discriminator separates videos of the student from true ones; the update ratio of the release is 1.
 
     Args:
         taps: after which layers of the critic hidden tokens are read, as shares of the depth.

@@ -25,7 +25,7 @@ class Match:
     """What a matching loss works with at one step.
 
     Args:
-        critic: the network that learns what the student makes.
+        critic: the network that learns the student's videos.
         condition: text features of the prompts.
         teacher: the frozen network, where there is one.
         negative: text features of the negative prompt.
@@ -78,7 +78,7 @@ class Matching(Checked, ABC):
         """The loss of the critic for a video of the student, which has none."""
 
     def drawn(self, video: Tensor) -> Tensor:
-        """A timestep for each video, told to all of its frames, ``[B, F]``."""
+        """A timestep for each video, the same for all of its frames, ``[B, F]``."""
         u = torch.randint(RELEASED, (len(video), 1), device=video.device) / RELEASED
         t = self.shift * u / (1 + (self.shift - 1) * u) * TIMESTEPS  # in this order, as released
         return t.clamp(self.lowest, self.highest).expand(video.shape[:2])
@@ -124,11 +124,11 @@ class ScoreMatching(Matching):
         return (nearest(timesteps, grid(RELEASED, shift)) / TIMESTEPS)[..., None, None, None]
 
     def x0(self, network: Backbone, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        """The clean videos that a score stands for."""
+        """The clean videos that a score corresponds to."""
         return noisy - self.sigma(timesteps) * self.flow(network, noisy, timesteps, condition)
 
     def real_x0(self, match: Match, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """The clean videos that the teacher stands for, with guidance."""
+        """The clean videos that the teacher's score corresponds to, with guidance."""
         assert match.teacher is not None
         asked = self.x0(match.teacher, noisy, timesteps, match.condition)
         if not self.guidance:

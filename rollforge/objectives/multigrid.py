@@ -58,7 +58,7 @@ class Multigrid:
         rate: how the learning rate follows the clips in a step, in multiples of those in a step of full clips.
 
     Raises:
-        UserError: lengths or sizes that fall, or a stage with fewer steps than lengths.
+        UserError: decreasing lengths or sizes, or a stage with fewer steps than lengths.
     """
 
     stages: list[Stage]

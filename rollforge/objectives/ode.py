@@ -1,14 +1,14 @@
 """Regression of a teacher's ODE solutions: the first stage of few-step training.
 
 Sources: CausVid (arXiv 2412.07772, section 4.3) and Self Forcing (arXiv 2506.08009) with noisy history, Causal Forcing
-with clean history. The student sees a state of the teacher's solution at one of its own denoising steps and predicts
-where the solution ends.
+with clean history. The student gets a state of the teacher's solution at one of its own denoising steps and
+predicts where the solution ends.
 
 ==================  =======================================  ====================================
 number              ``history="noisy"`` (Self Forcing)       ``history="clean"`` (Causal Forcing)
 ==================  =======================================  ====================================
 levels drawn        one for each block                       one for each video
-a block sees        itself, earlier blocks at their levels   itself, earlier blocks of the clip
+a block attends to  itself, earlier blocks at their levels   itself, earlier blocks of the clip
 target              the end of the solution                  the end of the solution
 denoising steps     1000, 750, 500, 250, shift 5             the same
 loss                mean (x0 - target)^2, no weight          the same
@@ -40,7 +40,7 @@ class OdeRegression(Objective):
     It reads the clips of ``Trajectories``, which ``rollforge trajectories`` makes.
 
     Args:
-        history: ``noisy``: earlier blocks are seen at their own levels (Self Forcing); ``clean``: earlier blocks of the
+        history: ``noisy``: earlier blocks are at their own levels (Self Forcing); ``clean``: earlier blocks of the
             clip that the teacher was given (Causal Forcing).
         levels: whether each ``block`` draws a level, or the ``video`` one for all. Default: block with noisy history,
             video with clean history, as the releases do.
@@ -79,7 +79,7 @@ class OdeRegression(Objective):
         return {"loss": error.mean(), "loss_first_block": error[:, : spec.first].mean()}
 
     def _draw(self, pipeline: Pipeline, states: Tensor) -> Tensor:
-        """The state that each frame is seen at, ``[B, F]``."""
+        """The state of each frame, ``[B, F]``."""
         numbers = pipeline.backbone.spec.block_numbers(states.shape[2])
         count = numbers[-1] + 1 if self.levels == "block" else 1
         drawn = torch.randint(states.shape[1], (len(states), count), device=states.device)

@@ -1,4 +1,4 @@
-"""What a network predicts of a whole clip in one parallel pass."""
+"""Predictions for a complete clip in one parallel pass."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def prediction_on(
 
 
 def clean_of(backbone: Backbone, predicted: Tensor, noisy: Tensor, levels: Tensor) -> Tensor:
-    """The clean frames that a prediction stands for: ``x - sigma flow``."""
+    """The clean frames that a prediction corresponds to: ``x - sigma flow``."""
     sigma = (levels / TIMESTEPS)[..., None, None, None]
     return noisy - sigma * to_flow(backbone.spec, predicted, noisy, levels)

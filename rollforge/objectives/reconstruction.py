@@ -10,7 +10,7 @@ from rollforge.pipeline import Pipeline
 
 
 class Reconstruction(Objective):
-    """Trains the codec to give its input back, by the loss the codec itself defines."""
+    """Trains the codec to reconstruct its input, with the loss that the codec defines."""
 
     trains = "codec"
 

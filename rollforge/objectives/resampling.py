@@ -1,4 +1,4 @@
-"""Training on history the model made itself (Resampling Forcing, arXiv 2512.15702): teacher-free.
+"""Training on history that the model generated (Resampling Forcing, arXiv 2512.15702): teacher-free.
 
 =====================  =============================================================================
 number                 value in the paper; in third parties' variants

@@ -1,7 +1,7 @@
-"""Self Forcing (arXiv 2506.08009): the student is trained on videos that it has rolled on its own history.
+"""Self Forcing (arXiv 2506.08009): the student is trained on videos that it has generated on its own history.
 
-Each step rolls videos from prompts alone, through the rollout that ``predict`` runs. One exit step is drawn for all
-blocks and processes; a block leaves its sampler there, and only the exit pass has gradients. The matching loss sees the
+Each step generates videos from prompts alone, through the rollout that ``predict`` runs. One exit step is drawn for all
+blocks and processes; a block leaves its sampler there, and only the exit pass has gradients. The matching loss gets the
 whole video. The critic learns the student's videos between the student's steps.
 
 ===================  =====================================================================================
@@ -9,7 +9,7 @@ number               value
 ===================  =====================================================================================
 steps                1000, 750, 500, 250, shift 5 (``model.sampler``); exit step uniform
 history              the cache is not cut: ``commit + (exit - stop(exit))``
-commit               noised to sigma .00498, told timestep 0
+commit               noised to sigma .00498, at timestep 0
 updates              5 of the critic for each of the student
 student              AdamW, betas (0, .999), weight decay .01, rate 2e-6, clip 10 (``trainer``)
 critic               the same with rate 4e-7

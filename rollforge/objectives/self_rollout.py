@@ -27,7 +27,7 @@ class ExitStep(Sampler):
         first_gradient: frame of the first block whose exit pass has gradients.
         history: where gradients of later blocks go.
         commit_grid: shift of the grid whose smallest level the latents of a commit pass are noised to, although the
-            network is told timestep 0: the released training does so. None commits as ``sampler`` does.
+            network gets timestep 0, as in the released training. None commits as ``sampler`` does.
         checkpoint: whether passes with gradients run again in the backward pass.
     """
 
@@ -78,7 +78,8 @@ class ExitStep(Sampler):
 def exit_steps(sampler: Sampler, chosen: Sequence[int] | None) -> list[int]:
     """The steps of a sampler that may be the exit step.
 
-    Raises ``UserError`` for a sampler with guidance, one whose first block has other steps, and steps it has not.
+    Raises ``UserError`` for a sampler with guidance, one whose first block has other steps, and steps that it does not
+    have.
     """
     name, count = type(sampler).__name__, sum(level > 0 for level in sampler.timesteps)
     if sampler.guidance_branches != ("prompt",) or sampler.needs_extra or sampler.in_flight > 1 or not count:

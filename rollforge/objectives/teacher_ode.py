@@ -33,8 +33,8 @@ def solve(
 ) -> Tensor:
     """The states at the timesteps ``kept``, then the end of the solution: ``[B, S + 1, F, C, H, W]``.
 
-    The steps are those of the pipeline's ``Euler``, and the kept timesteps between them. Every frame sees every frame;
-    with a ``clean`` clip each block sees earlier blocks of that, and itself.
+    The steps are those of the pipeline's ``Euler``, and the kept timesteps between them. Every frame attends to every
+    frame; with a ``clean`` clip each block attends to earlier blocks of that, and itself.
 
     Args:
         pipeline: the teacher, with its sampler, conditioner and negative prompt.

@@ -1,4 +1,4 @@
-"""Prompts in, finished blocks with their pixel frames out, or clips; plain torch."""
+"""From prompts to finished blocks with their pixel frames, or to clips; plain torch."""
 
 from rollforge.pipeline.clip import Clip, Clips
 from rollforge.pipeline.pipeline import Pipeline

@@ -1,4 +1,4 @@
-"""A finished clip: saved as a video, and shown where it stands in a notebook."""
+"""A finished clip, which can be saved as a video and is displayed in a notebook."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Clip:
         frames: pixel frames uint8 ``[T, H, W, 3]``, on the CPU.
         fps: pixel frames per second.
         latents: ``[F, C, h, w]``, on the CPU.
-        request: what was asked for.
+        request: the request that it was generated from.
     """
 
     frames: Tensor
@@ -32,12 +32,12 @@ class Clip:
 
     @property
     def prompt(self) -> str:
-        """What it shows."""
+        """Its prompt."""
         return self.request.prompt
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Its length in seconds."""
         return len(self.frames) / self.fps
 
     def save(self, path: str | Path) -> Path:
@@ -55,7 +55,7 @@ class Clip:
         return f"Clip({self.prompt!r}, {self.seconds:.1f} s, {width}x{height}, {self.fps:g} fps)"
 
     def _repr_html_(self) -> str:
-        """The video itself, for a notebook."""
+        """The video as HTML, for a notebook."""
         with TemporaryDirectory() as folder:
             content = self.save(Path(folder) / "clip.mp4").read_bytes()
         address = f"data:video/mp4;base64,{b64encode(content).decode()}"
@@ -66,7 +66,7 @@ class Clip:
 
 
 class Clips(list[Clip]):
-    """Several clips, which a notebook shows one after the other."""
+    """Several clips, which a notebook displays one after the other."""
 
     def _repr_html_(self) -> str:
         return "".join(clip._repr_html_() for clip in self)

@@ -1,4 +1,4 @@
-"""What a video is made with: the components of a pipeline, and what follows from them."""
+"""The components of a pipeline, and what follows from them."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ Compile = bool | Literal["default", "max-autotune"]
 
 @dataclass(kw_only=True, eq=False)
 class Components:
-    """A network with everything that it needs to make videos; plain torch.
+    """A network with all components that it needs to generate videos; plain torch.
 
     Args:
         backbone: the network.
-        conditioner: prompts to text features.
-        codec: latents to pixels and back.
+        conditioner: encodes prompts to text features.
+        codec: encodes pixels to latents and decodes them.
         policy: which committed frames a block attends to, and at which time indices.
         sampler: how a block is denoised.
-        noise: where the noise of a block comes from. Default: independent for every frame.
-        positions: what turns queries and keys by their time indices. Default: those of the backbone.
-        kv_codec: how keys and values are kept. Default: unchanged.
+        noise: noise prior of a block. Default: independent noise for every frame.
+        positions: how queries and keys are rotated by their time indices. Default: those of the backbone.
+        kv_codec: how keys and values are cached. Default: unchanged.
         block_check: what happens to a block with NaN or too large values. Default: the rollout stops.
         negative_prompt: the prompt that guidance leads away from. Default: the empty one.
         memory: what makes the memory of a rollout, once for each guidance branch. Default: ``RolloutMemory``.
@@ -97,7 +97,7 @@ class Components:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return next(self.backbone.parameters()).device
 
     @property
@@ -114,13 +114,13 @@ class Components:
     @property
     def pixel_frames_per_latent(self) -> int:
         """Pixel frames of a latent frame that is not the first."""
-        with attribute_errors("codec", self.codec, "telling how many frames it makes"):
+        with attribute_errors("codec", self.codec, "reporting how many frames it makes"):
             return self.codec.pixel_frames(2) - self.codec.pixel_frames(1)
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the video in pixels."""
-        with attribute_errors("codec", self.codec, "telling its pixel size"):
+        with attribute_errors("codec", self.codec, "reporting its pixel size"):
             return self.codec.pixel_size(self.backbone.spec.width, self.backbone.spec.height)
 
     @property
@@ -141,7 +141,7 @@ class Components:
         """Pixel frames uint8 ``[B, T, H, W, 3]`` to latents ``[B, F, C, h, w]``, in the codec's own precision."""
         with (
             torch.autocast(self.device.type, enabled=False),
-            attribute_errors("codec", self.codec, "encoding pictures"),
+            attribute_errors("codec", self.codec, "encoding frames"),
         ):
             latents = self.codec.encode(video.permute(0, 1, 4, 2, 3).float() / 255)
         return check_tensor(
@@ -157,7 +157,7 @@ class Components:
         return torch.cat(openings) if openings else None
 
     def opening_frames(self, request: Request, path: Path) -> Frames:
-        """As many pixel frames of an opening as whole latent frames can be made of, uint8 ``[T, H, W, 3]``."""
+        """The most pixel frames of an opening that encode to complete latent frames, uint8 ``[T, H, W, 3]``."""
         count = self.codec.pixel_frames
         most = self._longest_opening(request)
         video = opening_frames(path, self.size, self.fps, count(most))
@@ -165,7 +165,7 @@ class Components:
         return video[len(video) - count(whole) :]
 
     def check_weights(self) -> None:
-        """Raises ``UserError`` where a part would roll with random weights that nobody asked for."""
+        """Raises ``UserError`` for a component with random weights that were not requested."""
         for name, part in (("backbone", self.backbone), ("codec", self.codec)):
             kind = type(part).__name__
             if getattr(part, "weights", RANDOM) is None:
@@ -184,7 +184,7 @@ class Components:
             self.conditioner.check([prompt for request in requests for prompt in request.prompts.values()])
 
     def rollout(self, policy: CachePolicy | None = None) -> Rollout:
-        """The rollout loop of these components, under another ``policy`` if there is one.
+        """The rollout loop of these components, under another ``policy`` if given.
 
         With ``compile`` the network is compiled in place, the first time; training then runs what was compiled too.
         """
@@ -204,14 +204,14 @@ class Components:
         precision: str | None = None,
         policies: Mapping[str, CachePolicy] | None = None,
     ) -> MemoryInput:
-        """The numbers that decide the memory of rolling ``batch`` of the requests together.
+        """The properties that determine the memory of a rollout of ``batch`` requests.
 
         Args:
-            requests: what is rolled.
-            batch: how many at once.
+            requests: the videos.
+            batch: videos in a batch.
             device: of the network. Default: where it is.
             precision: the Trainer's. Default: as ``to`` set it.
-            policies: those that are rolled, one after the other, by their config key. Default: the own one.
+            policies: cache policies, used one after the other, by their config key. Default: the pipeline's own.
         """
         prompts = [prompt for request in requests for prompt in request.prompts.values()]
         guided = [self.negative_prompt] if "negative" in self.sampler.guidance_branches else []

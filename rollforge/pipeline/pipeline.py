@@ -1,4 +1,4 @@
-"""The pipeline: prompts in, finished blocks with their pixel frames out, or clips."""
+"""The pipeline: from prompts to finished blocks with their pixel frames, or to clips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rollforge.state import State
 
 
 class Pipeline(Components):
-    """Makes videos from prompts.
+    """Generates videos from prompts.
 
     Arguments as in ``Components``.
 
@@ -41,7 +41,7 @@ class Pipeline(Components):
         state: State | None = None,
         finished: Iterable[Tensor] = (),
     ) -> VideoRollout:
-        """Rolls prompts together, one video for each; iterate over it for finished blocks with their pixel frames.
+        """Starts a rollout of one video for each prompt; iterate over it for finished blocks with their pixel frames.
 
         Args:
             prompts: one prompt, several, a prompt file or a folder of them, as ``data.prompts``.
@@ -53,8 +53,8 @@ class Pipeline(Components):
             finished: latents of all earlier blocks. Required if the state was saved with ``kv=False``.
 
         Raises:
-            UserError: for arguments that cannot be used, prompts that cannot be rolled together, random weights that
-                nobody asked for, and a rollout that does not fit into memory; nothing is rolled then.
+            UserError: for arguments that cannot be used, prompts that cannot share a batch, random weights that were
+                not requested, and a rollout that does not fit into memory; nothing is generated then.
         """
         requests = self.requests(prompts, seconds, seed=seed, opening=opening)
         return self._start(requests, policy, state, finished)
@@ -71,7 +71,7 @@ class Pipeline(Components):
     ) -> Clips:
         """A clip for each prompt, held in memory; for long videos use ``roll``. Arguments as for ``roll``.
 
-        ``batch_size`` is how many are rolled together, at most; what they show does not depend on it.
+        ``batch_size`` is the most videos of a batch; the videos do not depend on it.
         """
         requests = self.requests(prompts, seconds, seed=seed, opening=opening)
         clips: dict[int, Clip] = {}
@@ -88,7 +88,7 @@ class Pipeline(Components):
         seed: int = 0,
         opening: str | Path | None = None,
     ) -> list[Request]:
-        """The videos that prompts ask of this pipeline. Raises ``UserError`` for what cannot be used."""
+        """One request for each prompt. Raises ``UserError`` for what cannot be used."""
         if not 0 < seconds < float("inf"):
             raise UserError(f"A video of {seconds:g} s cannot be made; give a positive number of seconds.")
         fps, pictures = self.backbone.spec.fps, self.pixel_frames_per_latent
@@ -97,7 +97,7 @@ class Pipeline(Components):
         return found
 
     def roll_requests(self, requests: Sequence[Request], policy: CachePolicy | None = None) -> VideoRollout:
-        """Rolls requests together, without looking at weights and memory first.
+        """Starts a rollout of requests without checking weights and memory first.
 
         Raises ``UserError`` for requests that would change each other: other lengths, seeds or times of prompts.
         """
@@ -117,7 +117,7 @@ class Pipeline(Components):
         return VideoRollout(self, requests, policy, state, finished)
 
     def _clips(self, rollout: VideoRollout) -> list[Clip]:
-        """The whole rollout, one clip for each request."""
+        """The complete rollout, one clip for each request."""
         blocks = [(block.frames, block.latents.cpu()) for block in rollout]
         frames = torch.cat([frames for frames, _ in blocks], dim=1)
         latents = torch.cat([latents for _, latents in blocks], dim=1)

@@ -1,4 +1,4 @@
-"""Pixel frames that a cache policy may ask for: to be encoded again, or to look at."""
+"""Pixel frames that a cache policy may request: to be encoded again, or to observe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class RecentPixels:
     """One pixel frame of each latent frame that is still live, for a policy that ``reencodes``.
 
-    The policy's ``reencoded_pixel`` says which.
+    The policy's ``reencoded_pixel`` chooses it.
 
     Args:
         components: of the pipeline.
@@ -38,7 +38,7 @@ class RecentPixels:
         return self.components.encode(self.frames[frame][:, None].to(self.components.device))
 
     def add(self, run: RolloutIterator, block: Block, video: Tensor) -> None:
-        """Keeps, and shows the policy, what it asks for of a block's pixel frames, uint8 ``[B, T, H, W, 3]``."""
+        """Stores, and passes to the policy, the pixel frames of a block that it requests, uint8 ``[B, T, H, W, 3]``."""
         policy, count, stop = run.policy, self.components.codec.pixel_frames, block.start + block.latents.shape[1]
         if policy.reencodes:
             first = count(block.start) if block.start else 0

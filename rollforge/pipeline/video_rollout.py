@@ -1,4 +1,4 @@
-"""A video rollout: blocks rolled and decoded one by one, able to resume after an interruption, and steerable."""
+"""A video rollout: blocks are generated and decoded one by one; it can resume after an interruption, and be steered."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SLACK = 0.25  # by which a codec may leave 0..1 before its range is taken for an
 
 @dataclass(frozen=True)
 class VideoBlock:
-    """A finished block of videos that are rolled together.
+    """A finished block of the videos of a batch.
 
     Args:
         index: its number.
@@ -47,13 +47,13 @@ class VideoBlock:
 
 
 class VideoRollout(Iterator[VideoBlock]):
-    """Finished blocks, with their pixel frames, of requests that are rolled together.
+    """Resumable iterator of finished blocks, with their pixel frames, of the requests of a batch.
 
     Between two blocks it can be steered: ``fork``, ``switch``, ``use`` and ``extend`` restore its own state under
     changed arguments, so that each equals a rollout that resumes with those arguments.
 
     Args:
-        components: what the videos are made with.
+        components: those of the pipeline.
         requests: of one length and seed, with prompts that start at the same times.
         policy: in place of the components' own.
         state: a state to resume from, as ``state_dict`` of a rollout of the same requests returned it.
@@ -87,18 +87,18 @@ class VideoRollout(Iterator[VideoBlock]):
                 _warn(doubt)
             self.blocks = self._rollout(state["blocks"] if state else None, finished)
         self.rest: Tensor | None = None  # pixel frames beyond the end of the video
-        with attribute_errors("codec", self.codec, "beginning a video"):
+        with attribute_errors("codec", self.codec, "starting a video"):
             self.decoder = self.codec.stream()
             self.left = total = self.codec.pixel_frames(first.frames)
         if state:
-            with attribute_errors("codec", self.codec, "going on with a video"):
+            with attribute_errors("codec", self.codec, "resuming a video"):
                 self.decoder.load_state_dict(state["decoder"])
             self.left = total - (state.get("total", total) - state["left"])
             self.rest = state.get("rest")
 
     @property
     def made(self) -> int:
-        """Blocks made so far, those before an interruption included."""
+        """Blocks generated so far, those before an interruption included."""
         return self.blocks.index
 
     @property
@@ -119,7 +119,7 @@ class VideoRollout(Iterator[VideoBlock]):
             return self._cut(block.index, block.start, block.latents, video)
 
     def _cut(self, index: int, start: int, latents: Tensor, decoded: Tensor) -> VideoBlock:
-        """A block without the frames beyond the end of the video, which a longer one would show."""
+        """A block without the frames beyond the end of the video."""
         frames = decoded if self.rest is None else torch.cat([self.rest, decoded], dim=1)
         frames, rest = frames[:, : self.left], frames[:, self.left :]
         self.left, self.rest = self.left - frames.shape[1], rest if rest.shape[1] else None
@@ -139,8 +139,8 @@ class VideoRollout(Iterator[VideoBlock]):
         return frames
 
     def state_dict(self, kv: bool = True) -> State:
-        """What later blocks depend on; without ``kv``, less what committing the finished latents again restores."""
-        with attribute_errors("codec", self.codec, "telling its state"):
+        """The state that later blocks depend on; without ``kv`` it has no caches, which are rebuilt from latents."""
+        with attribute_errors("codec", self.codec, "in state_dict"):
             decoder, total = self.decoder.state_dict(), self.codec.pixel_frames(self.requests[0].frames)
         state = {"blocks": self.blocks.state_dict(kv), "decoder": copied(decoder), "left": self.left, "total": total}
         if self.pixels.frames:
@@ -148,7 +148,7 @@ class VideoRollout(Iterator[VideoBlock]):
         return state if self.rest is None else state | {"rest": self.rest}
 
     def fork(self) -> Self:
-        """A copy that continues by itself. It shares nothing with this rollout but the weights."""
+        """A copy that continues independently. It shares only the weights with this rollout."""
         other = copy(self)
         other.conditions = dict(self.conditions)
         other.pixels = RecentPixels(self.components)
@@ -160,11 +160,11 @@ class VideoRollout(Iterator[VideoBlock]):
         return other
 
     def switch(self, prompt: str | Sequence[str], cut: bool = False) -> None:
-        """Puts another prompt in force from the next block on, and tells the policy of it.
+        """Switches the prompt from the next block on, and notifies the policy.
 
         Args:
             prompt: for all videos, or one for each.
-            cut: whether the scene is cut there, which the policy is told too.
+            cut: whether a new scene starts there; the policy is notified too.
 
         Raises:
             UserError: for a prompt that the conditioner cannot express, or another number of them than of videos.
@@ -180,14 +180,14 @@ class VideoRollout(Iterator[VideoBlock]):
         self._restart(requests=tuple(requests), conditions=self.conditions | {start: condition})
 
     def use(self, policy: CachePolicy) -> None:
-        """Rolls under another cache policy from the next block on.
+        """Switches the cache policy from the next block on.
 
         Raises ``UserError``, and leaves the rollout as it is, where the policy reads frames that are not kept.
         """
         self._restart(policy=policy)
 
     def extend(self, seconds: float) -> None:
-        """Makes the video longer; a video that has ended goes on. Raises ``UserError`` for no or negative length."""
+        """Makes the video longer; a finished video continues. Raises ``UserError`` for no or negative length."""
         frames = round(seconds * self.components.backbone.spec.fps)
         if frames < 1:
             raise UserError(f"A video cannot be extended by {seconds:g} s; give at least one latent frame's time.")
@@ -221,10 +221,10 @@ class VideoRollout(Iterator[VideoBlock]):
 
 
 def doubt_of(opening: int, spec: ModelSpec) -> str:
-    """Why a video that starts from ``opening`` latent frames may be worse than others; empty where there is no reason.
+    """A warning for a video that starts from ``opening`` latent frames; empty where there is no reason for one.
 
     Args:
-        opening: given latent frames; a picture is one.
+        opening: initial latent frames; an image is one.
         spec: the model's.
     """
     block = spec.block
@@ -239,7 +239,7 @@ def doubt_of(opening: int, spec: ModelSpec) -> str:
 
 @cache
 def _warn(doubt: str) -> None:
-    """Says it once."""
+    """Warns once."""
     log.warning("%s", doubt)
 
 

@@ -1,4 +1,4 @@
-"""Cache policies: what each block sees, as tables of integers."""
+"""Cache policies: what each block attends to, as tables of integers."""
 
 from rollforge.policies.attention_sink import AttentionSink
 from rollforge.policies.base import CachePolicy

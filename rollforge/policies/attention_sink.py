@@ -9,16 +9,16 @@ from rollforge.spec import ReadPlan, Segment, Step
 
 
 class AttentionSink(CachePolicy):
-    """Sees the first blocks at their own, ever more distant, time indices, then the last blocks.
+    """Attends to the first blocks at their own, ever more distant, time indices, then to the last blocks.
 
-    Up to block K everything is seen. From then on block ``i`` sees blocks ``0 .. S - 1`` and the last ``K - S`` blocks,
-    all at their own indices. Source: the Attention Sink rung of the ladder of variants in the Rolling Sink paper;
-    LongLive rolls with one sink block.
+    Up to block K all blocks are attended to. From then on block ``i`` attends to blocks ``0 .. S - 1`` and the last
+    ``K - S`` blocks, all at their own indices. Source: the Attention Sink rung of the ladder of variants in the Rolling
+    Sink paper; LongLive rolls with one sink block.
 
     Args:
-        context_blocks: K, the blocks that a block sees, itself not counted; at least 1.
+        context_blocks: K, the blocks that a block attends to, itself not counted; at least 1.
         sink_blocks: S, how many of them are the first blocks of the video. 0 is the plain window. S = K leaves no
-            recent block: past block K a block no longer sees the one before it, which is a limit to study, not to use.
+            recent block: past block K a block no longer attends to its predecessor, a limit to study, not to use.
 
     Raises:
         UserError: a count is not a whole number, K < 1, S < 0 or S > K.

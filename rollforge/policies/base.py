@@ -1,4 +1,4 @@
-"""The cache policy: which committed frames a block sees, and at which time index. Integers only."""
+"""The cache policy: which committed frames a block attends to, and at which time index. Integers only."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 class CachePolicy(Checked, Stateful, ABC):
     """A pure function from a step to a table of ``(content frame, time index)`` pairs.
 
-    ``plan`` may be called in any order and any number of times. ``live`` tells the memory what to keep: everything
-    else is forgotten as soon as a block is committed. What a policy learns from ``on_commit`` and ``on_event`` it keeps
-    in plain attributes, which snapshots save.
+    ``plan`` may be called in any order and any number of times. ``live`` names the frames to keep: all others are
+    evicted as soon as a block is committed. What a policy learns from ``on_commit`` and ``on_event`` it keeps in plain
+    attributes, which snapshots save.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -33,7 +33,7 @@ class CachePolicy(Checked, Stateful, ABC):
 
     @abstractmethod
     def plan(self, step: Step) -> ReadPlan:
-        """The frames that the block at ``step`` sees, and the time index of its own first frame."""
+        """The frames that the block at ``step`` attends to, and the time index of its own first frame."""
 
     @abstractmethod
     def live(self, start: int, block: int) -> frozenset[int]:
@@ -74,7 +74,7 @@ class CachePolicy(Checked, Stateful, ABC):
 
         They are made after ``on_event`` and before frames are read again, so that such passes may read them. Sources
         are committed frames and earlier virtual ones; ``moves`` must name them, and ``live`` every virtual frame that
-        is still wanted.
+        is still needed.
         """
         return ()
 
@@ -109,38 +109,38 @@ class CachePolicy(Checked, Stateful, ABC):
     def batches(self) -> bool:
         """Whether a video does not depend on those that are rolled with it.
 
-        Default: not if the policy sees what the network computes; a policy that chooses for each sample by itself may
-        override it.
+        Default: not if the policy observes what the network computes; a policy that chooses for each sample by itself
+        may override it.
         """
         return not self.sees
 
     @property
     def recomputes(self) -> bool:
-        """Whether committing all latents again brings back what it has learned, so that snapshots may do without keys.
+        """Whether committing all latents again restores what it has learned, so that snapshots may leave out keys.
 
-        Default: not if it sees what the network computes, since denoising passes are not run again, or reencodes.
+        Default: not if it observes what the network computes, since denoising passes are not run again, or reencodes.
         """
         return not self.sees and not self.reencodes
 
     def observe(self, step: Step, layer: int | None, seen: Seen) -> None:
-        """Called after each pass with what was seen in each layer that it ``observes``, of the first guidance branch.
+        """Called after each pass with what it ``observes`` in each layer, of the first guidance branch.
 
-        Latents and pixels come once for each block, with ``layer`` None. Tensors that it keeps belong into plain
-        attributes, as all state does.
+        Latents and pixels come once for each block, with ``layer`` None. Store tensors in plain attributes, as all
+        state.
         """
         return
 
     def on_commit(self, step: Step) -> Sequence[range | Reencode] | None:
-        """Called when the frames of ``step`` are final, before ``live`` decides what the memory forgets.
+        """Called when the frames of ``step`` are final, before ``live`` decides what the memory evicts.
 
         May return frames to read again, as ``on_event`` does, and frames to encode again before that.
         """
         return ()
 
     def on_event(self, event: Event) -> Sequence[range | Reencode]:
-        """Called before the block at which something happens, such as a ``PromptSwitch``.
+        """Called before the block at which an event occurs, such as a ``PromptSwitch``.
 
         Returns the committed frames to read again (phase RECACHE), one range for each pass, oldest first; all must be
-        live. A pass sees ``plan(step)`` of its own step and itself, under the prompt that is now in force.
+        live. A pass attends to ``plan(step)`` of its own step and itself, under the prompt that is now in force.
         """
         return ()

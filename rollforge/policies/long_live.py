@@ -12,19 +12,20 @@ from rollforge.spec import Event, Phase, PromptSwitch, ReadPlan, Segment, Step
 
 
 class LongLive(AttentionSink):
-    """Sees the sink and the last blocks at their own indices; reads the last frames again under a new prompt.
+    """Attends to the sink and the last blocks at their own indices; reads the last frames again under a new prompt.
 
     Between prompt switches this is ``AttentionSink``. At a switch the frames of the window (K blocks and the one before
-    them, no more than there are) run again under the new prompt, so that their keys and values no longer speak of the
-    old one. While the whole video fits into the window all of it is read again. Later the sink stays as it was first
+    them, no more than there are) run again under the new prompt, so that their keys and values no longer contain the
+    old one. While the complete video fits into the window all of it is read again. Later the sink stays as it was first
     read; without ``global_sink`` the oldest frames that are read again become the new sink. The defaults are those of
     the released code. Source: LongLive (arXiv 2509.22622), KV recache and frame sink, and its released code, version 1.
 
     Args:
-        context_blocks: K, the blocks that a block sees, itself not counted.
+        context_blocks: K, the blocks that a block attends to, itself not counted.
         sink_blocks: S, how many of them are the sink; fewer than K.
         recache_blocks: blocks that are read again at a switch, in place of those of the window; at least K.
-        recache: ``full`` reads them in one pass, each seeing all; ``block`` one by one, each seeing those before it.
+        recache: ``full`` reads them in one pass, each attending to all; ``block`` one by one, each attending to those
+            before it.
         global_sink: whether the first sink survives a switch.
 
     Raises:

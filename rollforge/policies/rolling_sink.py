@@ -11,17 +11,17 @@ from rollforge.spec import ReadPlan, Segment, Step
 
 
 class RollingSink(CachePolicy):
-    """Sees the first blocks rolling forwards and backwards as the window moves, then the last blocks.
+    """Attends to the first blocks, which roll forwards and backwards as the window moves, then to the last blocks.
 
-    Block ``i`` sees, in place of blocks ``i - K .. i - (K - S) - 1``, the content that a triangle wave over the first K
-    blocks has there; then the last ``K - S`` blocks as they are. The wave is the identity over the first K blocks, so
-    that one formula covers the whole video. Source: the Rolling Sink paper, where this is Sliding Semantics; its
-    released setting is K = 6, S = 5 on blocks of 3 frames.
+    Block ``i`` attends to, in place of blocks ``i - K .. i - (K - S) - 1``, the content that a triangle wave over the
+    first K blocks has there; then the last ``K - S`` blocks as they are. The wave is the identity over the first K
+    blocks, so that one formula covers the whole video. Source: the Rolling Sink paper, where this is Sliding Semantics;
+    its released setting is K = 6, S = 5 on blocks of 3 frames.
 
     Args:
-        context_blocks: K, the blocks that a block sees, itself not counted, and the length of the wave; at least 1.
+        context_blocks: K, the blocks that a block attends to, itself not counted, and the wave's length; at least 1.
         sink_blocks: S, how many of them roll. 0 is the plain window. S = K leaves no recent block: past block K the
-            rollout replays its opening and no longer sees the block before it, which is a limit to study, not to use.
+            rollout replays its opening and no longer attends to its predecessor, a limit to study, not to use.
 
     Raises:
         UserError: a count is not a whole number, K < 1, S < 0 or S > K.

@@ -9,14 +9,15 @@ from rollforge.spec import ReadPlan, Segment, Step
 
 
 class SlidingIndices(CachePolicy):
-    """Sees the first blocks at time indices just before the last blocks, so that the window never has a gap.
+    """Attends to the first blocks at time indices just before the last blocks, so that the window never has a gap.
 
-    Up to block K everything is seen. From then on block ``i`` sees block ``l`` at the place of block ``i - K + l`` for
-    ``l = 0 .. S - 1``, then the last ``K - S`` blocks at their own indices. Relative positions are those of a window
-    that counts from 0. Source: the Sliding Indices rung of the ladder of variants in the Rolling Sink paper.
+    Up to block K all blocks are attended to. From then on block ``i`` attends to block ``l`` at the place of block ``i
+    - K + l`` for ``l = 0 .. S - 1``, then the last ``K - S`` blocks at their own indices. Relative positions are those
+    of a window that counts from 0. Source: the Sliding Indices rung of the ladder of variants in the Rolling Sink
+    paper.
 
     Args:
-        context_blocks: K, the blocks that a block sees, itself not counted; at least 1.
+        context_blocks: K, the blocks that a block attends to, itself not counted; at least 1.
         sink_blocks: S, how many of them are the first blocks of the video. 0 is the plain window. S = K leaves no
             recent block: past block K every block continues the opening instead of the block before it, which is a
             limit to study, not to use.

@@ -8,13 +8,13 @@ from rollforge.spec import ReadPlan, Segment, Step
 
 
 class Window(CachePolicy):
-    """Sees the last blocks at their own time indices, and nothing before them.
+    """Attends to the last blocks at their own time indices, and to nothing before them.
 
-    Block ``i`` sees blocks ``i - K .. i - 1``. Source: Self Forcing, rolling KV cache; the first rung of the ladder of
-    variants in the Rolling Sink paper.
+    Block ``i`` attends to blocks ``i - K .. i - 1``. Source: Self Forcing, rolling KV cache; the first rung of the
+    ladder of variants in the Rolling Sink paper.
 
     Args:
-        context_blocks: K, the blocks that a block sees, itself not counted; at least 1.
+        context_blocks: K, the blocks that a block attends to, itself not counted; at least 1.
 
     Raises:
         UserError: ``context_blocks`` is not a whole number of at least 1.

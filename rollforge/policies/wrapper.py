@@ -10,9 +10,9 @@ from rollforge.spec import Capacity, Event, ModelSpec, ReadPlan, Reencode, Seen,
 
 
 class PolicyWrapper(CachePolicy):
-    """Does what ``policy`` does. A subclass overrides what it changes; the state of ``policy`` is saved with its own.
+    """Delegates to ``policy``. A subclass overrides what it changes; the state of ``policy`` is saved with its own.
 
-    Attributes that the contract does not name, such as ``context_blocks``, are those of ``policy`` too.
+    Other attributes, such as ``context_blocks``, are also those of ``policy``.
 
     Args:
         policy: the policy that is wrapped.

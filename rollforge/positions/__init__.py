@@ -1,4 +1,4 @@
-"""Positions: how queries and keys learn at which time index their frame is read."""
+"""Positions: how queries and keys are rotated to the time index at which their frame is read."""
 
 from rollforge.positions.base import FixedPositions, NoPositions, Positions
 from rollforge.positions.rope import Rope

@@ -1,4 +1,4 @@
-"""What positions are: placements of frames at time indices, and how they turn queries and keys."""
+"""What positions are: placements of frames at time indices, and how they rotate queries and keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Placement = Any
 
 
 class Positions(Checked, Stateful, ABC):
-    """Turns queries and keys by the time indices of their frames. Every rollout has a copy of its own.
+    """Rotates queries and keys by the time indices of their frames. Every rollout has a copy of its own.
 
     A backbone names those that it was trained with (``Backbone.positions``); a config may replace them.
     """
@@ -28,15 +28,15 @@ class Positions(Checked, Stateful, ABC):
     """Whether a frame can be read at a time index other than its own. Where it cannot, plans that do are refused."""
 
     def key(self, spec: ModelSpec, step: Step, plan: ReadPlan) -> Hashable:
-        """What placements depend on besides the time indices: cached keys are turned again exactly when it changes.
+        """What placements depend on besides the time indices: cached keys are rotated again exactly when it changes.
 
-        ``None`` promises that they depend on nothing else, ever; then raw keys are kept only of frames that may move.
-        Default: the step and the plan, so that every pass turns all keys again.
+        ``None`` states that they depend on nothing else; raw keys are then kept only of frames that may move.
+        Default: the step and the plan, so that every pass rotates all keys again.
         """
         return step, plan.entries(), plan.query, plan.causal
 
     def check_spec(self, spec: ModelSpec) -> None:
-        """Raises ``UserError`` for a model whose keys they cannot turn. Called before anything is allocated."""
+        """Raises ``UserError`` for a model whose keys they cannot rotate. Called before anything is allocated."""
 
     @abstractmethod
     def place(
@@ -61,7 +61,7 @@ class Positions(Checked, Stateful, ABC):
 
 
 class NoPositions(Positions):
-    """Leaves queries and keys as they are: time indices mean nothing to ``attend``."""
+    """Leaves queries and keys unchanged: time indices have no effect on ``attend``."""
 
     def key(self, spec: ModelSpec, step: Step, plan: ReadPlan) -> Hashable:
         return None
@@ -76,7 +76,7 @@ class NoPositions(Positions):
 
 
 class FixedPositions(NoPositions):
-    """Leaves queries and keys as they are, since the network adds positions of its own to what they are made of.
+    """Leaves queries and keys unchanged, since the network adds positions of its own to its tokens.
 
     They stay in its cached keys, so that no frame can be read at another time index.
     """
@@ -96,7 +96,7 @@ def placed(
 
 
 def refusal(positions: Positions, plan: ReadPlan, step: Step) -> str | None:
-    """Why a plan cannot be followed with these positions, if they cannot move frames and it does."""
+    """Why a plan cannot be followed with these positions: they cannot move frames and the plan does."""
     own = ((frame, plan.query + n) for n, frame in enumerate(step.frames))
     pairs = () if positions.movable else (*plan.entries(), *own)
     moved = next(((frame, time) for frame, time in pairs if frame != time and frame >= 0), None)

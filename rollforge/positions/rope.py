@@ -46,7 +46,7 @@ class Rope(Positions):
     """Rotary embedding with Wan's temporal frequencies.
 
     A transform overrides ``temporal`` where the frequencies depend on the step alone, ``frequencies`` where they depend
-    on the plan too. Where it does, keys are turned again when the frequencies change.
+    on the plan too. Where it does, keys are rotated again when the frequencies change.
 
     Args:
         theta: base of the geometric series of frequencies, on all three axes.

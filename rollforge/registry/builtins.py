@@ -1,4 +1,4 @@
-"""The built-in parts, registered through the same hooks as anyone's; named, not imported, so that starting is cheap."""
+"""The built-in parts, registered through the same hooks as plugins; by name, not imported, so that starting is fast."""
 
 from rollforge.registry.hooks import Register, hookimpl
 

@@ -1,4 +1,4 @@
-"""Around the code of plugins: whatever one does when it is imported, the command continues without it."""
+"""Guards the import of plugins: if one fails, the command continues without it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def guarded(origin: str, warn: Callable[[str], None]) -> Iterator[None]:
 
     Args:
         origin: the plugin.
-        say: takes a sentence about what it printed.
+        warn: called with a sentence about what it printed.
 
     Raises:
         PluginError: for any exception, ``SystemExit`` included, and for code that takes longer than ``SECONDS``.
@@ -50,7 +50,7 @@ def guarded(origin: str, warn: Callable[[str], None]) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong and what caused it, on one line."""
+    """The error and its cause, on one line."""
     message = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{message}, caused by {_reason(error.__cause__)}" if error.__cause__ else message
 

@@ -1,9 +1,9 @@
-"""The plugin layer: every part, built in or not, comes through the same door.
+"""The plugin layer: built-in components and those of plugins are registered in the same way.
 
 A plugin is a module (or object) under the entry-point group ``rollforge`` with hooks named
 ``rollforge_register_<kind>(register)`` that call ``register(Class)`` or ``register("package.module:Class")``. It may
-say which ``rollforge.API`` it is written for, as ``rollforge_api = 1``.
-``ROLLFORGE_PLUGINS=`` limits loading to the entry points it names, separated by commas; empty loads none.
+state the ``rollforge.API`` it is written for, as ``rollforge_api = 1``. ``ROLLFORGE_PLUGINS=`` limits loading to the
+entry points it names, separated by commas; empty loads none.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Part:
 
 @dataclass
 class Registry:
-    """What was found, and what failed on the way."""
+    """Registered components, and what could not be registered."""
 
     parts: dict[tuple[str, str], Part] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Registry:
         raise UserError(f"There is no part called {name!r}.{nearest(name, known)} Known parts: {', '.join(known)}.")
 
     def add(self, part: Part) -> None:
-        """Takes a part in, unless its name is taken."""
+        """Adds a component, unless its name is taken."""
         taken = self.parts.get((part.kind, part.name))
         if taken is None:
             self.parts[part.kind, part.name] = part
@@ -97,7 +97,7 @@ class Registry:
             )
 
     def fail(self, failure: str) -> None:
-        """Notes, and says, what is left out and why."""
+        """Records, and warns, what is left out and why."""
         self.failures.append(failure)
         log.warning("Plugin problem: %s", failure)
 
@@ -106,7 +106,7 @@ class Registry:
         self._import(self.parts.values())
 
     def load_built_in(self) -> None:
-        """Imports rollforge's own parts, which takes no time worth saving."""
+        """Imports rollforge's own parts, which is fast."""
         self._import(part for part in self.parts.values() if part.origin == BUILT_IN)
 
     def require(self, name: str) -> None:

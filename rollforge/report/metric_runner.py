@@ -1,4 +1,4 @@
-"""Metrics that ride along with a rollout. One that raises is disabled; the rollout continues."""
+"""Metrics of a rollout in progress. One that raises is disabled; the rollout continues."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class Curves:
                 old.replace(new)
 
     def _reopen(self) -> None:
-        """Takes final names back: they are there if a run was killed in its last moment."""
+        """Restores partial names: final ones exist if a run was killed just before its end."""
         for partial, file in zip(self.partial, self.files, strict=True):
             if file.exists() and not partial.exists():
                 file.replace(partial)
 
     def finish(self) -> None:
-        """Gives the files their names, and removes those in which nothing is."""
+        """Gives the files their final names, and removes empty ones."""
         for partial, file in zip(self.partial, self.files, strict=True):
             if partial.stat().st_size:
                 partial.replace(file)
@@ -89,7 +89,7 @@ class MetricRunner:
         self.out: dict[str, str] = {}  # metrics that raised, and what
 
     def start(self, prompt: str, fps: float, blocks: Blocks | None = None) -> None:
-        """A new video begins. A metric that cannot measure it at all says so with a ``UserError``, which is raised."""
+        """Starts a new video. Raises the ``UserError`` of a metric that cannot measure it at all."""
         self._merged(lambda metric: metric.start(prompt, fps, blocks) or {}, "at the start")
 
     def update(self, frames: Tensor, start: int) -> dict[str, Tensor]:
@@ -103,12 +103,12 @@ class MetricRunner:
         return self._merged(lambda one: check_curves(one, one.update_latents(latents, start), when, count), when)
 
     def finish(self) -> dict[str, float]:
-        """Figures of the whole video."""
+        """Values of the complete video."""
         when = "at the end"
         return self._merged(lambda metric: check_values(metric, metric.finish(), when), when)
 
     def state_dict(self) -> State:
-        """What the metrics have gathered, and which are out."""
+        """The state of the metrics, and which are disabled."""
         return {"out": dict(self.out), "metrics": {name: metric.state_dict() for name, metric in self.working.items()}}
 
     def load_state_dict(self, state: State) -> None:
@@ -140,7 +140,7 @@ class MetricRunner:
 
 
 def runner_for(pipeline: Pipeline, metrics: Sequence[Metric], prompt: str) -> MetricRunner:
-    """Started for a video of a pipeline."""
+    """A runner, started for a video of a pipeline."""
     runner, spec = MetricRunner(metrics), pipeline.backbone.spec
     runner.start(prompt, pipeline.fps, Blocks.of(pipeline.codec.pixel_frames, spec.block, spec.first_block))
     return runner

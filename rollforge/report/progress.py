@@ -1,4 +1,4 @@
-"""How far a rollout has come, for the person who waits for it."""
+"""The progress bar of a rollout."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FORM = "{desc} {bar} {n:.1f} of {total:.1f} s of video{postfix} · {remaining} l
 
 
 class Progress:
-    """A bar: seconds made, frames per second, time left. A context manager.
+    """A bar: seconds generated, frames per second, time left. A context manager.
 
     Args:
         total: pixel frames in all.
         fps: pixel frames per second.
-        label: what stands before the bar.
+        label: text before the bar.
         rank: of several processes only rank 0 draws one; theirs would overwrite each other.
         done: frames that were there before.
     """
@@ -32,7 +32,7 @@ class Progress:
         )  # fmt: skip
 
     def add(self, frames: int) -> None:
-        """So many more frames are made."""
+        """Adds generated frames."""
         self.made += frames
         self.bar.set_postfix_str(f"{self.made / (time.perf_counter() - self.started):.0f} frames/s", refresh=False)
         self.bar.update((self.done + self.made) / self.fps - self.bar.n)

@@ -1,4 +1,4 @@
-"""The run folder: which videos are there, which are finished, and under which config."""
+"""The run folder: which videos exist, which are finished, and under which config."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ONCE = ("config", "overwrite", "resume", "force", "weights_only", "verbose", "re
 
 @dataclass
 class RunFolder:
-    """Where one config's videos go. Finished videos are never made again unless ``overwrite`` says so.
+    """The folder of one config's videos. Finished videos are never generated again unless ``overwrite`` is set.
 
     Args:
         path: the folder.
         config: the resolved config.
-        overwrite: whether to make finished videos again.
-        force: continue what another config has made.
-        rank: of this process. All but rank 0 note their videos in ``manifest.rank-<rank>.json``, until ``merge``.
+        overwrite: whether to generate finished videos again.
+        force: continue the run of another config.
+        rank: of this process. All but rank 0 record their videos in ``manifest.rank-<rank>.json``, until ``merge``.
     """
 
     path: Path
@@ -63,7 +63,7 @@ class RunFolder:
         write(self.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
 
     def lock(self) -> FileLock:
-        """Keeps other runs out of the folder as long as this process lives and holds the answer. For rank 0."""
+        """Keeps other runs out of the folder as long as this process lives and holds the result. For rank 0."""
         self._make()
         return locked(self.path)
 
@@ -78,7 +78,7 @@ class RunFolder:
         self._tidy()
 
     def expect(self, entries: Iterable[Entry]) -> None:
-        """Notes videos that are still to be made."""
+        """Adds videos that are still to be generated."""
         self.entries |= {entry["file"]: entry for entry in entries}
         self._save()
 
@@ -94,7 +94,7 @@ class RunFolder:
         return f"{request.sample:03d}-{plain_name(request.prompt) or 'video'}"
 
     def finished(self, file: str, request: Request) -> bool:
-        """Whether this very video is there already, and noted. Raises ``UserError`` where another one has its name."""
+        """Whether this video exists and is in the manifest. Raises ``UserError`` where another one has its name."""
         if self.overwrite or not (self.path / file).exists():
             return False
         entry = (self._read(self._manifest(0)) if self.rank else self.entries | self.unfinished).get(file, {})
@@ -107,7 +107,7 @@ class RunFolder:
         return bool(entry["complete"])  # not if a run was killed in its last moment, or while it overwrote this file
 
     def record(self, *entries: Entry) -> None:
-        """Notes videos in the manifest, at once and atomically."""
+        """Adds videos to the manifest, atomically."""
         self.entries |= {entry["file"]: entry for entry in entries}
         self._save()
 
@@ -146,7 +146,7 @@ class RunFolder:
         return sorted(self.path.glob("manifest.rank-*.json"))
 
     def _tidy(self) -> None:
-        """Removes what other ranks wrote, once it is in the manifest."""
+        """Removes the manifests of other ranks, once merged."""
         for file in self._others():
             file.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Videos that are rolled together, saved so that a killed run can be resumed."""
+"""A batch of videos in progress, saved so that a killed run can be resumed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Session:
-    """Rolls recordings of one policy and one length, all in one batch.
+    """Runs the rollout of recordings of one policy and one length, as one batch.
 
     Args:
         recordings: one for each video. Snapshots of all are kept with the first.
@@ -46,7 +46,7 @@ class Session:
         The caller iterates over the rollout and hands each of its blocks to ``add``.
 
         Raises:
-            UserError: where something is in the way; what was made so far stays playable.
+            UserError: where a file cannot be written or resumed; finished parts of videos stay playable.
         """
         self.stop = stop
         with ExitStack() as open_files:
@@ -68,7 +68,7 @@ class Session:
             recording.figures |= {"bytes_held": passes.nbytes // len(self.recordings)}
 
     def add(self, block: VideoBlock) -> None:
-        """Records a finished block. Raises ``SystemExit`` after a signal, once what is made is saved."""
+        """Records a finished block. Raises ``SystemExit`` after a signal, once it is saved."""
         for recording, frames, latents in zip(self.recordings, block.frames, block.latents, strict=True):
             recording.add_block(frames, latents)
         rollout, pace, clock = self.rollout, self.pace, self.clock
@@ -87,7 +87,7 @@ class Session:
             recording.tidy()
 
     def _open(self, open_files: ExitStack, resume: bool, force: bool) -> State | None:
-        """Opens every file, cut back to the newest snapshot that goes with all of them; answers that snapshot."""
+        """Opens every file, truncated to the newest snapshot that fits all of them. Returns that snapshot."""
         if not resume:
             for recording in self.recordings:
                 SnapshotStore(recording.folder).clear()
@@ -117,7 +117,7 @@ class Session:
         )
 
     def _missing(self, state: State) -> str | None:
-        """Why a snapshot is of no use whatever the files are like."""
+        """Why a snapshot cannot be used, whatever the files."""
         if len(state["videos"]) != len(self.recordings):
             return f"it is of {len(state['videos'])} videos rolled together, not of {len(self.recordings)}."
         if any(each.keeps_latents and each.latents.frames < _frame(state) for each in self.recordings):
@@ -145,7 +145,7 @@ class Session:
             yield torch.cat(blocks)
 
     def _save(self, rollout: VideoRollout, spent: float) -> None:
-        """A snapshot. One that the disk does not rollout is said, and the rollout continues."""
+        """Saves a snapshot. If it cannot be written, a warning says so and the rollout continues."""
         began = time.perf_counter()
         written = [recording.written() for recording in self.recordings]
         try:
@@ -194,7 +194,7 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """Since the start, or the cut."""
+        """Since the start, or the interruption."""
         return self.last - self.start
 
     @property
@@ -203,7 +203,7 @@ class Pace:
         return self.seconds / max(1, self.blocks)
 
     def figures(self, before: float, together: int) -> dict[str, Any]:
-        """For the manifest; ``before`` is what was spent before a cut, ``together`` the videos rolled at once."""
+        """For the manifest; ``before`` is the time before an interruption, ``together`` the videos of the batch."""
         first = self.first or self.last
         steady = self.frames / (self.last - first) if self.frames else None
         return {

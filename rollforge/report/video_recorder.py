@@ -32,16 +32,16 @@ SHEET = "sheet"
 
 @dataclass(eq=False)
 class VideoRecorder:
-    """What becomes of one request under one policy.
+    """Records one request under one policy.
 
     Args:
-        pipeline: what makes it.
-        request: what is rolled.
+        pipeline: generates it.
+        request: the request.
         policy: the policy.
         file: the finished video.
-        label: what the contact sheet and the progress bar call it.
-        settings: what is kept of it until then.
-        metrics: what is measured of it.
+        label: its name on the contact sheet and the progress bar.
+        settings: what is saved of it until then.
+        metrics: its metrics.
     """
 
     pipeline: Pipeline
@@ -73,7 +73,7 @@ class VideoRecorder:
 
     @property
     def keeps_latents(self) -> bool:
-        """Whether latents go to the disk."""
+        """Whether latents are saved."""
         return self.settings.latents or self.settings.kv == "recompute"
 
     @property
@@ -83,13 +83,13 @@ class VideoRecorder:
 
     @property
     def shown(self) -> bool:
-        """Whether nothing waits to be put on a contact sheet."""
+        """Whether the contact sheet is drawn."""
         return not self._picked.exists()
 
     def open(self, state: State | None = None) -> None:
-        """From the beginning, or from what ``state_dict`` returned.
+        """Opens the files, from the start or from a state that ``state_dict`` returned.
 
-        Raises ``UserError`` where the file does not go with the state; all stays as it was then.
+        Raises ``UserError`` where the file does not match the state; nothing is changed then.
         """
         self.measures.start(self.request.prompt, self.pipeline.fps, self.blocks)
         if state is not None:
@@ -112,7 +112,7 @@ class VideoRecorder:
             self.unsaved.append(latents[None].cpu())
 
     def written(self) -> State:
-        """What of its state is on the disk already. Where that is lost, so is the run."""
+        """The part of its state that is on the disk already."""
         return {"writer": self.writer.state_dict(), "curves": self.curves.state_dict() if self.curves else None}
 
     def state_dict(self) -> State:
@@ -127,10 +127,10 @@ class VideoRecorder:
             self.unsaved = []
 
     def finish(self) -> None:
-        """The last block has come: files get their names.
+        """Finishes the files after the last block and gives them their final names.
 
-        Raises ``UserError`` where the disk does not take what the contact sheet is drawn from; a snapshot then goes on
-        to the same sheet, which could not be drawn from the compressed video.
+        Raises ``UserError`` if the frames of the contact sheet cannot be saved; a resumed run then draws the same
+        sheet, which could not be drawn from the compressed video.
         """
         picked = {f"{n:06d}": image for n, image in enumerate(self.sheet.state_dict()["images"])}
         write_sealed(self._picked, SHEET, {"seen": str(self.sheet.seen)}, picked)
@@ -148,7 +148,7 @@ class VideoRecorder:
             self.figures["failed_metrics"] = self.measures.out
 
     def look_again(self, stop: SignalHandler) -> None:
-        """The contact sheet of a video that is finished already: as its run left it, or else from the file."""
+        """The contact sheet of a finished video: as saved by its run, else drawn from the file."""
         try:
             words, images = read_sealed(self._picked, SHEET)
             self.sheet.load_state_dict({"seen": int(words["seen"]), "images": [images[n] for n in sorted(images)]})
@@ -159,13 +159,13 @@ class VideoRecorder:
                 stop.exit_if_requested()
 
     def settle(self) -> None:
-        """Forgets the contact sheet, which is drawn."""
+        """Deletes the saved contact sheet, once it is drawn."""
         for path in (self._picked, self._picked.with_name(self._picked.name + PARTIAL)):
             remove(path)
         self.tidy()
 
     def tidy(self) -> None:
-        """Removes latents that nobody asked to keep, and folders in which nothing is left."""
+        """Removes latents that are not to be kept, and empty folders."""
         if not self.settings.latents:
             self.latents.clear()
         for folder in (self.folder, self.folder.parent, self.latents.folder.parent):
@@ -173,7 +173,7 @@ class VideoRecorder:
                 folder.rmdir()
 
     def _reopen(self) -> None:
-        """Takes the final name back: it is there if a run was killed before the manifest had the finished video."""
+        """Restores the partial name: the final one exists if a run was killed before the manifest listed the video."""
         partial = self.file.with_suffix(".partial.mp4")
         if self.file.exists() and not partial.exists():
             self.file.rename(partial)

@@ -1,4 +1,4 @@
-"""Checks every finished block before it is yielded and committed: an invalid one would spoil all that follow."""
+"""Checks every finished block before it is yielded and committed: all later blocks depend on it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ OTHER_SEED = 1_000_003  # added to the seed for each new attempt at a block
 @checked
 @dataclass(frozen=True)
 class BlockCheck:
-    """What happens to a block with numbers that are not finite, or too large to be latents.
+    """What happens to a block with values that are not finite, or too large for latents.
 
     Args:
-        action: ``stop`` ends the rollout and keeps what was made before; ``warn`` says so and goes on; ``retry`` makes
-            the block again from other noise, and stops when that does not help.
-        limit: the largest absolute value of a sound latent; normalised latents have a standard deviation near 1.
+        action: ``stop`` ends the rollout and keeps what was made before; ``warn`` logs a warning and continues;
+            ``retry`` generates the block again from other noise, and stops if that does not help.
+        limit: the largest absolute value of a valid latent; normalised latents have a standard deviation near 1.
         max_retries: how often ``retry`` tries again.
     """
 
@@ -35,12 +35,12 @@ class BlockCheck:
     max_retries: Count = 3
 
     def bad_rows(self, step: Step, latents: Tensor, attempts: Sequence[int], seconds: float) -> list[int]:
-        """Rows of a batch whose block must be made again.
+        """Rows of a batch whose block must be generated again.
 
         Args:
             step: the block's.
             latents: the block, ``[B, F, C, H, W]``.
-            attempts: how often each row has been made again so far.
+            attempts: how often each row has been generated again so far.
             seconds: where the block starts in the video.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a saved rollout was made with, and whether a rollout with other components can resume from it."""
+"""The components of a saved rollout, and whether a rollout with other components can resume from it."""
 
 from __future__ import annotations
 

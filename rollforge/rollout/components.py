@@ -1,4 +1,4 @@
-"""What a rollout is made with."""
+"""The components of a rollout."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class RolloutComponents:
 
     Args:
         backbone: the network.
-        policy: what each block sees.
+        policy: which frames each block attends to.
         sampler: how a block is denoised.
-        noise: where its noise comes from.
-        positions: what turns queries and keys by their time indices. Default: the backbone's.
-        kv_codec: how keys and values are kept.
-        check: what happens to a block that is not a video; unset, no block is looked at, and none waits for the device.
+        noise: its noise prior.
+        positions: how queries and keys are rotated by their time indices. Default: the backbone's.
+        kv_codec: how keys and values are cached.
+        check: what happens to an invalid block. Unset: blocks are not checked, and do not wait for the device.
         memory: what makes the memory of a rollout; called once for each guidance branch.
         combine: what joins the branches of a plan that has several.
-        encode: for policies that ask for a ``Reencode``: the latent ``[B, 1, C, H, W]`` of a finished frame's pixels,
+        encode: for policies that request a ``Reencode``: the latent ``[B, 1, C, H, W]`` of a finished frame's pixels,
             encoded as the first of a video, as a pipeline gives it.
     """
 

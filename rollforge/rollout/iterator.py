@@ -81,9 +81,9 @@ class RolloutIterator(Iterator[Block]):
         return next(self._blocks)
 
     def state_dict(self, kv: bool = True) -> State:
-        """A copy of what the blocks to come depend on. The rollout may go on and be returned to any number of times.
+        """A copy of the state that later blocks depend on. It can be restored any number of times.
 
-        Without ``kv`` it leaves out what committing the finished latents once more brings back. Tensors are shared with
+        Without ``kv`` it leaves out what committing the finished latents again restores. Tensors are shared with
         the rollout, which writes into none of them.
         """
         if not kv:
@@ -96,19 +96,19 @@ class RolloutIterator(Iterator[Block]):
         return copied(state)
 
     def announce(self, event: type[Event], **fields: Any) -> None:
-        """Tells the policy of an event before the next block: ``Cut``, ``Reset``, or ``Seek`` with its ``frame``."""
+        """Notifies the policy of an event before the next block: ``Cut``, ``Reset``, or ``Seek`` with its ``frame``."""
         if EVENTS.get(event.__name__) is not event:
             raise UserError(f"{event.__name__} cannot be announced; expected one of {', '.join(EVENTS)}.")
         self.announced.append((event.__name__, fields))
 
     def begin(self, given: Tensor | None) -> Self:
-        """From the first block on."""
+        """Starts at the first block."""
         self._blocks = chain(self.prefill(given), self._sample())
         self.first = len(list(given_steps(given, self.spec)))
         return self
 
     def resume(self, state: State, given: Tensor | None, finished: Iterable[Tensor]) -> Self:
-        """From where ``state`` was saved; without its memories, after committing the ``finished`` latents again."""
+        """Continues from ``state``; if it has no memories, after committing the ``finished`` latents again."""
         self.begin(given)
         self.attempts = dict(state["attempts"])
         self.happened = {index: _events(events) for index, events in state.get("happened", {}).items()}
@@ -188,7 +188,7 @@ class RolloutIterator(Iterator[Block]):
                 self._run(request)
 
     def _sample(self) -> Iterator[Block]:
-        """Makes blocks. One that is refused may be made again; nothing of it has been committed."""
+        """Generates blocks. An invalid one may be generated again; nothing of it has been committed."""
         self._commit()
         self._note_sampler()
         while self.start < self.frames:

@@ -1,4 +1,4 @@
-"""Forward passes: what each one reads is asked of the policy, assigned in the memory, and seen by the network."""
+"""Forward passes: the policy plans what each one reads, the memory provides it, and the network attends to it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class PassRunner:
         self.device, self.dtype = weight.device, weight.dtype
         self.backbone, self.spec, self.parts = backbone, backbone.spec, parts
         self.prompts = Prompts(schedules, self.device, self.dtype)
-        with attribute_errors("cache policy", parts.policy, "telling how many frames it shows"):
+        with attribute_errors("cache policy", parts.policy, "reporting how many frames it shows"):
             visible = frame_count(parts.policy, parts.policy.visible(self.spec.block), "visible")
         self.takes_extra = takes_extra(backbone)
         self._sharded = is_sharded(backbone)
@@ -107,7 +107,7 @@ class PassRunner:
         return request.answer([flow.to(request.latents.dtype) for flow in flows])
 
     def settle(self, request: Keep) -> None:
-        """Commits a block without a pass, with the keys and values that its last pass has left."""
+        """Commits a block without a pass, with the keys and values of its last pass."""
         step = replace(request.step, phase=Phase.COMMIT)
         for branch in request.branches:
             if missing := self.memories[branch].lacks(ReadPlan((), 0), frozenset(step.frames)):
@@ -126,7 +126,7 @@ class PassRunner:
             memory.combine = self.parts.combine
 
     def notify(self, events: Iterable[Event], step: Step) -> None:
-        """Tells the policy what happens before the block at ``step``, and prepares what it asks for.
+        """Notifies the policy of events before the block at ``step``, and prepares what it requests.
 
         Virtual frames are made first, then the frames that it names are read again, oldest first.
         """
@@ -195,7 +195,7 @@ class PassRunner:
         return attribute_errors("cache policy", self.parts.policy, when)
 
     def _show(self, step: Step, watch: Watch) -> None:
-        """Shows the policy what it has asked to see of a pass."""
+        """Passes on what the policy observes of a pass."""
         check_shown(self.parts.policy, self.backbone, watch.lacking)
         with self.asking("to observe a pass", step):
             for layer, seen in watch.take().items():
@@ -360,6 +360,6 @@ class PassRunner:
 
 
 def _watch(policy: CachePolicy, spec: ModelSpec) -> Watch | None:
-    """What gathers the queries and keys that a policy wants to see, if it wants any."""
+    """Gathers the queries and keys that a policy observes, if any."""
     layers = range(spec.layers) if policy.observes == "all" else policy.observes
     return Watch(layers, policy.sees, policy.whole, spec.tokens) if layers else None

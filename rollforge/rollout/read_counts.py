@@ -1,4 +1,4 @@
-"""Counts of blocks that read what a plain window does not: by them a method is seen to be at work."""
+"""Counts of blocks that read what a plain window does not: they show whether a method is active."""
 
 from __future__ import annotations
 

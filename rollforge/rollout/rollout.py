@@ -33,7 +33,7 @@ PLANNED = 300  # blocks that are looked ahead
 
 
 class Rollout(RolloutComponents):
-    """Rolls a backbone block by block. Calling it starts a rollout; rollouts share nothing but the weights.
+    """Runs a backbone block by block. Calling it starts a rollout; rollouts share only the weights.
 
     Its arguments are those of ``RolloutComponents``.
     """
@@ -55,7 +55,7 @@ class Rollout(RolloutComponents):
         Args:
             condition: text features, one row for each sample of the batch; or several, each from a frame on, as
                 ``{0: first, 120: second}``. A switch takes effect at the first block that starts there or later.
-            frames: latent frames of the whole video, given ones included.
+            frames: latent frames of the complete video, initial ones included.
             seed: with a sample's number, decides its noise.
             samples: the samples' numbers. Default: 0, 1, 2, ...
             negative: text features of the negative prompt, for samplers that use guidance.

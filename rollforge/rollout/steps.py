@@ -1,4 +1,4 @@
-"""The blocks of a video as steps: those that are made, and those that are given."""
+"""The blocks of a video as steps: generated and initial ones."""
 
 from __future__ import annotations
 

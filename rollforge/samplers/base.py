@@ -20,10 +20,10 @@ Level = TypeVar("Level", float, Tensor)
 
 @dataclass(frozen=True)
 class Pass:
-    """A request: run these latents ``[B, F, C, H, W]`` at this timestep. The answer is the predicted flow.
+    """A request: run these latents ``[B, F, C, H, W]`` at this timestep. The result is the predicted flow.
 
     ``timestep`` is one number or one for each frame, ``[B, F]``. ``guidance_branch`` names the condition (``prompt`` or
-    ``negative``); each branch has a memory of its own. Of several branches, ``("prompt", "negative")``, the answer is a
+    ``negative``); each branch has a memory of its own. Of several branches, ``("prompt", "negative")``, the result is a
     tuple with the flow of each; they run as one batch where the network can. ``plan`` overrides the policy's. ``extra``
     goes to the network's ``forward`` as the argument of that name if it takes one: a second time of a flow map, say.
 
@@ -46,15 +46,15 @@ class Pass:
         return branches_of(self.guidance_branch)
 
     def answer(self, flows: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
-        """What is sent back, given the flow of each branch."""
+        """The value that is sent back, given the flow of each branch."""
         return flows[0] if isinstance(self.guidance_branch, str) else tuple(flows)
 
 
 @dataclass(frozen=True)
 class Keep:
-    """In place of a commit pass: the keys and values that the last pass of a finished block has left become final.
+    """In place of a commit pass: the keys and values of the last pass of a finished block become final.
 
-    The passes of the block have a step that ``keeps``.
+    The passes of the block need a step that ``keeps``.
     """
 
     step: Step
@@ -68,7 +68,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class Finished:
-    """A block is done. True is sent back. If the block is refused, the generator is closed instead."""
+    """A block is finished. True is sent back. If the block is refused, the generator is closed instead."""
 
     step: Step
     latents: Tensor
@@ -85,10 +85,10 @@ Noise = Callable[[Step, int], Tensor]
 
 @dataclass(frozen=True)
 class Job:
-    """What a sampler works on: the blocks to make, in order, and their noise by ``(step, level)``.
+    """The work of a sampler: the blocks to generate, in order, and their noise by ``(step, level)``.
 
-    ``first`` is the number of the first block that is made, the number of given blocks before it; the ``steps`` of a
-    rollout that was cut off start later.
+    ``first`` is the number of the first generated block, which is the number of initial blocks; the ``steps`` of an
+    interrupted rollout start later.
     """
 
     steps: Iterable[Step]
@@ -97,7 +97,7 @@ class Job:
 
 
 class Sampler(Checked, Stateful, ABC):
-    """Denoises blocks by asking for forward passes.
+    """Denoises blocks by requesting forward passes.
 
     A rollout may be interrupted after any finished block. It then resumes with ``commit`` of that block and a new
     ``run`` over the blocks that follow: what else a sampler carries from block to block belongs into its attributes.
@@ -130,12 +130,12 @@ class Sampler(Checked, Stateful, ABC):
         """Yields ``Pass`` requests, is sent the flow of each, and yields ``Finished`` blocks before their commits.
 
         Blocks are finished in order, each with its step of the job, until the steps end. Steps may be requested ahead:
-        prompts switch when a block is made, not when its step is requested. A pass of phase ``ESTIMATE`` lets frames
-        into the memory that are not finished; they stay until the next block is.
+        prompts switch when a block is generated, not when its step is requested. A pass of phase ``ESTIMATE`` lets
+        frames into the memory that are not finished; they stay until the next block is.
         """
 
     def dropped(self, step: Step) -> None:
-        """Called when the block at ``step`` is refused. It is made again, from other noise, by a new ``run``.
+        """Called when the block at ``step`` is refused. It is generated again, from other noise, by a new ``run``.
 
         The sampler is as it was when the block before was finished. One that has later blocks in progress by then
         discards them here.
@@ -143,7 +143,7 @@ class Sampler(Checked, Stateful, ABC):
         return
 
     def commit(self, step: Step, clean: Tensor, noise: Noise) -> Iterator[Pass | Keep]:
-        """How a finished block enters the memories. Default: one pass of all branches, at ``context_noise``."""
+        """Commits a finished block to the memories. Default: one pass of all branches, at ``context_noise``."""
         commit = replace(step, phase=Phase.COMMIT, level=self.commit_level)
         if self.context_noise:
             clean = add_noise(clean, noise(step, commit.level), self.context_noise)

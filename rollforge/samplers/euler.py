@@ -17,8 +17,8 @@ class Euler(Sampler):
         shift: moves the levels towards noise; 1 spaces them evenly.
         guidance: classifier-free guidance scale; 1 turns it off and saves half the work.
         context_noise: timestep of the commit pass whose keys and values later blocks read.
-        guided_blocks: guidance ends after that many blocks; unset, it never does. What comes later has a history to go
-            by, and takes half the passes.
+        guided_blocks: guidance ends after that many blocks; unset, it never does. Later blocks have a history, and take
+            half the passes.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Euler(Sampler):
         self.guidance_branches = ("prompt",) if guidance == 1 else ("prompt", "negative")
 
     def guides(self, index: int) -> bool:
-        """Whether block number ``index`` is made with guidance."""
+        """Whether block number ``index`` is generated with guidance."""
         return self.guidance != 1 and (self.guided_blocks is None or index < self.guided_blocks)
 
     def run(self, job: Job) -> Passes:

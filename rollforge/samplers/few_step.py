@@ -20,7 +20,7 @@ class FewStep(Sampler):
         timesteps: noise levels before the shift, falling, 1000 is noise.
         shift: moves the levels towards noise (Wan: 5); 1 leaves them.
         context_noise: timestep of the commit pass whose keys and values later blocks read.
-        first_timesteps: levels of the first block that is made, where it has its own (Causal Forcing with 1 or 2
+        first_timesteps: levels of the first generated block, if they differ (Causal Forcing with 1 or 2
             steps); unset, ``timesteps``.
     """
 

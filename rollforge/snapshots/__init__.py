@@ -1,4 +1,4 @@
-"""What a rollout needs to survive being killed: its state, its finished latents, and what both belong to."""
+"""What a rollout needs to resume after a kill: its state, its finished latents, and what both belong to."""
 
 from rollforge.snapshots.identity import changes, fingerprint, versions
 from rollforge.snapshots.latents import LatentStore

@@ -25,7 +25,7 @@ def file_name(stem: str, number: int) -> str:
 
 
 def sweep(folder: Path, stem: str) -> None:
-    """Removes what a killed write has left."""
+    """Removes files that interrupted writes have left."""
     for name in _names(folder):
         if name.startswith(f"{stem}-") and name.endswith(PARTIAL):
             remove(folder / name)

@@ -42,9 +42,9 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def versions(*devices: torch.device) -> dict[str, Any]:
-    """Versions of what computes the pixels, and the machine: the ``devices`` that parts run on, by default the CPU.
+    """Versions of packages that compute the pixels, and the machine: the ``devices`` in use, by default the CPU.
 
-    Packages that only some backbones need are named where they have been imported.
+    Packages that only some backbones need are listed if they have been imported.
     """
     optional = {name: sys.modules[name].__version__ for name in OPTIONAL if name in sys.modules}
     return {

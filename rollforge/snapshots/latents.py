@@ -1,4 +1,4 @@
-"""Finished latents on the disk, so that what is made of all of them can be made after a kill as well."""
+"""Finished latents on the disk, so that they are available after a kill."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LatentStore:
     In memory there is never more than one of the files.
 
     Args:
-        folder: where they are; made when the first is written.
+        folder: their folder; created with the first file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +37,7 @@ class LatentStore:
 
         Raises:
             UserError: where it cannot be written.
-            ValueError: for blocks that do not start where the last file ends, and for what are no blocks.
+            ValueError: for blocks that do not start where the last file ends, and for other tensors.
         """
         if any(block.dim() != 5 or not block.shape[1] for block in blocks):
             raise ValueError(f"blocks must be [B, F, C, H, W], not {[list(block.shape) for block in blocks]}")

@@ -15,12 +15,12 @@ class Snapshots:
     """Snapshots of videos in progress, from which ``--resume`` continues.
 
     Args:
-        every_seconds: wall time between two snapshots; unset, time does not matter.
-        every_blocks: blocks between two snapshots; unset, their number does not matter. With both unset only a signal
+        every_seconds: wall time between two snapshots; unset: no limit.
+        every_blocks: blocks between two snapshots; unset: no limit. With both unset only a signal
             (SIGINT, SIGTERM, SIGUSR1) makes one.
         keep: how many of a video are kept.
         kv: ``save`` keeps keys and values; ``recompute`` keeps the latents of all blocks instead, which is smaller, and
-            commits them once more to go on, which takes longer.
+            commits them again to resume, which takes longer.
         latents: keep the latents of finished videos, for ``rollforge decode``.
     """
 

@@ -24,7 +24,7 @@ STEM = "snapshot"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state that can be gone on from.
+    """A state to resume from.
 
     Args:
         number: blocks finished by then.
@@ -43,7 +43,7 @@ class SnapshotStore:
     """Keeps the newest snapshots of a rollout as ``snapshot-<blocks finished>.safetensors``.
 
     Args:
-        folder: where they are; made when the first is saved.
+        folder: their folder; created with the first snapshot.
         keep: how many are kept. With more than one, a damaged one costs an interval and not the rollout.
     """
 
@@ -74,14 +74,14 @@ class SnapshotStore:
                 remove(path)
 
     def newest(self) -> Snapshot | None:
-        """The newest good snapshot; nothing where none was ever saved. Raises as ``all`` does."""
+        """The newest valid snapshot; None if none was ever saved. Raises as ``all`` does."""
         return next(self.all(), None)
 
     def all(self) -> Iterator[Snapshot]:
-        """Good snapshots, the newest first, read as they are asked for. Damaged ones are named in a warning.
+        """Valid snapshots, the newest first, read lazily. Damaged ones are named in a warning.
 
         Raises:
-            UserError: where there are snapshots and none is good.
+            UserError: where there are snapshots and none is valid.
         """
         found = numbered(self.folder, STEM)
         good = 0

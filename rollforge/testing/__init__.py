@@ -1,4 +1,4 @@
-"""Checks for parts: one line in a test of a plugin, on a CPU in seconds.
+"""Checks for components: one line in a test of a plugin, on a CPU in seconds.
 
     def test_compact() -> None:
         check_policy(Compact(recent_blocks=2))

@@ -172,7 +172,7 @@ class _Backbone:
         same("backbone-state-dict", self.part, "Loaded into a network with other weights", flow, dense)
 
     def _device(self) -> None:
-        """Moved to the meta device, which computes nothing and mixes with no other."""
+        """Checks the network on the meta device, which computes nothing and mixes with no other device."""
         moved = deepcopy(self.part).to("meta")
         with keeping("backbone-device", self.part, "On another device"), torch.no_grad():
             flow = moved(self.latents.to("meta"), self.timesteps.to("meta"), self.condition.to("meta"), self._memory())

@@ -1,4 +1,4 @@
-"""Frame numbers in place of frames: a policy is followed for a thousand blocks without a network."""
+"""Checks plans by frame numbers: a policy is followed for a thousand blocks without a network."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def check_plans(
     """Checks what every block reads against an independent function, and that a memory would still hold it.
 
     The passes of each block are followed: DENOISE, at as many levels as the policy needs, and COMMIT. What the memory
-    of a rollout forgets is forgotten here too: frames that are not live, and the raw keys of frames that are not in
-    ``moves``, which can then only be read at the time index of the last plan. Virtual frames are made of what is held
-    raw. The order of entries does not matter.
+    of a rollout evicts is not available here either: frames that are not live, and the raw keys of frames that are not
+    in ``moves``, which can then only be read at the time index of the last plan. Virtual frames are made of what is
+    held raw. The order of entries does not matter.
 
     Args:
         policy: as a config would build it. It is copied, not changed.
-        expected: what a block reads, computed in another way than the policy does. It is asked in order, so that it may
-            keep a state of its own.
+        expected: what a block reads, computed in another way than the policy does. It is called in order, so that it
+            may keep a state of its own.
         block: frames of a block.
         blocks: how many are followed.
         events: what happens before a block, by its number, such as ``{5: [PromptSwitch]}``.

@@ -48,7 +48,7 @@ def check_policy(policy: CachePolicy, *, blocks: int = 10_000, same_as: CachePol
 
 
 def _declares(policy: CachePolicy) -> None:
-    """A policy that observes says what it sees."""
+    """Checks that a policy that observes declares what it observes."""
     kind = type(policy)
     receives, names = kind.observe is not CachePolicy.observe, "sees" in vars(policy) or kind.sees != CachePolicy.sees
     if receives and not names:
@@ -58,7 +58,7 @@ def _declares(policy: CachePolicy) -> None:
 
 
 def _follow(policy: CachePolicy, block: int, blocks: int) -> None:
-    """Follows the plans without a network: every answer is one that a memory can follow."""
+    """Follows the plans without a network: a memory can follow every one of them."""
     visible = policy.visible(block)
     kept: frozenset[int] = frozenset()
     for index in range(blocks):
@@ -205,7 +205,7 @@ class _Spy:
 
 
 def _learns(policy: CachePolicy) -> bool:
-    """Whether its plans depend on what it was told, so that a policy at rest plans otherwise."""
+    """Whether its plans depend on what it has learned, so that a fresh policy plans otherwise."""
     plain = (CachePolicy, PolicyWrapper)
     own = any(
         all(getattr(type(policy), name) is not getattr(base, name) for base in plain)

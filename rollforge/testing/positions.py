@@ -25,7 +25,7 @@ def check_positions(positions: Positions, *, tolerance: float = TOLERANCE) -> No
 
     Args:
         positions: as a config would build them.
-        tolerance: how far turned keys may differ, relative to the largest.
+        tolerance: how far rotated keys may differ, relative to the largest.
 
     Raises:
         CheckFailed: with the rule, the step and the values.

@@ -1,4 +1,4 @@
-"""A rollout that is cut off and goes on equals the uninterrupted one, for parts and configurations of all kinds."""
+"""The check of resuming: an interrupted rollout equals the uninterrupted one, for components of all kinds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_resume(
     events: Mapping[int, tuple[type[Event], Mapping[str, Any]]] | None = None,
     **options: Any,
 ) -> None:
-    """Cuts a rollout of a tiny network after every block and continues it in a new one, in both modes of snapshots.
+    """Interrupts a rollout of a tiny network after every block and resumes it in a new one, in both modes of snapshots.
 
     With ``kv: save`` the rest equals the uninterrupted rollout bit for bit; with ``kv: recompute`` up to 1e-6, as the
     latents are committed again. What is saved goes through the form that snapshots have on disk.

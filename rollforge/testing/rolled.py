@@ -1,4 +1,4 @@
-"""What holds of every rollout, whichever part is new: batches, turns, and cuts."""
+"""Checks that hold for every rollout: batches, interleaved rollouts, and interruptions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rollforge.testing.tiny import REPLAYED, TOLERANCE, Rolls, condition, row_of
 
 
 def check_batch(kind: str, part: object, rolls: Rolls) -> None:
-    """A batch of two equals two rollouts of one, unless the part says that videos are rolled one by one."""
+    """A batch of two equals two rollouts of one, unless the component declares that videos are generated one by one."""
     if not_batching(rolls.rollout):
         return
     rule, text = f"{kind}-batch", condition(2)
@@ -26,7 +26,7 @@ def check_batch(kind: str, part: object, rolls: Rolls) -> None:
 
 
 def check_turns(kind: str, part: object, rolls: Rolls) -> None:
-    """Two rollouts that take turns give what each gives alone."""
+    """Two interleaved rollouts equal each of them alone."""
     rule, texts = f"{kind}-separate", (condition(1), condition(1, "other"))
     with keeping(rule, part, "with two rollouts at once"):
         alone = [rolls.blocks_of(text) for text in texts]
@@ -37,7 +37,7 @@ def check_turns(kind: str, part: object, rolls: Rolls) -> None:
 
 
 def check_cuts(kind: str, part: object, rolls: Rolls) -> None:
-    """A rollout that is cut after any block goes on as if it had not been, with and without keys and values."""
+    """A rollout that is interrupted after any block resumes exactly, with and without keys and values."""
     rule = f"{kind}-resume"
     uncut = rolls.start()
     whole = [block.latents for block in uncut]

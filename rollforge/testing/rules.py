@@ -1,4 +1,4 @@
-"""The rules that the kit checks, and the error that says which one a part breaks."""
+"""The rules that the checks test, and the error that names the one that a component breaks."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ PAGES = {
 
 
 class CheckFailed(AssertionError):
-    """A part breaks a rule of its contract."""
+    """A component breaks a rule of its contract."""
 
     def __init__(self, rule: str, part: object, problem: str) -> None:
         self.rule, self.problem = rule, problem
@@ -127,7 +127,7 @@ def fail(rule: str, part: object, problem: str) -> NoReturn:
 
 @contextmanager
 def keeping(rule: str, part: object, when: str) -> Iterator[None]:
-    """Whatever is raised in here breaks the rule."""
+    """Reports any exception inside as a violation of the rule."""
     try:
         yield
     except Exception as error:

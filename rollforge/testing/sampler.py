@@ -42,7 +42,7 @@ def check_sampler(sampler: Sampler) -> None:
 
 @dataclass
 class _Trace:
-    """Drives a sampler by hand, without a network, and looks at each request."""
+    """Drives a sampler without a network, and checks each request."""
 
     sampler: Sampler
     block: int

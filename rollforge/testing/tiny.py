@@ -104,5 +104,5 @@ class Rolls:
 
 
 def _not_started(frame: int) -> Tensor:
-    """Stands for an encoder until a rollout starts, which has latents to encode."""
+    """A placeholder for an encoder until a rollout starts."""
     raise RuntimeError(f"Frame {frame} is encoded before a rollout has started.")

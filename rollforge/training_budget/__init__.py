@@ -1,4 +1,4 @@
-"""What a training needs in memory, said before its first step."""
+"""What a training needs in memory, computed before its first step."""
 
 from rollforge.training_budget.check import Recipe, TrainingCheck
 

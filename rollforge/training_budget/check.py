@@ -110,7 +110,7 @@ def training_work(
 
 
 def _clip(clips: Any) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
-    """Shape and caption of the first clip; neither where it cannot be read, which training will say."""
+    """Shape and caption of the first clip; neither where it cannot be read, which training reports."""
     try:
         clip = clips[0]
         return tuple(clip["video"].shape), (str(clip["caption"]),)

@@ -43,7 +43,7 @@ class Step:
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """One training, in the numbers that decide its memory.
+    """The properties of a training that determine its memory.
 
     Args:
         objective: the loss.
@@ -181,7 +181,7 @@ class Measured:
 def _reading(work: TrainingWork) -> Iterable[Line]:
     """What encodes captions and clips, before the step itself."""
     conditioner: Conditioner = work.parts["conditioner"]
-    with attribute_errors("conditioner", conditioner, "telling its memory"):
+    with attribute_errors("conditioner", conditioner, "reporting its memory"):
         taken = conditioner.encoder_memory(work.captions, work.base.device.startswith("cuda"))
     for device, size in taken.items():
         yield Line("text encoder", size, device, "while a new caption is encoded", ("prompts",))

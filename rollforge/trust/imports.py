@@ -1,10 +1,10 @@
 """What a config may import.
 
 A ``class_path`` imports a module and calls what it names, so the author of a config decides what runs. A config may
-name the classes of ``nameable``, and what is in the modules that the person at the keyboard trusts with ``--trust`` or
+name the classes of ``nameable``, and what is in the modules that the user trusts with ``--trust`` or
 ``ROLLFORGE_TRUST``. A config cannot name such modules: it is not trusted itself.
 
-jsonargparse asks at the point of import, whichever way the path came in. Here is the answer.
+jsonargparse calls this at the point of import, whichever way the path was given.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def guarded(modules: Iterable[str] = ()) -> Iterator[None]:
     nameable, trusted = Nameable(found), tuple(modules)
 
     def denying(path: str) -> str | None:
-        """jsonargparse's question: the rule that forbids a path, None where it is allowed."""
+        """Called by jsonargparse: the rule that forbids a path, None where it is allowed."""
         return None if nameable.allows(path) or _within(path, trusted) else "*"
 
     def resolve(kind: Any, name: str) -> str:

@@ -1,7 +1,7 @@
-"""H.264 in a fragmented mp4, so made that another encoder can go on at the start of any group of pictures.
+"""H.264 in a fragmented mp4, so that another encoder can continue at the start of any group of pictures.
 
-- A group depends on nothing before it: each has an encoder of its own (that takes a millisecond), for rate control
-  remembers. All are equally long, without key frames at cuts. One thread: by their number the picture is sliced.
+- A group depends on nothing before it: each has an encoder of its own (that takes a millisecond), since rate control
+has a state. All are equally long, without key frames at cuts. One thread: by their number the picture is sliced.
 - A fragment is a group. It says where it stands in time, from which the muxer would move it to 0 (``frag_discont`` and
   ``avoid_negative_ts``), and there is no trailer, which would list only the fragments of the last muxer.
 - The encoder keeps no frame back, and colours are converted to BT.709 limited range and tagged so; one without the
@@ -93,7 +93,7 @@ class Encoder:
         self._mux(picture)
 
     def flush(self) -> None:
-        """Hears that no frame follows in this group."""
+        """Ends the current group."""
         if self._group is not None:
             self._mux(None)
             self._group = None

@@ -1,4 +1,4 @@
-"""The file under a video: it never forgets that a write failed."""
+"""The file of a video: after a failed write, all later ones fail."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ CHUNK = 1 << 20  # bytes
 class AppendOnly:
     """An unbuffered file whose first error is final: every later ``write`` and the last ``sync`` raise it again.
 
-    FFmpeg, given a path, forgets an error that it meets while closing the file, and a disk that fills up in the last
+    FFmpeg, given a path, drops an error that it meets while closing the file, and a disk that fills up in the last
     moment would pass for success.
 
     Args:
-        path: the file; what was there goes, unless some of it is kept.
-        keep: bytes of the file that is there to go on after. Until ``cut`` it stays as it is, and what is written is
+        path: the file; existing content is removed, unless some of it is kept.
+        keep: bytes of the existing file to continue after. Until ``cut`` it stays as it is, and what is written is
             only compared with its beginning: a muxer starts with the header that such a file already has.
 
     Attributes:
@@ -55,7 +55,7 @@ class AppendOnly:
             return False
 
     def write(self, data: bytes) -> int:
-        """Writes all of ``data``; raises ``OSError`` now and for ever once the file takes no more."""
+        """Writes all of ``data``; raises ``OSError`` in this and every later call once a write failed."""
         if self._error:
             raise self._error
         if self._compared is not None:

@@ -3,7 +3,7 @@
 Frames come at an even rate, upright and with square pixels, whatever the file holds: where pictures do not come evenly,
 each frame is the picture that is shown at its time. A container's own frame count is never believed.
 
-decord waits for ever for frames that a header only promises, opens other files that a playlist names, and turns or
+decord waits forever for frames that only the header lists, opens other files that a playlist names, and turns or
 stretches pictures as its version likes. So it gets a file only where its first bytes, its packets and its first picture
 are all ordinary. Nor does it get codecs in which it is silently two frames off after a seek (MPEG-4 with B-frames, HEVC
 with open groups of pictures).
@@ -41,7 +41,7 @@ def probe(path: str | Path) -> VideoInfo:
     """Counts the frames of a video, by its packets, or by decoding it where the packets are in doubt.
 
     Raises:
-        UserError: for a file that is missing, empty, damaged or no video.
+        UserError: for a file that is missing, empty, damaged or not a video.
     """
     return index(path).info
 
@@ -50,7 +50,7 @@ def times(path: str | Path) -> NDArray[np.float64]:
     """When each picture of a video is shown, in seconds from the first one on.
 
     Raises:
-        UserError: for a file that is missing, empty, damaged or no video.
+        UserError: for a file that is missing, empty, damaged or not a video.
     """
     return index(path).timing.seconds
 
@@ -62,7 +62,7 @@ def frames(path: str | Path) -> Iterator[Frames]:
     that is shown in the middle of its time.
 
     Raises:
-        UserError: for a file that is missing, empty, damaged or no video.
+        UserError: for a file that is missing, empty, damaged or not a video.
     """
     check(path)
     known = index(path)
@@ -85,7 +85,7 @@ def read_clip(path: str | Path, start: int, count: int, stride: int = 1, backend
         start: its first frame, counted as ``frames`` yields them.
         count: frames in the clip.
         stride: takes every n-th frame.
-        backend: ``decord``, ``pyav``, or ``auto``: decord where it is installed and the file is sound.
+        backend: ``decord``, ``pyav``, or ``auto``: decord where it is installed and the file is regular.
 
     Returns:
         RGB, uint8 ``[count, H, W, 3]``.
@@ -202,7 +202,7 @@ def _numbered(path: Path, known: Index, first: int) -> Iterator[tuple[int, av.Vi
 
 
 def _shown(picture: av.VideoFrame, path: Path, known: Index, **how: Any) -> Frames:
-    """A picture as it is shown, of the size that the file has told."""
+    """A picture as it is shown, of the size that the file states."""
     if (picture.width, picture.height) != known.shape.stored:
         raise UserError(f"{path} changes its size to {picture.width} x {picture.height}; cut it there, or convert it.")
     return known.shape.show(picture, **how)

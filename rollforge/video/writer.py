@@ -1,8 +1,8 @@
-"""Writes an mp4 block by block, so that what is written is playable at any moment and named finished only when it is.
+"""Writes an mp4 block by block: it is playable at any moment, and gets its final name only when it is complete.
 
 The file is called ``<name>.partial.mp4`` until it is closed. It is flushed at each group of pictures: a killed run
-loses at most the last one. With a ``state_dict`` from before, another writer goes on in the same file, and the
-finished video shows the same pixels as if nothing had happened.
+loses at most the last one. With an earlier ``state_dict`` another writer continues the same file, and the
+finished video has exactly the same pixels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def enlargement(size: tuple[int, int]) -> int:
 
 
 class VideoWriter:
-    """An mp4 (H.264) that grows; memory does not.
+    """Writes an mp4 (H.264) of any length in constant memory.
 
     As a context manager it finishes the file on a clean exit. On an exception it leaves a playable
     ``<name>.partial.mp4`` and nothing under the final name.
@@ -48,12 +48,12 @@ class VideoWriter:
         scale: writes every pixel as a square of this many pixels.
         crf: H.264 quality; lower is better and larger. 0 keeps every frame as it is, in RGB: for metrics, which
             must not score the codec, and for fewer players.
-        state: what ``state_dict`` said of this video, written so far with the same arguments. Its frames are kept,
-            what came after them is cut off.
+        state: what ``state_dict`` returned for this video, with the same arguments. Its frames are kept, later ones are
+            removed.
 
     Raises:
-        UserError: for arguments that make no video, where the file cannot be created, and where it does not go with
-            the state; the file stays as it was then, and an older state may do.
+        UserError: for invalid arguments, where the file cannot be created, and where it does not match the state; the
+            file is not changed then, and an older state may match.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class VideoWriter:
         raise self._unfit(f"its first {kept.offset} bytes have changed since the snapshot")
 
     def _take_up(self, tail: Frames) -> None:
-        """Goes on behind the boundary, where the frames since then come once more."""
+        """Continues behind the boundary, where the frames since then are written again."""
         try:
             try:
                 self._file.cut()
@@ -128,7 +128,7 @@ class VideoWriter:
 
         Raises:
             ValueError: for frames of another kind or size.
-            UserError: when the file takes no more, or is no longer there. This is final: the video stays unfinished.
+            UserError: when the file cannot be written, or no longer exists. This is final: the video stays unfinished.
         """
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (self.size[1], self.size[0], 3):
             raise ValueError(
@@ -147,15 +147,16 @@ class VideoWriter:
             self.written += 1
 
     def state_dict(self) -> State:
-        """All that a writer needs to go on from here, once the file is safe on the disk.
+        """All that a writer needs to continue from here, once the file is synced to the disk.
 
         Returns:
             ``crf``; ``frames``, those written; ``offset``, ``before`` and ``sha256``: bytes, frames and digest of the
             file up to its last complete group; ``tail``: the frames since then, a uint8 tensor
-            ``[n, height, width, 3]``, at most 12. Up to 12 frames all are in the tail, and no file is needed to go on.
+            ``[n, height, width, 3]``, at most 12. Up to 12 frames all are in the tail, and no file is needed to
+            continue.
 
         Raises:
-            UserError: where the file took not all, or is no longer there.
+            UserError: where the file could not be written, or no longer exists.
         """
         import torch  # nothing else about videos needs it
 
@@ -182,7 +183,7 @@ class VideoWriter:
             raise self._fail(error) from error
 
     def abandon(self) -> None:
-        """Stops here: what was written stays playable under its partial name. Does nothing after ``close``."""
+        """Stops: what was written stays playable under its partial name. Does nothing after ``close``."""
         if self._file.closed:
             return
         try:
@@ -203,7 +204,7 @@ class VideoWriter:
             self.partial.unlink()
 
     def _check(self) -> None:
-        """Raises the first failure, or that somebody took the file away."""
+        """Raises the first failure, or an error if the file was removed."""
         if not self._failure and not self._file.closed and not self._file.there:
             self._failure = UserError(
                 f"{self.partial} was removed or replaced while it was written; "
@@ -215,7 +216,7 @@ class VideoWriter:
             raise ValueError(f"{self.path.name} is closed.")
 
     def _fail(self, error: OSError | av.FFmpegError) -> UserError:
-        """Keeps the first failure; the ones after it are its echoes."""
+        """Records the first failure; later ones follow from it."""
         self._failure = self._failure or UserError(
             f"Writing {self.partial} failed after {self.written} frames ({error.strerror}); "
             "free space there or choose another --output_dir."

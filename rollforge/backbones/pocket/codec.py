@@ -1,7 +1,7 @@
 """Pocket's video codec: a small convolutional autoencoder, one latent frame for each pixel frame.
 
 Latents are batch-normalised, and the decoder is trained on latents with noise added, so that it learns to bring small
-errors of the rollout back to crisp pictures.
+errors of the rollout back to sharp images.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class PocketCodec(VideoCodec):
         channels: latent channels.
         width: channels at the coarse grid of 8x8; half of it at 16x16.
         noise: largest standard deviation of the noise that training adds to the (unit-variance) latents.
-        weights: a safetensors file, or ``pocket`` for the shipped weights; ``random`` for random ones on purpose, unset
-            for random ones, to be trained.
+        weights: a safetensors file; ``pocket`` for the weights that come with rollforge; ``random`` for random weights.
+            Unset: random weights that ``fit`` trains; ``predict`` and ``test`` refuse them.
     """
 
     takes_sizes = True

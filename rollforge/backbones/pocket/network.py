@@ -25,12 +25,12 @@ class Pocket(Wan):
         freq_dim: channels of the sinusoidal timestep embedding.
         text_dim: channels of the text features.
         text_len: text positions.
-        block: latent frames made together.
-        window: latent frames seen in training, the current block included.
-        horizon: latent frames the model was trained to roll.
+        block: latent frames of a block.
+        window: latent frames attended to in training, the current block included.
+        horizon: latent frames that the model was trained to generate.
         fps: latent frames per second.
-        weights: a safetensors file, or ``pocket`` for the shipped weights; ``random`` for random ones on purpose, unset
-            for random ones, to be trained.
+        weights: a safetensors file; ``pocket`` for the weights that come with rollforge; ``random`` for random weights.
+            Unset: random weights that ``fit`` trains; ``predict`` and ``test`` refuse them.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """The causal VAE of diffusers as a video codec that is decoded block by block.
 
-The network is diffusers' ``AutoencoderKLWan``. Its own ``decode`` forgets the past with every call; here the loop over
-latent frames is outside, and the features that its causal convolutions carry over belong to the stream. Facts: Wan 2.1
-technical report (arXiv 2503.20314), section 4.1; the VAE of Wan 2.2 5B folds ``patch_size`` x ``patch_size`` pixels
-into channels before it encodes, and unfolds them after it has decoded.
+The network is diffusers' ``AutoencoderKLWan``. Its own ``decode`` starts from an empty cache with every call; here the
+loop over latent frames is outside, and the features that its causal convolutions carry over belong to the stream.
+Facts: Wan 2.1 technical report (arXiv 2503.20314), section 4.1; the VAE of Wan 2.2 5B folds ``patch_size`` x
+``patch_size`` pixels into channels before it encodes, and unfolds them after it has decoded.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class CausalVAE(PlacedCodec):
         """Pixel frames ``[B, 4n - 3, 3, H, W]`` in 0..1 to normalised latents ``[B, n, C, h, w]``, float32.
 
         The first pixel frame is a latent frame by itself, so an image is a video of one frame. Latents are the mode of
-        the posterior. They come back on the device of ``video``; with ``tile`` they are made tile by tile.
+        the posterior. They are returned on the device of ``video``; with ``tile`` they are computed tile by tile.
         """
         self._check_video(video)
         mean, std = self.statistics()

@@ -1,6 +1,6 @@
 """Published weights of Wan's transformer and its descendants: Wan 2.1, Self Forcing, Causal Forcing, LongLive.
 
-Whatever file they are in, they come out under the original names, opened and not yet read. The training code of the
+From any file they are returned under the original names, opened and not yet read. The training code of the
 Self Forcing family saves ``{"generator": ..., "generator_ema": ...}``, with ``model.`` and FSDP's words in the names.
 """
 
@@ -60,7 +60,7 @@ class Checkpoint:
 
 
 def open_checkpoint(weights: str, what: str, ema: bool | None = None) -> Checkpoint:
-    """Opens a file, folder or hub id. Raises ``UserError``, said by ``what``, for anything but a transformer's weights.
+    """Opens a file, folder or hub id. Raises ``UserError`` for anything but a transformer's weights.
 
     Args:
         weights: what the user has named.

@@ -24,7 +24,7 @@ class WanVAE(CausalVAE):
 
     Args:
         weights: ``Wan2.1_VAE.pth``, a safetensors file, a folder that holds either or diffusers' ``vae/``, or a hub id;
-            ``random`` for random ones on purpose, unset for random ones.
+            ``random`` for random weights. Unset: random weights, which ``predict`` and ``test`` refuse.
         base_dim: channels at full resolution.
         z_dim: latent channels.
         dim_mult: channels of each level, as multiples of ``base_dim``.

@@ -45,7 +45,7 @@ class Generator:
     def open(
         cls, what: str, weights: str | None, ema: bool | None, lora: LoRA | None, alpha: float | None, mode: LoRAMode
     ) -> Self:
-        """Opens what is named. Raises ``UserError``, said by ``what``, for what cannot be opened."""
+        """Opens what is named. Raises ``UserError``, which names ``what``, for weights that cannot be opened."""
         strengths = lora_strengths(lora, what)
         if named(weights) is None:
             if strengths:

@@ -1,8 +1,8 @@
-"""What a file of weights is, told from the names and shapes in it, and from where it comes.
+"""Identifies a file of weights by the names and shapes in it, and by its source.
 
 The network here is Wan's text-to-video transformer, rolled block by block. Released Wan weights were trained with
-attention in both directions and are no use for that, but have the same names and shapes as causal ones; only the name
-of the file, its folder or hub repository, and the key that the weights are under tell them apart.
+attention in both directions and cannot be used for that, but have the same names and shapes as causal ones; only the
+name of the file, its folder or hub repository, and the key that the weights are under tell them apart.
 """
 
 from __future__ import annotations

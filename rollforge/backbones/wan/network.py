@@ -43,7 +43,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Projections and q/k-norm; who attends to what is not decided here."""
+    """Projections and q/k-norm; the memory decides what is attended to."""
 
     def __init__(self, width: int, heads: int, eps: float) -> None:
         super().__init__()
@@ -153,13 +153,13 @@ class Wan(Backbone):
         text_dim: channels of the text features (4096).
         text_len: text positions (512); shorter texts are padded with zeros.
         eps: of every norm (1e-6).
-        block: latent frames made together.
-        window: latent frames seen in training, the current block included.
-        horizon: latent frames the model was trained to roll.
+        block: latent frames of a block.
+        window: latent frames attended to in training, the current block included.
+        horizon: latent frames that the model was trained to generate.
         fps: latent frames per second.
         weights: a .safetensors or .pt file, a folder of either published layout, a ``last.ckpt`` of fit, or a hub name
-            such as ``gdhe17/Self-Forcing:checkpoints/self_forcing_dmd.pt``; ``random`` for random weights on purpose;
-            unset for random ones, to be trained.
+            such as ``gdhe17/Self-Forcing:checkpoints/self_forcing_dmd.pt``; ``random`` for random weights.
+            Unset: random weights that ``fit`` trains; ``predict`` and ``test`` refuse them.
         ema: of a file with both, whether to take the averaged weights or the trained ones; unset takes the averaged
             ones where there are any.
         lora: a LoRA for these weights: a file, a folder of PEFT or diffusers, or a hub name; a list of them, or a

@@ -43,7 +43,7 @@ class Sizes:
     def resolve(cls, what: str, found: Tensors | None = None, **given: int | None) -> Self:
         """What is given, else what the weights ``found`` show, else the published 1.3B size.
 
-        Raises ``UserError`` for a number of heads that does not divide the width, or cannot be told.
+        Raises ``UserError`` for a number of heads that does not divide the width, or cannot be determined.
         """
         sizes = PUBLISHED | shown(found or {}) | {name: size for name, size in given.items() if size is not None}
         dim, heads = sizes["dim"], sizes.pop("heads", None)

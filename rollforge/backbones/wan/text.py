@@ -33,8 +33,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 class UMT5(Conditioner):
     """Features of the umT5-xxl encoder, ``[B, length, 4096]`` on the CPU; zeros after the end of each prompt.
 
-    Features are kept on disk. The encoder (11 GB) is loaded when a prompt is new, with it all prompts that ``check``
-    has heard of are encoded, and it is freed before ``forward`` returns. It is never part of this module's state.
+    Features are cached on disk. For a new prompt the encoder (11 GB) is loaded; it also encodes all other prompts that
+    ``check`` was called with, and is freed before ``forward`` returns. It is never part of this module's state.
 
     Args:
         weights: a folder in the diffusers layout (``text_encoder/`` and ``tokenizer/``), a folder that transformers
@@ -89,7 +89,7 @@ class UMT5(Conditioner):
     def check(self, prompts: Sequence[str]) -> None:
         """Raises ``UserError`` for missing packages, files, devices or a cache that cannot be written to.
 
-        Loads nothing. Remembers the prompts, so that one loading of the encoder serves them all.
+        Loads nothing. Stores the prompts, so that the encoder is loaded once for all of them.
         """
         _need("transformers", "ftfy")
         _ = self.runs_on, self.files
@@ -126,7 +126,7 @@ class UMT5(Conditioner):
         return key(prompt, self.files.identity, self.length, self.runs_on[1])
 
     def _encode(self, prompts: Sequence[str], later: Sequence[str]) -> dict[str, Tensor]:
-        """Encodes and keeps both; returns the features ``[n, D]`` of ``prompts``. Leaves no encoder behind."""
+        """Encodes and caches both; returns the features ``[n, D]`` of ``prompts``. Leaves no encoder behind."""
         _need("transformers")
         self.cache.check()
         device, dtype = self.runs_on
@@ -184,7 +184,7 @@ def _need(*packages: str) -> None:
 
 
 def _named(name: str) -> str:
-    """A device with its number, as a tensor there tells it."""
+    """A device with its index, read from a tensor on it."""
     device = _device(name)
     return f"cuda:{device.index or 0}" if device.type == "cuda" else str(device)
 

@@ -1,4 +1,4 @@
-"""Text features kept on disk, one safetensors file for each prompt, so that a big encoder is needed only once."""
+"""Text features cached on disk, one safetensors file per prompt, so that a large encoder is needed only once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def default_folder() -> Path:
 
 
 def key(prompt: str, encoder: str, length: int, dtype: torch.dtype) -> str:
-    """The name under which the features of a prompt are kept."""
+    """The cache key of a prompt's features."""
     return blake2b(json.dumps([prompt, encoder, length, str(dtype)]).encode(), digest_size=16).hexdigest()
 
 
@@ -48,7 +48,7 @@ class TextCache:
         self.folder = Path(folder).expanduser() if folder else default_folder()
 
     def get(self, key: str) -> Tensor | None:
-        """What is kept under a key; nothing, with a warning, where the file is damaged."""
+        """The features cached under a key; None, with a warning, if the file is damaged."""
         file = self._file(key)
         if not file.is_file():
             return None
@@ -62,11 +62,11 @@ class TextCache:
         return features if whole else _ignored(file, "its content is not what was written")
 
     def holds(self, key: str) -> bool:
-        """Whether something is kept under a key; it is not read."""
+        """Whether features are cached under a key. Reads nothing."""
         return self._file(key).is_file()
 
     def put(self, key: str, features: Tensor, prompt: str) -> None:
-        """Keeps features under a key, whole or not at all. Raises ``UserError`` where the disk does not take them."""
+        """Caches features under a key, atomically. Raises ``UserError`` if they cannot be written."""
         content = save({"features": features.contiguous()}, {"digest": digest(features), "prompt": prompt})
         partial = self.folder / f"{key}.{uuid4().hex}.partial"  # several processes may make the same features
         self.check()

@@ -27,7 +27,7 @@ SAMPLES, SAMPLE = 256, 1 << 12  # how many, and bytes of each
 class TextFiles:
     """The files of one encoder.
 
-    ``config`` is missing where the sizes must be told from the weights' shapes. ``tokenizer`` is a folder, or a weights
+    ``config`` is None where the sizes are read from the weights' shapes. ``tokenizer`` is a folder, or a weights
     file that has the tokenizer inside.
     """
 

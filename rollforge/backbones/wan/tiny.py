@@ -1,7 +1,7 @@
 """A tiny decoder for Wan 2.1's latents: many times faster than the VAE, a little less sharp.
 
 The architecture is that of TAEHV by Ollin Boer Bohan (https://github.com/madebyollin/taehv), whose weights for Wan 2.1
-are ``taew2_1.pth``: two-dimensional convolutions, and memory blocks that see the frame before at their own depth. It
+are ``taew2_1.pth``: two-dimensional convolutions, and memory blocks that read the previous frame at their own depth. It
 takes latents as the backbone makes them, without mean and standard deviation, and gives pixels in 0..1.
 """
 
@@ -74,8 +74,8 @@ class TinyWanDecoder(PlacedCodec):
     """A small, fast decoder of Wan 2.1's latents (TAEHV): n latents to 4n - 3 pixel frames; it cannot encode.
 
     Args:
-        weights: ``taew2_1.pth``, the same as a safetensors file, or the folder it is in; ``random`` for random
-            ones on purpose, unset for random ones.
+        weights: ``taew2_1.pth``, the same as a safetensors file, or the folder it is in; ``random`` for
+            random weights. Unset: random weights, which ``predict`` and ``test`` refuse.
         z_dim: latent channels.
         channels: width of the three stages, and of the last convolution.
         device: ``auto`` to go where the model goes, or a device such as ``cuda:1`` to stay on.

@@ -1,1 +1,1 @@
-"""The report: one page that holds all it shows and asks nothing of the network."""
+"""The report: one self-contained page that makes no network requests."""

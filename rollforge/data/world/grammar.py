@@ -1,4 +1,4 @@
-"""What can be said about the world: ``a [red] box [and a [green] cone] [over snow] [at day]``."""
+"""The grammar of captions: ``a [red] box [and a [green] cone] [over snow] [at day]``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Thing = tuple[str, str]
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two things, each ``(colour, shape)`` and of different colours, the nearer first; the ground; the time.
+    """One or two objects, each ``(colour, shape)`` and of different colours, the nearer first; the ground; the time.
 
-    A caption may leave colours, the ground or the time unsaid; they are empty then.
+    A caption may leave out colours, the ground or the time; they are empty then.
     """
 
     things: tuple[Thing, ...]
@@ -42,11 +42,11 @@ class Scene:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left unsaid."""
+        """Whether nothing is left out."""
         return all((*(colour for colour, _ in self.things), self.ground, self.time))
 
     def hushed(self, drawn: np.random.Generator) -> Scene:
-        """The same scene with each colour, the ground and the time left unsaid by the toss of a coin."""
+        """The same scene with each colour, the ground and the time left out with probability 0.5."""
         coins = iter(drawn.integers(2, size=len(self.things) + 2))
         things = tuple((colour if next(coins) else "", shape) for colour, shape in self.things)
         return Scene(things, self.ground if next(coins) else "", self.time if next(coins) else "")
@@ -71,7 +71,7 @@ class Scene:
 
 @cache
 def all_scenes() -> tuple[Scene, ...]:
-    """Every scene, completely said, in a fixed order."""
+    """Every complete scene, in a fixed order."""
     things = list(product(COLOURS, SHAPES))
     pairs = [(near, far) for near, far in product(things, things) if near[0] != far[0]]
     contents: Iterable[tuple[Thing, ...]] = [*((thing,) for thing in things), *pairs]

@@ -1,7 +1,7 @@
-"""Draws scenes: a gradient sky with sun or moon, hills, and shaded things that drift and bounce.
+"""Draws scenes: a gradient sky with sun or moon, hills, and shaded objects that drift and bounce.
 
-Everything the caption does not say (where hills and sun are, the tints of sky and soil, how the things move) comes from
-the seed. Things keep their size, their colour and their lighting, and never leave the frame: they are there for ever.
+Everything that the caption leaves open (where hills and sun are, the tints of sky and soil, how the objects move) comes
+from the seed. Objects keep their size, colour and lighting, and never leave the frame.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SOIL = {"grass": (142, 172, 84), "sand": (214, 182, 126), "snow": (236, 241, 247
 
 @dataclass(frozen=True)
 class Truth:
-    """What a clip shows: the landscape without things, float32 ``[H, W, 3]`` in 0..1, and the things' centres
+    """What a clip shows: the landscape without objects, float32 ``[H, W, 3]`` in 0..1, and the objects' centres
     ``[T, things, 2]`` in pixels (x, y), in the order of the caption."""
 
     background: Image
@@ -51,7 +51,7 @@ class Truth:
 def render(
     scene: Scene, seed: int, frames: int, tinted: bool = True, size: int = SIZE
 ) -> tuple[NDArray[np.uint8], Truth]:
-    """Draws a clip, uint8 ``[T, size, size, 3]``, and says what is in it. The same seed draws the same clip.
+    """Draws a clip, uint8 ``[T, size, size, 3]``, and returns its ground truth. The same seed draws the same clip.
 
     Without its tints it is the same clip but for them. At another size it is the same scene, with edges as sharp as
     its pixels; the truth is in pixels of that size.
@@ -95,7 +95,7 @@ def soil_and_sky(scene: Scene, size: int = SIZE) -> tuple[Image, Image]:
 
 
 def sprite(colour: str, shape: str, centres: Image) -> tuple[Image, Image]:
-    """A thing at centres ``[T, 2]``: colours ``[T, H, W, 3]`` and coverage ``[T, H, W]``, both in 0..1."""
+    """An object at centres ``[T, 2]``: colours ``[T, H, W, 3]`` and coverage ``[T, H, W]``, both in 0..1."""
     x, y = _grid(SIZE)
     return _shaded(colour, shape, x - centres[:, 0, None, None], y - centres[:, 1, None, None])
 
@@ -108,7 +108,7 @@ def _tint(drawn: np.random.Generator, most: float) -> Image:
 
 
 def _paste(video: Image, colour: str, shape: str, centres: Image) -> None:
-    """Draws a thing into ``[T, H, W, 3]``, only where it is: the same picture as ``sprite``, sooner."""
+    """Draws an object into ``[T, H, W, 3]``, only where it is: the same picture as ``sprite``, sooner."""
     size = video.shape[1]
     sharp = size / SIZE
     patch = min(size, int(np.ceil(2 * RADIUS * sharp)) + PATCH - round(2 * RADIUS))
@@ -123,7 +123,7 @@ def _paste(video: Image, colour: str, shape: str, centres: Image) -> None:
 
 
 def _shaded(colour: str, shape: str, x: Image, y: Image, sharp: float = 1.0) -> tuple[Image, Image]:
-    """Colours ``[T, h, w, 3]`` and coverage ``[T, h, w]`` of a thing at offsets from its centre, in pixels of 64.
+    """Colours ``[T, h, w, 3]`` and coverage ``[T, h, w]`` of an object at offsets from its centre, in pixels of 64.
 
     ``sharp`` is how many pixels there are for one of those.
     """
@@ -142,7 +142,7 @@ def _shaded(colour: str, shape: str, x: Image, y: Image, sharp: float = 1.0) -> 
 
 
 def _path(drawn: np.random.Generator, frames: int) -> Image:
-    """Centres ``[T, 2]`` of a thing that drifts and bounces off the walls."""
+    """Centres ``[T, 2]`` of an object that drifts and bounces off the walls."""
     room = SIZE - 2 * RADIUS
     start, angle = drawn.uniform(0, room, 2), drawn.uniform(0, 2 * np.pi)
     velocity = drawn.uniform(*SPEED) * np.array([np.cos(angle), np.sin(angle)])
