@@ -148,15 +148,11 @@ class RolloutModule(TrainedModule):
             return
         if trainer.state.fn != TrainerFn.FITTING or self.trained is not self.backbone:
             raise UserError("ModelParallelStrategy shards a backbone in training; use --trainer.strategy ddp here.")
-        if self.critic is not None:
-            raise UserError(
-                "ModelParallelStrategy shards one network, and this objective trains a critic too; use "
-                "--trainer.strategy ddp_find_unused_parameters_true."
-            )
         mesh = data_parallel(trainer.strategy.device_mesh)
-        shard(self.backbone, mesh)
-        if self.average is not None:
-            shard(self.average.module, mesh)
+        networks = [self.backbone, self.critic, self.average.module if self.average else None]
+        for network in networks:
+            if network is not None:
+                shard(network, mesh)
 
     @property
     def policies(self) -> dict[str, CachePolicy]:

@@ -26,27 +26,45 @@ class Turns(Optimizer):
     def __init__(self, optimizers: Mapping[str, Optimizer], turn: Turn) -> None:
         groups = [group for each in optimizers.values() for group in each.param_groups]
         super().__init__([{"params": group["params"]} for group in groups], {})
-        self.param_groups = groups  # the very ones of the optimizers, so that rates are seen and set in both
+        self.param_groups = groups
         self.optimizers, self.turn = dict(optimizers), turn
+        self._share()
 
     def step(self, closure: Any = None) -> Any:
-        """Computes the gradients, and makes a step of one optimizer."""
+        """Computes the gradients, and makes a step of one optimizer.
+
+        Where both networks have gradients, which training never leaves, torch is about to load a sharded state; it then
+        wants one of each parameter.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        elif all(weight.grad is not None for group in self.param_groups for weight in group["params"]):
+            for each in self.optimizers.values():
+                each.step()
+            return None
         self.optimizers[self.turn()].step()
         return loss
 
-    def state_dict(self) -> dict[str, Any]:
-        """The states of all, by name."""
-        return {name: each.state_dict() for name, each in self.optimizers.items()}
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what ``state_dict`` returned."""
-        for name, each in self.optimizers.items():
-            each.load_state_dict(state_dict[name])
-        self.param_groups = [group for each in self.optimizers.values() for group in each.param_groups]
+        """Restores what ``state_dict`` returned, or in former versions did: a state by the name of each network."""
+        if self.optimizers.keys() <= state_dict.keys():
+            for name, each in self.optimizers.items():
+                each.load_state_dict(state_dict[name])
+                self.state.update(each.state)
+            self.param_groups = [group for each in self.optimizers.values() for group in each.param_groups]
+        else:
+            super().load_state_dict(state_dict)
+        self._share()
+
+    def _share(self) -> None:
+        """Gives the optimizers the groups and the state of this one, so that what is set in either is in both."""
+        start = 0
+        for each in self.optimizers.values():
+            count = len(each.param_groups)
+            each.param_groups, each.state = self.param_groups[start : start + count], self.state
+            start += count
 
 
 class TurnSchedules:

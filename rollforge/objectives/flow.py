@@ -15,6 +15,7 @@ from rollforge.objectives.base import Clips, Objective
 from rollforge.objectives.clips import latents_of
 from rollforge.objectives.levels import bell, grid
 from rollforge.objectives.parallel import prediction, prediction_on
+from rollforge.objectives.processes import of_first
 from rollforge.pipeline import Pipeline
 from rollforge.prediction import target
 from rollforge.ranges import Count, CountFromZero, Positive, Share
@@ -99,7 +100,11 @@ class FlowMatching(Objective):
     def _frames(self, pipeline: Pipeline, available: int) -> int:
         spec = pipeline.backbone.spec
         due = [frames for start, frames in sorted((self.curriculum or {}).items()) if start <= self.step]
-        wanted = spec.first if torch.rand(()) < self.single_blocks else min(due[-1] if due else available, available)
+        alone = torch.rand(())
+        if self.single_blocks and of_first(alone) < self.single_blocks:
+            wanted = spec.first
+        else:
+            wanted = min(due[-1] if due else available, available)
         whole = spec.whole(wanted)
         if not whole or (due and wanted != whole):
             raise UserError(

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -30,7 +30,8 @@ from rollforge.backbones.base import Backbone, Condition
 from rollforge.errors import UserError
 from rollforge.objectives.base import Clips
 from rollforge.objectives.matching import Matching
-from rollforge.objectives.self_forcing import SelfForcing, own_rows
+from rollforge.objectives.processes import are_several, own_rows
+from rollforge.objectives.self_forcing import SelfForcing
 from rollforge.objectives.self_rollout import ExitStep, History, drawn_exit, exit_steps
 from rollforge.pipeline import Pipeline
 from rollforge.ranges import Count, CountFromZero, Positive, Share
@@ -112,7 +113,7 @@ class LongTuning(SelfForcing):
 
     def state_dict(self) -> State:
         """The video, so that a resumed training continues it. Of several processes each starts a new one instead."""
-        if _several():
+        if are_several():
             return {}
         return {"done": self.done, "seed": self.seed, "shots": self.shots, "kept": self.kept}
 
@@ -139,10 +140,6 @@ class WindowExit(ExitStep):
 
     def load_state_dict(self, state: State) -> None:
         return
-
-
-def _several() -> bool:
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def _detached(value: Any) -> Any:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -35,6 +35,7 @@ from rollforge.memory import GradientMemory
 from rollforge.objectives.base import Clips, Objective
 from rollforge.objectives.clips import latents_of
 from rollforge.objectives.matching import Match, Matched, Matching
+from rollforge.objectives.processes import own_rows
 from rollforge.objectives.self_rollout import ExitStep, History, drawn_exit, exit_steps
 from rollforge.pipeline import Pipeline
 from rollforge.ranges import Count, CountFromZero, Positive
@@ -160,12 +161,6 @@ def _logged(name: str, matched: Matched) -> dict[str, Tensor]:
     losses |= {f"{name}_{each}": value.detach() for each, value in matched.logged.items()}
     frames = [] if matched.frames is None else matched.frames.unbind()
     return losses | {f"{name}_frame_{n:02d}": value for n, value in enumerate(frames)}
-
-
-def own_rows(rows: int) -> range:
-    """Numbers of the videos of this process, so that no two processes have the same noise."""
-    rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
-    return range(rank * rows, (rank + 1) * rows)
 
 
 def _sizes(values: tuple[int, ...]) -> str:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from rollforge.errors import UserError
 from rollforge.objectives.levels import RELEASED, grid, nearest
+from rollforge.objectives.processes import of_first
 from rollforge.samplers.base import TIMESTEPS, Finished, Job, Keep, Noise, Pass, Passes, Sampler, add_noise
 from rollforge.spec import Phase, Step
 
@@ -101,11 +102,7 @@ def exit_steps(sampler: Sampler, chosen: Sequence[int] | None) -> list[int]:
 
 def drawn_exit(steps: Sequence[int]) -> int:
     """One of the steps, drawn uniformly; the same in all processes."""
-    index = torch.randint(len(steps), ())
-    if distributed.is_available() and distributed.is_initialized():
-        index = index.cuda() if distributed.get_backend() == "nccl" else index
-        distributed.broadcast(index, 0)
-    return steps[int(index)]
+    return steps[int(of_first(torch.randint(len(steps), ())))]
 
 
 def _sigma(timestep: float | Tensor) -> float | Tensor:
