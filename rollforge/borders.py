@@ -1,6 +1,6 @@
 """Checks what components return, where it is returned. Errors name the component.
 
-They look at types and shapes alone and never wait for a device.
+They look at types and shapes and, except for pixels, never wait for a device.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from rollforge.errors import UserError
+
+SLACK = 0.25  # by which pixels may leave 0..1 before their range is taken for another one
 
 
 class WrongAnswer(UserError):
@@ -46,6 +48,15 @@ def check_tensor(
     if device is not None and answer.device != device:
         raise WrongAnswer(kind, part, answer, f"on {answer.device} {when}", f"it on {device}")
     return answer
+
+
+def check_pixels(kind: str, part: object, answer: Any, when: str, shape: Sequence[int]) -> Tensor:
+    """Pixel frames, if they are floats of this shape and from 0 to 1. Raises ``WrongAnswer``. Waits for the device."""
+    frames = check_tensor(kind, part, answer, when, shape)
+    low, high = torch.stack(frames.aminmax()).tolist() if frames.numel() else (0.0, 0.0)  # one copy from the device
+    if low < -SLACK or high > 1 + SLACK:
+        raise WrongAnswer(kind, part, f"pixel values from {low:.3g} to {high:.3g}", when, "values from 0 to 1")
+    return frames
 
 
 def check_curves(part: object, answer: Any, when: str, frames: int) -> dict[str, Tensor]:

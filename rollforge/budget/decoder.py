@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from rollforge.backbones.base import VideoCodec
 from rollforge.budget.live import Live, tensors_in, without_numbers
 from rollforge.budget.structure import once_per_structure
+from rollforge.finish.base import Finish
 from rollforge.spec import ModelSpec
 
 
@@ -67,12 +70,27 @@ def _untiled(codec: VideoCodec, spec: ModelSpec, dtype: torch.dtype) -> Footprin
         shapes = without_numbers(codec, dtype)
         if hasattr(shapes, "tile"):
             shapes.tile = None
-        stream = shapes.stream()
-        with Live(shapes) as live:
-            for _ in range(2):  # the second block is like all later ones
-                stream(torch.empty(1, spec.block, *spec.latent_shape, device="meta"))
+        return _of_stream(shapes, torch.empty(1, spec.block, *spec.latent_shape, device="meta"))
     except Exception:  # any codec, by anyone: whatever it does that needs numbers
         return None
+
+
+@once_per_structure
+@torch.no_grad()
+def finishing(finish: Finish, size: tuple[int, int], frames: int) -> Footprint | None:
+    """Of a stage after the codec, for blocks of ``frames`` frames of a width and height. None as for ``footprint``."""
+    try:
+        return _of_stream(without_numbers(finish), torch.empty(1, frames, 3, size[1], size[0], device="meta"))
+    except Exception:  # as above
+        return None
+
+
+def _of_stream(part: VideoCodec | Finish, block: Tensor) -> Footprint:
+    """What a stream of a part on the meta device carries, and needs in addition for a block."""
+    stream: Any = part.stream()
+    with Live(part) as live:
+        for _ in range(2):  # the second block is like all later ones
+            stream(block)
     state = sum({id(kept.untyped_storage()): kept.untyped_storage().nbytes() for kept in tensors_in(stream)}.values())
     return Footprint(state, max(0, live.peak - state))
 

@@ -9,6 +9,7 @@ For one rollout of B videos under L branches (2 with guidance), where a frame's 
 - a forward pass: activations, counted by running shapes through the first layers; keys and values that a commit or
   recache pass sets aside; and raw ones that are kept only around it;
 - the codec: what its stream carries from block to block, and its busiest moment, which comes between passes;
+- the stage after the codec, if there is one: its weights, its state and its busiest moment;
 - the text encoder, which is loaded and freed before the first block, and the encoding of an opening.
 """
 
@@ -21,7 +22,7 @@ from functools import lru_cache
 import torch
 
 from rollforge.backbones.base import Backbone
-from rollforge.budget.decoder import encoding_bytes, footprint
+from rollforge.budget.decoder import encoding_bytes, finishing, footprint
 from rollforge.budget.frames import Held, held
 from rollforge.budget.live import tensors_in
 from rollforge.budget.memory_input import MemoryInput, size_of, width_of
@@ -45,6 +46,7 @@ def lines(work: MemoryInput) -> Iterable[Line]:
     yield from weight_lines(work)
     yield from _keys_and_values(work)
     yield from _decoding(work)
+    yield from _finishing(work)
     yield from _reading(work)
     for device in sorted({work.device, work.decoding.device}):
         if device.startswith("cuda"):
@@ -90,6 +92,22 @@ def _decoding(work: MemoryInput) -> Iterable[Line]:
     yield Line("state of the codec", work.batch * held_by_codec.state, where, videos, ROLLING)
     how = "between passes" + (f", tiles of {codec.tile}" if codec.tile else "")
     yield Line("decoding a block", work.batch * held_by_codec.working, where, how, ("decoding",))
+
+
+def _finishing(work: MemoryInput) -> Iterable[Line]:
+    """What the stage after the codec needs."""
+    if work.finish is None:
+        return
+    spec, codec, name = work.spec, work.decoding.codec, type(work.finish).__name__
+    yield Line("weights of the finish", size_of(work.finish), work.device, name)
+    frames = codec.pixel_frames(2 * spec.block) - codec.pixel_frames(spec.block)
+    needed = finishing(work.finish, codec.pixel_size(spec.width, spec.height), frames)
+    if needed is None:
+        yield Line("finishing", 0, work.device, f"{name} cannot be counted without numbers", ROLLING)
+        return
+    videos = f"{work.batch} videos" if work.batch > 1 else ""
+    yield Line("state of the finish", work.batch * needed.state, work.device, videos, ROLLING)
+    yield Line("finishing a block", work.batch * needed.working, work.device, "between passes", ("decoding",))
 
 
 def _reading(work: MemoryInput) -> Iterable[Line]:

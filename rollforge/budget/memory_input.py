@@ -11,6 +11,7 @@ from torch import nn
 from rollforge.backbones.base import Backbone, Conditioner, VideoCodec
 from rollforge.backbones.wan.placement import chosen_dtype
 from rollforge.errors import attribute_errors
+from rollforge.finish.base import Finish
 from rollforge.memory import KVCodec, Positions
 from rollforge.policies.base import CachePolicy
 from rollforge.precision import MIXED, TRUE
@@ -55,6 +56,7 @@ class MemoryInput:
         prompts: the prompts.
         opening: latent frames of the opening, if there is one.
         joint: frames of the sampler's largest pass; None for a block.
+        finish: the stage after the codec, on the network's device.
     """
 
     spec: ModelSpec
@@ -74,6 +76,7 @@ class MemoryInput:
     prompts: tuple[str, ...] = ()
     opening: int = 0
     joint: int | None = None
+    finish: Finish | None = None
 
     @property
     def rows(self) -> int:
@@ -103,6 +106,7 @@ def work_of(
     conditioner: Conditioner | None = None,
     prompts: Sequence[str] = (),
     opening: int = 0,
+    finish: Finish | None = None,
 ) -> MemoryInput:
     """The work of components on ``device``. ``precision`` is the Trainer's; see ``MemoryInput`` for the others."""
     own = next((weight.dtype for weight in backbone.parameters() if weight.is_floating_point()), torch.float32)
@@ -113,7 +117,7 @@ def work_of(
         len(sampler.guidance_branches), batch,
         dict(policies), frames, _moves_all(positions, backbone.spec), kv_codec,
         None if switches is None else tuple(switches), conditioner, tuple(prompts), opening,
-        sampler.passes(backbone.spec.block),
+        sampler.passes(backbone.spec.block), finish,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "cache": testing.check_policy,
     "sampler": testing.check_sampler,
     "codec": testing.check_codec,
+    "finish": testing.check_finish,
     "noise": testing.check_noise,
     "kv_codec": testing.check_kv_codec,
     "metric": testing.check_metric,

@@ -53,7 +53,8 @@ def pipeline_of(chosen: Any, typed: Typed) -> Pipeline:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(chosen.seed_everything or 0)  # of random weights
         parts = {name: build(name, chosen.model.get(name)) for name in (*NEEDED, *OPTIONAL)}
-    module = RolloutModule(**parts, negative_prompt=chosen.model.negative_prompt, compile=chosen.model.compile)
+    plain = {name: chosen.model[name] for name in ("negative_prompt", "compile", "measure_finished")}
+    module = RolloutModule(**parts, **plain)
     if chosen.ckpt_path:
         check_checkpoint(chosen.ckpt_path)
         content = read_checkpoint(chosen.ckpt_path, "cpu", typed.weights_only)

@@ -72,6 +72,7 @@ class ConfigChecks:
             ("noise", partial(self._part, "noise")),
             ("metrics", partial(self._part, "metrics")),
             ("codec", self._codec),
+            ("finish", partial(self._part, "finish")),
             ("backbone", self._network),
             ("prompts", self._prompts),
             ("opening", self._opening),
@@ -116,6 +117,8 @@ class ConfigChecks:
             return SMALL, SMALL
         spec = self.shapes["backbone"].spec
         width, height = self.shapes["codec"].pixel_size(spec.width, spec.height)
+        if finish := self.parts.get("finish"):
+            width, height = finish.pixel_size(width, height)
         scale = enlargement((width, height))
         return width * scale, height * scale
 

@@ -140,7 +140,8 @@ def passes_per_block(sampler: Sampler, spec: ModelSpec) -> float | None:
 
 def _roll(pipeline: Pipeline, request: Request, file: Path) -> tuple[int, int, int]:
     """Blocks, pixel frames and bytes that were made."""
-    writer, blocks = VideoWriter(file, pipeline.size, pipeline.fps, enlargement(pipeline.size)), 0
+    size, blocks = pipeline.finished_size, 0
+    writer = VideoWriter(file, size, pipeline.fps, enlargement(size))
     try:
         for block in pipeline.roll_requests([request]):
             writer.write(block.frames[0].numpy())

@@ -38,6 +38,8 @@ class Measured:
 def measure(clip: Clip, metrics: Sequence[Metric] = ()) -> Measured:
     """Measures a clip from its frames and latents as they are, without an encoder in between.
 
+    Frames that went through a stage ``finish`` are measured as they were before it, if the clip has them.
+
     Args:
         clip: what to measure.
         metrics: not changed. Default: ``DriftSuite``.
@@ -48,8 +50,9 @@ def measure(clip: Clip, metrics: Sequence[Metric] = ()) -> Measured:
     runner = MetricRunner(metrics or [DriftSuite()])
     runner.start(clip.prompt, clip.fps)
     parts: dict[str, list[Tensor]] = {}
-    for start in range(0, len(clip.frames), TOGETHER):
-        for name, curve in runner.update(clip.frames[start : start + TOGETHER], start).items():
+    frames = clip.frames if clip.decoded is None else clip.decoded
+    for start in range(0, len(frames), TOGETHER):
+        for name, curve in runner.update(frames[start : start + TOGETHER], start).items():
             parts.setdefault(name, []).append(curve)
     curves = {name: torch.cat(curve) for name, curve in parts.items()}
     curves |= runner.update_latents(clip.latents, 0)

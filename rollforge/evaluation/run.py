@@ -50,7 +50,7 @@ def evaluate(
 def sheets(pipeline: Pipeline, folder: RunFolder, evaluation: Evaluation) -> list[ContactSheet]:
     """A row for each video of the config's policy."""
     own = evaluation.groups.get(evaluation.policy or "", [])
-    return [picked(folder.path / video.entry["file"], video.prompt, pipeline.size) for video in own]
+    return [picked(folder.path / video.entry["file"], video.prompt, pipeline.finished_size) for video in own]
 
 
 def label(entry: Entry) -> str:

@@ -32,7 +32,7 @@ class MeanCurves:
 
     def add(self, block: VideoBlock) -> None:
         """Measures a finished block."""
-        for runner, video, latents in zip(self.runners, block.frames, block.latents, strict=True):
+        for runner, video, latents in zip(self.runners, block.measured, block.latents, strict=True):
             found = runner.update(video, self.frames) | runner.update_latents(latents, self.latents)
             for name, curve in found.items():
                 self.curves.setdefault(name, []).append(curve)

@@ -21,6 +21,7 @@ from rollforge.data.requests import Request
 from rollforge.errors import UserError
 from rollforge.evaluation.trainer_metrics import MeanCurves
 from rollforge.files.checkpoints import read_checkpoint
+from rollforge.finish.base import Finish
 from rollforge.lightning.average import Average
 from rollforge.lightning.data import RolloutData
 from rollforge.lightning.parallel import data_parallel, shard
@@ -62,6 +63,8 @@ class RolloutModule(TrainedModule):
         combine: what joins the branches of a plan that has several.
         compile: whether rollouts run the network under ``torch.compile``, and in which of its modes; true is
             ``default``. The first blocks take minutes longer, later starts less (torch keeps what it compiled).
+        finish: what decoded frames go through before they are shown and written. Default: nothing.
+        measure_finished: whether metrics see finished frames. Default: they see the frames as they were decoded.
         compare_policy: a second policy, run with the same prompts and seeds and shown next to the first.
         metrics: what ``test`` measures. Default: ``DriftSuite``.
         objective: what ``fit`` minimises.
@@ -91,6 +94,8 @@ class RolloutModule(TrainedModule):
         memory: MakeMemory | None = None,
         combine: Combine | None = None,
         compile: Compile = False,
+        finish: Finish | None = None,
+        measure_finished: bool = False,
         compare_policy: CachePolicy | None = None,
         metrics: list[Metric] | None = None,
         objective: Objective | None = None,
@@ -109,7 +114,7 @@ class RolloutModule(TrainedModule):
         self.backbone, self.conditioner, self.codec = backbone, conditioner, codec
         self.pipeline = Pipeline(
             backbone=backbone, conditioner=conditioner, codec=codec, policy=policy, sampler=sampler,
-            negative_prompt=negative_prompt, compile=compile,
+            negative_prompt=negative_prompt, compile=compile, finish=finish, measure_finished=measure_finished,
             **{name: part for name, part in optional.items() if part is not None},
         )  # fmt: skip
         self.compare_policy, self.metrics = compare_policy, metrics or []
@@ -134,12 +139,16 @@ class RolloutModule(TrainedModule):
             part._apply(fn if part is self.backbone else keeping_format(fn))
         if self.objective is not None and self.objective.teacher is not None:
             self.objective.teacher._apply(fn)
+        if self.pipeline.finish is not None:  # no submodule: its weights are not in checkpoints
+            self.pipeline.finish._apply(keeping_format(fn))
         super()._apply(fn, recurse=False)
         return self
 
     def setup(self, stage: str) -> None:
         for part in (self.backbone, self.codec, self.conditioner):
             set_trained(part, stage == "fit" and part is self.trained)
+        if self.pipeline.finish is not None:
+            self.pipeline.finish.eval().requires_grad_(False)
 
     def configure_model(self) -> None:
         """Shards the trained network over the processes where the strategy is ModelParallelStrategy."""

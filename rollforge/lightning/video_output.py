@@ -200,6 +200,8 @@ class VideoOutput(Callback):
         """What the pixels of videos depend on."""
         if not self.weights:
             self.weights = {"backbone": fingerprint(self.pipeline.backbone), "codec": fingerprint(self.pipeline.codec)}
+            if self.pipeline.finish is not None:
+                self.weights["finish"] = fingerprint(self.pipeline.finish)
         videos = {each.file.name: each.request.content for each in recordings}
         return {
             "videos": videos,
@@ -222,6 +224,6 @@ def _entry(recording: VideoRecorder) -> Entry:
         "sample": request.sample,
         "policy": type(recording.policy).__name__,
         "fps": pipeline.fps,
-        "size": [edge * recording.scale for edge in pipeline.size],
+        "size": [edge * recording.scale for edge in pipeline.finished_size],
         "complete": False,
     }

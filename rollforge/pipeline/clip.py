@@ -23,12 +23,14 @@ class Clip:
         fps: pixel frames per second.
         latents: ``[F, C, h, w]``, on the CPU.
         request: the request that it was generated from.
+        decoded: the frames before the stage ``finish``, which metrics see; None where they are the same.
     """
 
     frames: Tensor
     fps: float
     latents: Tensor
     request: Request
+    decoded: Tensor | None = None
 
     @property
     def prompt(self) -> str:

@@ -20,6 +20,7 @@ from rollforge.budget import MemoryInput, work_of
 from rollforge.data.opening import Frames, opening_frames
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, attribute_errors
+from rollforge.finish.base import Finish
 from rollforge.memory import Combine, IdentityKVCodec, KVCodec, MakeMemory, Positions, RolloutMemory
 from rollforge.memory.routing import Routing
 from rollforge.noise import IndependentNoise, NoisePrior
@@ -56,6 +57,8 @@ class Components:
         combine: what joins the branches of a plan that has several.
         compile: whether rollouts run the network under ``torch.compile``, and in which of its modes; true is
             ``default``. The first blocks take minutes longer, later starts less (torch keeps what it compiled).
+        finish: what decoded frames go through before they are shown and written. Default: nothing.
+        measure_finished: whether metrics see finished frames. Default: they see the frames as they were decoded.
     """
 
     backbone: Backbone
@@ -71,6 +74,8 @@ class Components:
     memory: MakeMemory = RolloutMemory
     combine: Combine | None = None
     compile: Compile = False
+    finish: Finish | None = None
+    measure_finished: bool = False
     precision: str = field(default="32-true", init=False)  # one of the Trainer's, as ``to`` sets it
 
     def __post_init__(self) -> None:
@@ -81,12 +86,15 @@ class Components:
         self.backbone.to(device, TRUE.get(precision))
         self.codec.to(device)
         self.conditioner.to(device)
+        if self.finish is not None:
+            self.finish.to(device)
         self.precision = precision
         return self
 
     def eval(self) -> Self:
         """Prepares the networks for rollouts: evaluation mode, and no gradients."""
-        for network in (self.backbone, self.codec, self.conditioner):
+        networks = (self.backbone, self.codec, self.conditioner)
+        for network in networks if self.finish is None else (*networks, self.finish):
             network.eval().requires_grad_(False)
         return self
 
@@ -119,9 +127,18 @@ class Components:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the video in pixels."""
+        """Width and height in pixels of what the codec decodes and encodes."""
         with attribute_errors("codec", self.codec, "reporting its pixel size"):
             return self.codec.pixel_size(self.backbone.spec.width, self.backbone.spec.height)
+
+    @property
+    def finished_size(self) -> tuple[int, int]:
+        """Width and height of the video that is shown and written."""
+        if self.finish is None:
+            return self.size
+        with attribute_errors("finish", self.finish, "reporting its pixel size"):
+            width, height = self.finish.pixel_size(*self.size)
+            return width, height
 
     @property
     def horizon_seconds(self) -> float:
@@ -166,7 +183,9 @@ class Components:
 
     def check_weights(self) -> None:
         """Raises ``UserError`` for a component with random weights that were not requested."""
-        for name, part in (("backbone", self.backbone), ("codec", self.codec)):
+        for name, part in (("backbone", self.backbone), ("codec", self.codec), ("finish", self.finish)):
+            if part is None:
+                continue
             kind = type(part).__name__
             if getattr(part, "weights", RANDOM) is None:
                 own = "weights" in signature(type(part)).parameters
@@ -222,7 +241,7 @@ class Components:
             kv_codec=self.kv_codec,
             switches=sorted({start for request in requests for start in request.prompts if start}),
             conditioner=self.conditioner, prompts=list(dict.fromkeys([*prompts, *guided])),
-            opening=max(self._opening_length(request) for request in requests),
+            opening=max(self._opening_length(request) for request in requests), finish=self.finish,
         )  # fmt: skip
 
     def _opening(self, request: Request, path: Path) -> Tensor:

@@ -118,8 +118,9 @@ class Pipeline(Components):
 
     def _clips(self, rollout: VideoRollout) -> list[Clip]:
         """The complete rollout, one clip for each request."""
-        blocks = [(block.frames, block.latents.cpu()) for block in rollout]
-        frames = torch.cat([frames for frames, _ in blocks], dim=1)
-        latents = torch.cat([latents for _, latents in blocks], dim=1)
-        rows = zip(frames, latents, rollout.requests, strict=True)
-        return [Clip(video, self.fps, own[: request.frames], request) for video, own, request in rows]
+        blocks = [(block.frames, block.latents.cpu(), block.measured) for block in rollout]
+        frames, latents = (torch.cat([block[n] for block in blocks], dim=1) for n in (0, 1))
+        apart = self.finish is not None and not self.measure_finished
+        decoded = torch.cat([measured for *_, measured in blocks], dim=1) if apart else [None] * len(frames)
+        rows = zip(frames, latents, rollout.requests, decoded, strict=True)
+        return [Clip(video, self.fps, own[: request.frames], request, plain) for video, own, request, plain in rows]

@@ -12,10 +12,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from rollforge.borders import WrongAnswer, check_tensor
+from rollforge.borders import check_pixels
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, attribute_errors
 from rollforge.pipeline.components import Components
+from rollforge.pipeline.finishing import FinishedVideo
 from rollforge.pipeline.pixels import RecentPixels
 from rollforge.policies.base import CachePolicy
 from rollforge.rollout import Block, RolloutIterator
@@ -23,8 +24,6 @@ from rollforge.spec import ModelSpec
 from rollforge.state import State, copied
 
 log = logging.getLogger(__name__)
-
-SLACK = 0.25  # by which a codec may leave 0..1 before its range is taken for another one
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class VideoBlock:
         latents: ``[B, F, C, h, w]``, on the device of the network.
         frames: the pixel frames that it completes, uint8 ``[B, T, H, W, 3]``, on the CPU.
         requests: the videos, one for each row.
+        measured: the same frames as metrics see them: before a stage ``finish``, unless ``measure_finished`` says so.
     """
 
     index: int
@@ -44,6 +44,7 @@ class VideoBlock:
     latents: Tensor
     frames: Tensor
     requests: tuple[Request, ...]
+    measured: Tensor
 
 
 class VideoRollout(Iterator[VideoBlock]):
@@ -86,7 +87,7 @@ class VideoRollout(Iterator[VideoBlock]):
             if self.given is not None and (doubt := doubt_of(self.given.shape[1], components.backbone.spec)):
                 _warn(doubt)
             self.blocks = self._rollout(state["blocks"] if state else None, finished)
-        self.rest: Tensor | None = None  # pixel frames beyond the end of the video
+        self.rest: tuple[Tensor, ...] = ()  # pixel frames beyond the end of the video, as decoded and as finished
         with attribute_errors("codec", self.codec, "starting a video"):
             self.decoder = self.codec.stream()
             self.left = total = self.codec.pixel_frames(first.frames)
@@ -94,7 +95,9 @@ class VideoRollout(Iterator[VideoBlock]):
             with attribute_errors("codec", self.codec, "resuming a video"):
                 self.decoder.load_state_dict(state["decoder"])
             self.left = total - (state.get("total", total) - state["left"])
-            self.rest = state.get("rest")
+            rest = state.get("rest", ())
+            self.rest = (rest,) if isinstance(rest, Tensor) else tuple(rest)
+        self.finisher = FinishedVideo(components.finish, state.get("finish") if state else None)
 
     @property
     def made(self) -> int:
@@ -108,22 +111,31 @@ class VideoRollout(Iterator[VideoBlock]):
 
     @torch.no_grad()
     def __next__(self) -> VideoBlock:
-        if self.rest is not None and self.left and self.blocks.start >= self.requests[0].frames:
-            return self._cut(self.blocks.index - 1, self.blocks.start, torch.empty(0), self.rest[:, :0])
+        if self.rest and self.left and self.blocks.start >= self.requests[0].frames:
+            empty = tuple(each[:, :0] for each in self.rest)
+            return self._cut(self.blocks.index - 1, self.blocks.start, torch.empty(0), empty)
         with self.components.computing():
             block = next(self.blocks)
             with attribute_errors("codec", self.codec, f"decoding block {block.index}"):
                 frames = self.decoder(block.latents)
             video = to_bytes(self._checked(frames, block))
             self.pixels.add(self.blocks, block, video)
-            return self._cut(block.index, block.start, block.latents, video)
+            finished = self.finisher(frames, f"for the {frames.shape[1]} frames of block {block.index}")
+            shown = (video,) if finished is None else (video, to_bytes(finished))
+            return self._cut(block.index, block.start, block.latents, shown)
 
-    def _cut(self, index: int, start: int, latents: Tensor, decoded: Tensor) -> VideoBlock:
-        """A block without the frames beyond the end of the video."""
-        frames = decoded if self.rest is None else torch.cat([self.rest, decoded], dim=1)
-        frames, rest = frames[:, : self.left], frames[:, self.left :]
-        self.left, self.rest = self.left - frames.shape[1], rest if rest.shape[1] else None
-        return VideoBlock(index, start, latents, frames, self.requests)
+    def _cut(self, index: int, start: int, latents: Tensor, shown: tuple[Tensor, ...]) -> VideoBlock:
+        """A block without the frames beyond the end of the video.
+
+        ``shown`` are its frames as they were decoded and, with a stage after the codec, as they were finished.
+        """
+        if self.rest:
+            shown = tuple(torch.cat(pair, dim=1) for pair in zip(self.rest, shown, strict=True))
+        kept = tuple(each[:, : self.left] for each in shown)
+        self.rest = tuple(each[:, self.left :] for each in shown) if shown[0].shape[1] > self.left else ()
+        self.left -= kept[0].shape[1]
+        measured = kept[-1] if self.components.measure_finished else kept[0]
+        return VideoBlock(index, start, latents, kept[-1], self.requests, measured)
 
     def _checked(self, frames: Tensor, block: Block) -> Tensor:
         """Decoded frames, if they are as many, as large and as bright as they must be. Raises ``UserError``."""
@@ -131,12 +143,7 @@ class VideoRollout(Iterator[VideoBlock]):
         due = count(stop) - (count(block.start) if block.start else 0)
         width, height = self.components.size
         when = f"for the {block.latents.shape[1]} latent frames of block {block.index}"
-        check_tensor("codec", self.codec, frames, when, (len(block.latents), due, 3, height, width))
-        low, high = torch.stack(frames.aminmax()).tolist() if frames.numel() else (0.0, 0.0)  # one copy from the device
-        if low < -SLACK or high > 1 + SLACK:
-            found = f"pixel values from {low:.3g} to {high:.3g}"
-            raise WrongAnswer("codec", self.codec, found, when, "values from 0 to 1")
-        return frames
+        return check_pixels("codec", self.codec, frames, when, (len(block.latents), due, 3, height, width))
 
     def state_dict(self, kv: bool = True) -> State:
         """The state that later blocks depend on; without ``kv`` it has no caches, which are rebuilt from latents."""
@@ -145,7 +152,11 @@ class VideoRollout(Iterator[VideoBlock]):
         state = {"blocks": self.blocks.state_dict(kv), "decoder": copied(decoder), "left": self.left, "total": total}
         if self.pixels.frames:
             state["pixels"] = copied(self.pixels.state_dict())
-        return state if self.rest is None else state | {"rest": self.rest}
+        if finishing := self.finisher.state_dict():
+            state["finish"] = finishing
+        if self.rest:
+            state["rest"] = self.rest[0] if len(self.rest) == 1 else list(self.rest)
+        return state
 
     def fork(self) -> Self:
         """A copy that continues independently. It shares only the weights with this rollout."""
@@ -157,6 +168,7 @@ class VideoRollout(Iterator[VideoBlock]):
         with attribute_errors("codec", self.codec, "copying its state"):
             other.decoder = self.codec.stream()
             other.decoder.load_state_dict(copied(self.decoder.state_dict()))
+        other.finisher = FinishedVideo(self.components.finish, self.finisher.state_dict())
         return other
 
     def switch(self, prompt: str | Sequence[str], cut: bool = False) -> None:

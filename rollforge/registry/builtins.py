@@ -62,6 +62,11 @@ def rollforge_register_codec(register: Register) -> None:
 
 
 @hookimpl
+def rollforge_register_finish(register: Register) -> None:
+    register("rollforge.finish.enlarge:Enlarge")
+
+
+@hookimpl
 def rollforge_register_conditioner(register: Register) -> None:
     register("rollforge.backbones.wan.text:UMT5")
     register("rollforge.backbones.pocket.text:PocketText")

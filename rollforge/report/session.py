@@ -69,8 +69,9 @@ class Session:
 
     def add(self, block: VideoBlock) -> None:
         """Records a finished block. Raises ``SystemExit`` after a signal, once it is saved."""
-        for recording, frames, latents in zip(self.recordings, block.frames, block.latents, strict=True):
-            recording.add_block(frames, latents)
+        rows = zip(self.recordings, block.frames, block.latents, block.measured, strict=True)
+        for recording, frames, latents, measured in rows:
+            recording.add_block(frames, latents, measured)
         rollout, pace, clock = self.rollout, self.pace, self.clock
         pace.block(block.frames.shape[1])
         self.progress.add(block.frames.shape[1])

@@ -69,7 +69,7 @@ class VideoRecorder:
     @property
     def scale(self) -> int:
         """Pixels of the file to a pixel of the video, each way."""
-        return enlargement(self.pipeline.size)
+        return enlargement(self.pipeline.finished_size)
 
     @property
     def keeps_latents(self) -> bool:
@@ -97,15 +97,15 @@ class VideoRecorder:
             self.sheet.load_state_dict(state["sheet"])
             self._reopen()
         kept = state["writer"] if state else None
-        self.writer = VideoWriter(self.file, self.pipeline.size, self.pipeline.fps, self.scale, state=kept)
+        self.writer = VideoWriter(self.file, self.pipeline.finished_size, self.pipeline.fps, self.scale, state=kept)
         if self.metrics:
             latent_fps = self.pipeline.backbone.spec.fps
             self.curves = Curves(self.file, self.pipeline.fps, latent_fps, state["curves"] if state else None)
 
-    def add_block(self, video: Tensor, latents: Tensor) -> None:
-        """The next block: pixel frames uint8 ``[T, H, W, 3]`` and latents ``[F, C, h, w]``."""
+    def add_block(self, video: Tensor, latents: Tensor, measured: Tensor) -> None:
+        """The next block: pixel frames uint8 ``[T, H, W, 3]``, latents ``[F, C, h, w]``, and frames for the metrics."""
         if self.curves:
-            self.curves.add(self.measures, video, latents)
+            self.curves.add(self.measures, measured, latents)
         self.writer.write(video.numpy())
         self.sheet.add(video.numpy())
         if self.keeps_latents:
@@ -153,7 +153,7 @@ class VideoRecorder:
             words, images = read_sealed(self._picked, SHEET)
             self.sheet.load_state_dict({"seen": int(words["seen"]), "images": [images[n] for n in sorted(images)]})
         except (Damaged, ValueError, KeyError):
-            width, height = self.pipeline.size
+            width, height = self.pipeline.finished_size
             for frame in frames(self.file):
                 self.sheet.add(frame[None, :: self.scale, :: self.scale][:, :height, :width])
                 stop.exit_if_requested()

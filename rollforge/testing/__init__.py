@@ -9,6 +9,7 @@ Each check raises ``CheckFailed``, an ``AssertionError``, with the rule that the
 from rollforge.testing.backbone import check_backbone
 from rollforge.testing.codec import check_codec
 from rollforge.testing.conditioner import check_conditioner
+from rollforge.testing.finish import check_finish
 from rollforge.testing.flow import check_flow
 from rollforge.testing.kv_codec import check_kv_codec
 from rollforge.testing.memory import check_memory
@@ -30,6 +31,7 @@ __all__ = [
     "check_combine",
     "check_conditioner",
     "check_dataset",
+    "check_finish",
     "check_flow",
     "check_kv_codec",
     "check_memory",

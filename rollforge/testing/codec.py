@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rollforge.backbones.base import VideoCodec
 from rollforge.errors import UserError
-from rollforge.state import copied, odd
 from rollforge.testing.rules import expect, fail, keeping, same
+from rollforge.testing.streams import check_cuts, check_turns
 from rollforge.testing.tiny import TOLERANCE
 
 FRAMES = 5
@@ -45,8 +45,8 @@ def check_codec(
         with keeping("codec-batch", part, f"In row {row}"):
             alone = part.decode(latents[row : row + 1])
         same("codec-batch", part, f"In row {row}", whole[row : row + 1], alone, tolerance)
-    _turns(part, latents, tolerance)
-    _cuts(part, latents)
+    check_turns("codec", part, latents, part.decode, tolerance)
+    check_cuts("codec", part, latents)
 
 
 def _channels(part: VideoCodec, grid: tuple[int, int]) -> int:
@@ -91,33 +91,3 @@ def _encoded(part: VideoCodec, channels: int, grid: tuple[int, int]) -> None:
         list(latents.shape) == wanted and not latents.requires_grad, "codec-size", part,
         f"{list(video.shape)} encode to {list(latents.shape)}, expected {wanted} without gradients.",
     )  # fmt: skip
-
-
-def _turns(part: VideoCodec, latents: Tensor, tolerance: float) -> None:
-    others = latents.flip(0)
-    with keeping("codec-separate", part, "With two streams at once"):
-        expected = [part.decode(each) for each in (latents, others)]
-        streams = part.stream(), part.stream()
-        made: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for frame in range(FRAMES):
-            for n, each in enumerate((latents, others)):
-                made[n].append(streams[n](each[:, frame : frame + 1]))
-    for n in (0, 1):
-        same("codec-separate", part, f"In stream {n}", torch.cat(made[n], dim=1), expected[n], tolerance)
-
-
-def _cuts(part: VideoCodec, latents: Tensor) -> None:
-    stream, expected, states = part.stream(), [], []
-    for frame in range(FRAMES):
-        with keeping("codec-resume", part, f"At frame {frame}"):
-            states.append(copied(stream.state_dict()))
-            expected.append(stream(latents[:, frame : frame + 1]))
-    for cut, state in enumerate(states):
-        if where := odd(state):
-            fail("codec-resume", part, f"After {cut} frames the state holds something that is not plain at {where}.")
-        with keeping("codec-resume", part, f"Cut after {cut} frames"):
-            fresh = part.stream()
-            fresh.load_state_dict(state)
-            for frame in range(cut, min(cut + 2, FRAMES)):
-                found = fresh(latents[:, frame : frame + 1])
-                same("codec-resume", part, f"Cut after {cut} frames, at frame {frame}", found, expected[frame])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rollforge import testing
 from rollforge.backbones.base import Backbone, Condition, Conditioner, DecodeStream, VideoCodec
+from rollforge.finish import Finish, FinishStream
 from rollforge.memory import Combine, IdentityKVCodec, RolloutMemory
 from rollforge.memory.base import Memory
 from rollforge.metrics import DIS, Metric
@@ -370,6 +371,79 @@ class Stream(DecodeStream):
         self.last = state["last"]
 
 
+class Trailing(FinishStream):
+    """A sound stage: each frame is mixed with the one before."""
+
+    last: Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(self, frames: Tensor) -> Tensor:
+        last = frames[:, :1] if self.last is None else self.last
+        self.last = frames[:, -1:].clone()
+        return (frames + torch.cat([last, frames[:, :-1]], dim=1)) / 2
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self.last}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.last = state["last"]
+
+
+class Ahead(Trailing):
+    """Mixes each frame with the next one of its block."""
+
+    @torch.no_grad()
+    def __call__(self, frames: Tensor) -> Tensor:
+        return (super().__call__(frames) + torch.cat([frames[:, 1:], frames[:, -1:]], dim=1)) / 2
+
+
+class Bright(Trailing):
+    def __call__(self, frames: Tensor) -> Tensor:
+        return super().__call__(frames) * 1.5
+
+
+class Blackening(Trailing):
+    def __call__(self, frames: Tensor) -> Tensor:
+        return super().__call__(frames.detach().mul_(0.5))
+
+
+class Meeting(Trailing):
+    """Mixes the samples of a batch."""
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        return super().__call__((frames + frames.mean(dim=0, keepdim=True)) / 2)
+
+
+class Dropping(Trailing):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        return
+
+
+class Stage(Finish):
+    """A stage with a stream of any kind."""
+
+    def __init__(self, kind: type[Trailing] = Trailing, **own: Any) -> None:
+        super().__init__()
+        self.kind = kind
+        for name, value in own.items():
+            setattr(self, name, value)
+
+    def stream(self) -> FinishStream:
+        return self.kind()
+
+
+class OneStage(Stage):
+    """All videos share one stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = Trailing()
+
+    def stream(self) -> FinishStream:
+        self.one.last = None
+        return self.one
+
+
 class Fresh(Stream):
     """Starts over with every piece."""
 
@@ -722,6 +796,13 @@ BROKEN: dict[str, tuple[Check, Callable[[], Any]]] = {
     "codec-batch": (cut, lambda: codec(Sociable)),
     "codec-separate": (cut, OneForAll),
     "codec-resume": (cut, lambda: codec(Stateless)),
+    "finish-size": (testing.check_finish, lambda: Stage(pixel_size=lambda width, height: (2 * width, height))),
+    "finish-range": (testing.check_finish, lambda: Stage(Bright)),
+    "finish-repeat": (testing.check_finish, lambda: Stage(Blackening)),
+    "finish-stream": (testing.check_finish, lambda: Stage(Ahead)),
+    "finish-batch": (testing.check_finish, lambda: Stage(Meeting)),
+    "finish-separate": (testing.check_finish, OneStage),
+    "finish-resume": (testing.check_finish, lambda: Stage(Dropping)),
     "noise-shape": (testing.check_noise, Double),
     "noise-address": (testing.check_noise, Global),
     "noise-scale": (testing.check_noise, Loud),
@@ -785,6 +866,7 @@ def test_a_part_that_breaks_a_rule_is_told_so(rule: str) -> None:
     ("check", "part"),
     [
         (backbone, net), (cut, Codec), (testing.check_noise, Noise), (testing.check_metric, Mean),
+        (testing.check_finish, Stage),
         (testing.check_flow, DIS), (testing.check_conditioner, Text), (testing.check_sampler, Sampled),
     ],
 )  # fmt: skip
@@ -821,3 +903,7 @@ def test_a_phase_of_its_own_is_honoured() -> None:
         moves = revisited
 
     policy(Committing(2))
+
+
+def test_a_stage_that_looks_ahead_within_a_block_may_be_checked_as_one() -> None:
+    testing.check_finish(Stage(Ahead), in_order=False)

@@ -16,6 +16,7 @@ from rollforge.backbones.pocket.text import PocketText
 from rollforge.backbones.wan.codec import WanVAE
 from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.wan.tiny import TinyWanDecoder
+from rollforge.finish import Enlarge
 from rollforge.memory import IdentityKVCodec, RolloutMemory
 from rollforge.memory.combine import BlendBranches
 from rollforge.noise import FixedNoise, IndependentNoise, RepeatedNoise
@@ -28,6 +29,7 @@ from rollforge.testing import (
     check_codec,
     check_combine,
     check_conditioner,
+    check_finish,
     check_kv_codec,
     check_memory,
     check_metric,
@@ -91,6 +93,11 @@ def test_codecs_of_wan() -> None:
     pytest.importorskip("diffusers")
     check_codec(WanVAE(base_dim=4, z_dim=4, latents_mean=[0.0] * 4, latents_std=[1.0] * 4), 4, grid=(2, 3))
     check_codec(TinyWanDecoder(), 16, grid=(1, 2))
+
+
+def test_stages_after_the_codec() -> None:
+    check_finish(Enlarge(2))
+    check_finish(Enlarge(3, mode="nearest"))
 
 
 def test_noise_priors(tmp_path: Path) -> None:

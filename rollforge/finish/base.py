@@ -1,0 +1,49 @@
+"""The contract of a stage after the codec, such as video super-resolution."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from rollforge.ranges import Checked
+from rollforge.state import State
+
+
+class FinishStream(ABC):
+    """One video being finished, block by block. Holds the state of the stage, so several can run at once."""
+
+    @abstractmethod
+    def __call__(self, frames: Tensor) -> Tensor:
+        """The next decoded frames ``[B, T, 3, H, W]`` in 0..1 to as many finished ones, of the stage's ``pixel_size``.
+
+        Runs without gradients.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> State:
+        """What is carried over to the next frames; empty where nothing is."""
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None:
+        """Restores, on a new stream, what ``state_dict`` returned."""
+
+
+class Finish(Checked, nn.Module, ABC):
+    """Changes decoded frames before they are shown and written, perhaps to another size.
+
+    Policies that encode pixels again get the frames as they were decoded, and so do metrics, unless
+    ``model.measure_finished`` is true.
+    """
+
+    weights: str | None
+    """Where the weights are from: a file or a name; ``random`` for random ones on purpose; ``None`` for random ones
+    that nobody asked for, which are not rolled. A stage with parameters sets it, whatever its argument is called."""
+
+    @abstractmethod
+    def stream(self) -> FinishStream:
+        """A new video to finish."""
+
+    def pixel_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of finished frames, for those of decoded ones. Default: the same."""
+        return width, height
