@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rollforge.errors import UserError
-from rollforge.ranges import Checked, UserPath
+from rollforge.ranges import Checked, CountFromZero, Share, UserPath
 
 Shape = tuple[int, int, int]
 
@@ -50,6 +50,29 @@ class RepeatedNoise(IndependentNoise):
 
     def draw(self, seed: int, sample: int, frames: range, level: int, shape: Shape) -> Tensor:
         return super().draw(seed, sample, range(len(frames)) if level == 0 else frames, level, shape)
+
+
+class PerturbedNoise(NoisePrior):
+    """The noise of ``base`` but for the first noise of one block, for twin runs that differ in nothing else.
+
+    That block starts from ``sqrt(1 - strength^2) z + strength z'``, of the same variance, with ``z'`` drawn
+    independently.
+
+    Args:
+        base: what is perturbed. Default: ``IndependentNoise``.
+        frame: a latent frame; the block that holds it is perturbed.
+        strength: 0 changes nothing, 1 draws the block anew.
+    """
+
+    def __init__(self, base: NoisePrior | None = None, frame: CountFromZero = 0, strength: Share = 0.1) -> None:
+        self.base, self.frame, self.strength = base or IndependentNoise(), frame, strength
+
+    def draw(self, seed: int, sample: int, frames: range, level: int, shape: Shape) -> Tensor:
+        drawn = self.base.draw(seed, sample, frames, level, shape)
+        if level or self.frame not in frames:
+            return drawn
+        other = torch.stack([normal(seed, sample, frame, -1, shape) for frame in frames])
+        return (1 - self.strength**2) ** 0.5 * drawn + self.strength * other
 
 
 class FixedNoise(NoisePrior):

@@ -136,8 +136,8 @@ def _report(
     if len(failed) < len(runs):
         comparison = gather(runs)
         write(folder / TABLE, markdown(comparison, against))
-        write(folder / REPORT, build(comparison, folder, command, varied))
-        print_out(f"\n{summary(comparison)}\n\nOpen:\n  {folder / REPORT}\n  {folder / TABLE}\n")
+        write(folder / REPORT, build(comparison, folder, command, varied, against))
+        print_out(f"\n{summary(comparison, against)}\n\nOpen:\n  {folder / REPORT}\n  {folder / TABLE}\n")
     for run in failed:
         print_error(f"{run.point.label} failed: {run.failure} Its output is in {_log(run)}.\n")
     return 1 if failed else 0

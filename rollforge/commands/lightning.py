@@ -33,6 +33,7 @@ from rollforge.commands.typed import Typed, read
 from rollforge.data.requests import Request
 from rollforge.errors import PartError, UserError
 from rollforge.evaluation.run import evaluate, sheets
+from rollforge.evaluation.run_identity import RunIdentity
 from rollforge.files import safe_yaml
 from rollforge.files.checkpoints import read_checkpoint
 from rollforge.files.sharded import restricted
@@ -194,7 +195,8 @@ class RollforgeCLI(LightningCLI):
     def folder(self) -> RunFolder:
         """The run folder."""
         config = self.resolved(self.config)
-        return RunFolder(self.path, config, self.chosen.overwrite, self.chosen.force, self.trainer.global_rank)
+        rank, suite = self.trainer.global_rank, self.datamodule.suite
+        return RunFolder(self.path, config, self.chosen.overwrite, self.chosen.force, rank, suite and suite.to_dict())
 
     def _prepare(self) -> None:
         """Checks all that can be checked before the first block, and opens the run folder."""
@@ -291,7 +293,9 @@ class RollforgeCLI(LightningCLI):
         folder = self.output.folder
         pipeline, requests = self.model.pipeline, self.model.requests(self.datamodule)
         evaluation = evaluate(pipeline, self.model.metrics, folder, requests)
-        leave(evaluation, sheets(pipeline, folder, evaluation), folder.path, self.trainer.loggers)
+        own = [video.entry for video in evaluation.groups.get(evaluation.policy or "", [])]
+        source = f"Prompts: {self.datamodule.suite}.\nRun: {RunIdentity.of(own)}.\n\n"
+        leave(evaluation, sheets(pipeline, folder, evaluation), folder.path, self.trainer.loggers, source)
 
     def before_fit(self) -> None:
         """Checks all that can be checked before the first step, and opens the run folder."""

@@ -44,8 +44,10 @@ def resolve(points: Sequence[Point], lines: Sequence[Sequence[str]]) -> list[Con
 
 
 def seconds(config: Config) -> float:
-    """Seconds of video that a config asks for, over all prompts."""
-    return len(read_prompts(config["data"]["prompts"])) * float(config["data"]["seconds"])
+    """Seconds of video that a config asks for, over all prompts and seeds."""
+    data = config["data"]
+    prompts = read_prompts(data["prompts"])[: data.get("first_prompts")]
+    return len(prompts) * int(data.get("seeds") or 1) * float(data["seconds"])
 
 
 def _check(config: Config) -> None:

@@ -78,8 +78,10 @@ def score(given: VideoFolder, metrics: Sequence[Metric], output_dir: str | None,
     return 1 if given.unreadable else 0
 
 
-def leave(evaluation: Evaluation, sheets: Sequence[ContactSheet], out: Path, loggers: Iterable[Any] = ()) -> None:
-    """Writes figures, plots and sheets, hands the curves to the loggers, and prints the tables."""
+def leave(
+    evaluation: Evaluation, sheets: Sequence[ContactSheet], out: Path, loggers: Iterable[Any] = (), source: str = ""
+) -> None:
+    """Writes figures, plots and sheets, hands the curves to the loggers, and prints the tables below ``source``."""
     from rollforge.evaluation.loggers import log_to
     from rollforge.evaluation.pictures import draw_all  # brings matplotlib, which nothing before needs
 
@@ -90,7 +92,7 @@ def leave(evaluation: Evaluation, sheets: Sequence[ContactSheet], out: Path, log
     for metric, message in evaluation.failed.items():
         print_error(f"rollforge: the metric {metric} raised {message}; from there on it is left out.\n")
     files = "\n".join(f"  {path}" for path in [*made, out / "metrics.json"])
-    print_out(f"\n{evaluation.table()}\n\nOpen:\n{files}\n")
+    print_out(f"\n{source}{evaluation.table()}\n\nOpen:\n{files}\n")
 
 
 def _built(logger: Any) -> Any:

@@ -14,8 +14,11 @@ from rollforge.backbones.weights import shipped
 from rollforge.files.writing import content_id
 
 IRRELEVANT = ("rollout_batch_size", "batch_size", "num_workers", "train_dataset", "repeat", "latent_cache")
+PLAIN = (("seeds", 1), ("first_prompts", None))
+"""Options that change nothing at these values, which earlier versions did not have."""
 SAMPLES = (
-    "prompts", "seconds", "opening", "opening_seconds", "videos", "rollout_batch_size", "num_workers", "latent_cache",
+    "prompts", "seconds", "seeds", "first_prompts", "opening", "opening_seconds", "videos", "rollout_batch_size",
+    "num_workers", "latent_cache",
 )  # fmt: skip
 """Of the section ``data``, what a training does not depend on."""
 UNTRAINED = ("metrics", "compare_policy", "compile")
@@ -29,7 +32,11 @@ def content_hash(config: dict[str, Any]) -> str:
 
     Files up to 64 MB count by their content, larger ones by size and date. What a plugin's own code does is not in it.
     """
-    data = {key: value for key, value in (config.get("data") or {}).items() if key not in IRRELEVANT}
+    data = {
+        key: value
+        for key, value in (config.get("data") or {}).items()
+        if key not in IRRELEVANT and (key, value) not in PLAIN
+    }
     identity = {
         "rollforge": __version__,
         "model": config.get("model"),

@@ -90,13 +90,12 @@ def markdown(rows: Sequence[PairedRow], against: Sequence[str]) -> Iterator[str]
                 row.label,
                 f"{row.mark}x",
                 _short(row.figure.mean),
-                *(_difference(row.differences.get(each)) for each in against),
+                *(with_interval(row.differences.get(each)) for each in against),
             ]
             for row in rows
             if row.curve == curve
         ]
-        lines.insert(1, ["---"] * len(lines[0]))
-        table = "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
+        table = markdown_table(lines[0], lines[1:])
         yield f"{curve}, paired by prompt ({DRAWS:,} resamples; * where the 95 % interval excludes 0):\n\n{table}"
 
 
@@ -112,11 +111,14 @@ def _over(values: Iterable[float]) -> Interval:
     return interval(values, draws=DRAWS, seed=SEED)
 
 
-def _difference(difference: Interval | None) -> str:
-    if difference is None or isnan(difference.mean):
+def with_interval(found: Interval | None, difference: bool = True) -> str:
+    """A figure with its interval; of a difference with its sign, and a star where the interval leaves out 0."""
+    if found is None or isnan(found.mean):
         return "-"
-    bounds = f" [{_short(difference.low)}, {_short(difference.high)}]" if difference.values > 1 else " [n=1]"
-    return f"{_plain(difference.mean):+.3g}{bounds}{'*' if excludes_zero(difference) else ''}"
+    bounds = f" [{_short(found.low)}, {_short(found.high)}]" if found.values > 1 else " [n=1]"
+    if not difference:
+        return f"{_short(found.mean)}{bounds}"
+    return f"{_plain(found.mean):+.3g}{bounds}{'*' if excludes_zero(found) else ''}"
 
 
 def _short(value: float) -> str:
@@ -126,6 +128,12 @@ def _short(value: float) -> str:
 def _plain(value: float) -> float:
     """A value whose digits are all of rounding is 0."""
     return 0.0 if abs(value) < ROUNDING else value
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of texts."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
 
 
 def _escaped(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rollforge.comparison.runs import Run
+from rollforge.data.prompt_suite import PromptSuite
 from rollforge.errors import UserError
 from rollforge.evaluation.prompts import marks
 from rollforge.files.reading import MANIFEST, bare_name, parse_json, read_text
@@ -34,6 +35,7 @@ class RunResult:
     videos: dict[Key, dict[str, Any]] = field(repr=False)
     losses: Path | None = None  # of its training, where it has one
     trained: str = ""  # the command that has trained it
+    suite: str = ""  # what its prompts are known by
 
     @classmethod
     def of(cls, run: Run) -> RunResult:
@@ -54,7 +56,8 @@ class RunResult:
         made_first = run.training
         losses = made_first.losses if made_first and made_first.losses.is_file() else None
         trained = str(made_first.record.get("command", "")) if made_first else ""
-        return cls(run.point.label, run.folder, run.config, metrics, run.record, videos, losses, trained)
+        suite = _suite(run.manifest.get("prompts"))
+        return cls(run.point.label, run.folder, run.config, metrics, run.record, videos, losses, trained, suite)
 
     @cached_property
     def curves(self) -> list[str]:
@@ -84,10 +87,22 @@ class RunResult:
 
     def values(self, curve: str, statistic: str) -> dict[str, float]:
         """A figure by prompt, NaN where there is none; of several videos of one prompt the mean."""
+        return self.over_takes(lambda video: number(((video.get("summary") or {}).get(curve) or {}).get(statistic)))
+
+    def figures(self, name: str) -> dict[str, float]:
+        """The same of a figure of whole videos."""
+        return self.over_takes(lambda video: number((video.get("figures") or {}).get(name)))
+
+    @cached_property
+    def figure_names(self) -> list[str]:
+        """Names of the figures of whole videos."""
+        return list(dict.fromkeys(str(name) for video in self.videos.values() for name in video.get("figures") or {}))
+
+    def over_takes(self, measure: Callable[[Mapping[str, Any]], float]) -> dict[str, float]:
+        """A measure of videos by prompt; of several videos of one prompt the mean of what is a number."""
         found: dict[str, list[float]] = {}
         for (_, prompt), video in self.videos.items():
-            value = number(((video.get("summary") or {}).get(curve) or {}).get(statistic))
-            found.setdefault(prompt, []).append(value)
+            found.setdefault(prompt, []).append(measure(video))
         return {prompt: mean(np.array(values)) for prompt, values in found.items()}
 
     @cached_property
@@ -150,6 +165,14 @@ def gather(runs: Iterable[Run]) -> Comparison:
     runs = list(runs)
     failed = {run.point.label: run.failure for run in runs if run.failure}
     return Comparison([RunResult.of(run) for run in runs if not run.failure], failed)
+
+
+def _suite(known: Any) -> str:
+    """The prompts as the manifest states them; empty where it does not."""
+    try:
+        return str(PromptSuite(**known)) if known else ""
+    except TypeError:
+        return ""
 
 
 def number(value: Any) -> float:

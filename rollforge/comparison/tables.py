@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rollforge.comparison import activity, paired
+from rollforge.comparison.protocol import Protocol
 from rollforge.comparison.ranking import STEADIER, Place, Ranking, rankings
 from rollforge.comparison.run_result import Comparison, number
 from rollforge.evaluation.prompts import Intervals
@@ -16,14 +17,16 @@ from rollforge.metrics.interval import Interval
 
 def markdown(comparison: Comparison, against: Sequence[str] = ()) -> str:
     """All tables, for ``table.md``; with the differences from the points named in ``against``."""
-    tables = [*_marks(comparison), *(_ranked(each) for each in rankings(comparison))]
+    protocol = Protocol(comparison, against)
+    tables = [protocol.markdown(), *_marks(comparison), *(_ranked(each) for each in rankings(comparison))]
     tables += paired.markdown(paired.paired(comparison, against), against) if against else ()
     return "\n\n".join([*tables, activity.markdown(comparison)]).strip() + "\n"
 
 
-def summary(comparison: Comparison) -> str:
-    """What fits a terminal: the figures at each mark, and the measures whose good direction is clear."""
-    return "\n\n".join([*_marks(comparison), *(_ranked(each) for each in rankings(comparison) if each.direction)])
+def summary(comparison: Comparison, against: Sequence[str] = ()) -> str:
+    """What fits a terminal: figures at each mark, runs and diagnostics, and measures whose good direction is clear."""
+    runs = Protocol(comparison, against).summary()
+    return "\n\n".join([*_marks(comparison), runs, *(_ranked(each) for each in rankings(comparison) if each.direction)])
 
 
 def cell(figure: Interval) -> str:

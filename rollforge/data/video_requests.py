@@ -25,11 +25,13 @@ def make_requests(
     pictures: int = 1,
     *,
     seed: int = 0,
+    seeds: int = 1,
+    first_prompts: int | None = None,
     opening: str | Path | None = None,
     opening_seconds: float | None = None,
     leave_out: Callable[[Path, str], None] = _warn,
 ) -> list[Request]:
-    """One request for each prompt; none for a prompt file that cannot be read.
+    """One request for each prompt and seed, those of the first seed first; none for a prompt file that cannot be read.
 
     Args:
         prompts: one prompt, several, a prompt file or a folder of them, as ``data.prompts``.
@@ -37,17 +39,25 @@ def make_requests(
         fps: latent frames per second.
         pictures: pixel frames of each latent frame but the first, which decodes to one.
         seed: of the noise.
+        seeds: videos of each prompt: one from each of the seeds ``seed``, ``seed + 1``, ...
+        first_prompts: how many prompts are used, from the first on. Default: all.
         opening: an image or a video that every video starts with, or a folder of them.
         opening_seconds: how much of an opening video is taken, of its end.
         leave_out: called with each prompt file that cannot be read, and the reason.
 
     Raises:
-        UserError: without prompts, and for prompts, times or openings that cannot be used.
+        UserError: without prompts or with fewer than ``first_prompts``, and for prompts, times or openings that
+            cannot be used.
     """
     if not prompts:
         raise UserError("There is nothing to roll: give data.prompts one prompt or more.")
     frames = max(1, round(seconds * fps + 1 - 1 / pictures))
     videos = read_videos(prompts, leave_out)
+    if first_prompts is not None and first_prompts > len(videos):
+        raise UserError(
+            f"data.first_prompts is {first_prompts}, and data.prompts holds {len(videos)}; leave it out to use all."
+        )
+    videos = videos[:first_prompts]
     texts = [" | ".join(shot.prompt for shot in video.shots) for video in videos]
     names = [video.name for video in videos], [text or None for text in texts]
     openings = read_openings(None if opening is None else str(opening), len(videos), names)
@@ -58,7 +68,8 @@ def make_requests(
             timed = _timed(video.shots, frames, fps)
             cuts = tuple(start for (start, _), shot in zip(timed, video.shots, strict=False) if shot.cut)
             requests.append(Request(text, n, seed, frames, timed, path, taken, cuts))
-    return requests
+    count = len(videos)
+    return [each._replace(sample=each.sample + k * count, seed=seed + k) for k in range(seeds) for each in requests]
 
 
 def _timed(shots: list[Shot], frames: int, fps: float) -> tuple[tuple[int, str], ...]:

@@ -187,8 +187,8 @@ class ConfigChecks:
         pictures = codec.pixel_frames(2) - codec.pixel_frames(1) if codec else 1
         data, fps = self.data, network.spec.fps if network else 1.0
         self.requests = make_requests(
-            data.prompts, data.seconds, fps, pictures, seed=data.seed, opening=data.opening,
-            opening_seconds=data.opening_seconds,
+            data.prompts, data.seconds, fps, pictures, seed=data.seed, seeds=data.seeds,
+            first_prompts=data.first_prompts, opening=data.opening, opening_seconds=data.opening_seconds,
         )  # fmt: skip
         count = len(self.requests)
         self.findings.add("ok", "prompts", f"{count} video{'s' if count > 1 else ''} of {self.data.seconds:g} s.")

@@ -15,6 +15,7 @@ from rollforge.metrics.curves import read_curves
 from rollforge.metrics.summary import Curve, mean, summarise, worst_of
 
 SPEED = ("wall_seconds", "first_block_seconds", "steady_fps")
+IDENTITY = ("md5", "noise", "commit", "read", "bytes_held")
 POINTS = 1000  # of a curve, that are kept to be drawn
 
 
@@ -96,6 +97,7 @@ class VideoResult:
             "summary": self.summary,
             "figures": self.entry.get("measured", {}),
             "marks": {str(x): means for x, means in self.marks.items()},
+            "identity": {key: self.entry[key] for key in IDENTITY if key in self.entry},
             "speed": {key: self.entry[key] for key in SPEED if key in self.entry},
             **({"failed_metrics": failed} if failed else {}),
         }

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from rollforge.data.prompt_suite import PromptSuite
 from rollforge.data.requests import Prompt, Request
 from rollforge.data.video_requests import batches, make_requests
 from rollforge.errors import UserError
@@ -32,7 +33,9 @@ class RolloutData(LightningDataModule):
         seconds: length of each video, its opening included.
         opening: an image or a video that every video starts with, or a folder with one for each prompt, by name.
         opening_seconds: how much of an opening video is used, from its end. Default: the horizon minus one block.
+        first_prompts: how many of the prompts are used, from the first on. Default: all.
         seed: of the noise; with a prompt's place in the list it decides the video.
+        seeds: videos of each prompt: one from each of the seeds ``seed``, ``seed + 1``, ...
         rollout_batch_size: the most videos that are generated as one batch. Videos do not depend on it: a batch has
             prompts that start at the same times, and openings of the same length.
         videos: a folder of videos, of any tool, that ``test`` measures; nothing is generated then.
@@ -53,6 +56,8 @@ class RolloutData(LightningDataModule):
         opening: UserPath | None = None,
         opening_seconds: Positive | None = None,
         seed: int = 0,
+        seeds: Count = 1,
+        first_prompts: Count | None = None,
         rollout_batch_size: Count = 1,
         videos: UserPath | None = None,
         train_dataset: Dataset | None = None,  # type: ignore[type-arg] # jsonargparse takes no subscripted base here
@@ -64,6 +69,7 @@ class RolloutData(LightningDataModule):
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than prompts
         self.prompts, self.seconds, self.seed, self.rollout_batch_size = prompts, seconds, seed, rollout_batch_size
+        self.seeds, self.first_prompts = seeds, first_prompts
         self.opening, self.opening_seconds = opening, opening_seconds
         self.videos, self.train_dataset, self.batch_size, self.num_workers = (
             videos,
@@ -81,14 +87,21 @@ class RolloutData(LightningDataModule):
         raise UserError(f"A checkpoint keeps no data; make {cls.__name__}(...) with its arguments.")
 
     def requests(self, fps: float, pictures: int = 1) -> list[Request]:
-        """One request for each prompt, at ``fps`` latent frames per second; none for a prompt file that cannot be read.
+        """One request for each prompt and seed, at ``fps`` latent frames per second.
 
-        Each latent frame but the first decodes to ``pictures`` pixel frames, the first to one.
+        There is none for a prompt file that cannot be read. Each latent frame but the first decodes to ``pictures``
+        pixel frames, the first to one.
         """
         return make_requests(
-            self.prompts, self.seconds, fps, pictures, seed=self.seed, opening=self.opening,
-            opening_seconds=self.opening_seconds, leave_out=self._leave_out,
+            self.prompts, self.seconds, fps, pictures, seed=self.seed, seeds=self.seeds,
+            first_prompts=self.first_prompts, opening=self.opening, opening_seconds=self.opening_seconds,
+            leave_out=self._leave_out,
         )  # fmt: skip
+
+    @property
+    def suite(self) -> PromptSuite | None:
+        """What the prompts are known by; None without prompts. Raises ``UserError`` for a file that cannot be read."""
+        return PromptSuite.of(self.prompts, self.first_prompts) if self.prompts else None
 
     def _leave_out(self, file: Path, why: str) -> None:
         """Warns once that a prompt file is left out."""

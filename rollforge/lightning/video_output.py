@@ -223,6 +223,7 @@ def _entry(recording: VideoRecorder) -> Entry:
         **request.content,
         "sample": request.sample,
         "policy": type(recording.policy).__name__,
+        "noise": type(pipeline.noise).__name__,
         "fps": pipeline.fps,
         "size": [edge * recording.scale for edge in pipeline.finished_size],
         "complete": False,

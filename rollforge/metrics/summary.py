@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Curve = NDArray[np.float64]
 NAN = float("nan")
+CLIP = 2.0  # seconds of the clips of VBench-Long
 MOST_POINTS = 600  # between which slopes are taken
 Worst = Literal["highest", "lowest"]
 WORST: Mapping[str, Worst] = {
@@ -92,9 +93,30 @@ def clips(curve: Curve, fps: float, seconds: float) -> Curve:
 
     So the last clip may share frames with the one before it; a shorter video is one clip.
     """
+    return np.array([mean(clip) for clip in _cut(curve, fps, seconds)])
+
+
+def within_and_between(curve: Curve, fps: float, seconds: float = CLIP) -> tuple[float, float]:
+    """How much a curve changes in clips of ``seconds``, and from clip to clip.
+
+    As VBench-Long takes consistency apart, with differences in place of cosines: of values ``x[1..n]``, the mean over
+    ``t = 2..n`` of ``(|x[t] - x[1]| + |x[t] - x[t-1]|) / 2``; of the frames of each clip, mean over clips, and of the
+    clips' means. (VBench-Long takes each clip's first frame.) The second is NaN where there is but one clip.
+    """
+    parts = _cut(curve, fps, seconds)
+    return mean(np.array([_unrest(part) for part in parts])), _unrest(np.array([mean(part) for part in parts]))
+
+
+def _unrest(values: Curve) -> float:
+    known = values[~np.isnan(values)]
+    return float((abs(known[1:] - known[0]) + abs(np.diff(known))).mean() / 2) if len(known) > 1 else NAN
+
+
+def _cut(curve: Curve, fps: float, seconds: float) -> list[Curve]:
+    """Clips of ``seconds``; the last one ends with the curve."""
     long = max(1, round(seconds * fps))
     starts = [*range(0, len(curve) - long, long), max(0, len(curve) - long)]
-    return np.array([mean(curve[start : start + long]) for start in starts])
+    return [curve[start : start + long] for start in starts]
 
 
 def worst_clip(means: Curve, worst: Worst | None = None) -> int | None:
@@ -121,6 +143,7 @@ def summarise(
         level: mean over the video.
         first_15, last_15, drift_15, ratio_15: first and last 15 %, last less first, last over first.
         first_5s, last_5s, drift_5s: the same of five seconds.
+        in_clip, clip_to_clip: ``within_and_between``.
         vde: ``drift_error``.
         slope_per_minute: Theil-Sen.
         largest_deviation: of a clip's mean from the first clip's, without sign.
@@ -140,6 +163,7 @@ def _figures(curve: Curve, fps: float, horizon: float, direction: Worst | None) 
     means = clips(curve, fps, horizon)
     worst, changed = worst_clip(means, direction), worst_clip(means)
     long = max(1, round(horizon * fps))
+    within, between = within_and_between(curve, fps)
     return {
         "level": mean(curve),
         "first_15": first,
@@ -149,6 +173,8 @@ def _figures(curve: Curve, fps: float, horizon: float, direction: Worst | None) 
         "first_5s": first_5s,
         "last_5s": last_5s,
         "drift_5s": last_5s - first_5s,
+        "in_clip": within,
+        "clip_to_clip": between,
         "vde": drift_error(curve),
         "slope_per_minute": slope_per_minute(curve, fps),
         "largest_deviation": NAN if changed is None else float(abs(means[changed] - means[~np.isnan(means)][0])),

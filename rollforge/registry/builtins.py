@@ -41,6 +41,7 @@ def rollforge_register_memory(register: Register) -> None:
 def rollforge_register_noise(register: Register) -> None:
     register("rollforge.noise:IndependentNoise")
     register("rollforge.noise:RepeatedNoise")
+    register("rollforge.noise:PerturbedNoise")
     register("rollforge.noise:FixedNoise")
 
 

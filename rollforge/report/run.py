@@ -37,6 +37,7 @@ class RunFolder:
         overwrite: whether to generate finished videos again.
         force: continue the run of another config.
         rank: of this process. All but rank 0 record their videos in ``manifest.rank-<rank>.json``, until ``merge``.
+        suite: the identity of the prompts, for the manifest.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class RunFolder:
     overwrite: bool = False
     force: bool = False
     rank: int = 0
+    suite: Mapping[str, Any] | None = None
     entries: dict[str, Entry] = field(default_factory=dict, init=False)
     unfinished: dict[str, Entry] = field(default_factory=dict, init=False)  # by an earlier run, and not finished
 
@@ -137,6 +139,7 @@ class RunFolder:
         manifest = {
             "rollforge": __version__,
             "config_hash": self.config_hash,
+            **({"prompts": dict(self.suite)} if self.suite else {}),
             "complete": bool(self.entries) and all(entry["complete"] for entry in self.entries.values()),
             "videos": sorted(self.entries.values(), key=lambda entry: entry["file"]),
         }

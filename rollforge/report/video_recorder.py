@@ -17,6 +17,7 @@ from rollforge.files.writing import PARTIAL, subfolder
 from rollforge.metrics.base import Blocks, Metric
 from rollforge.pipeline import Pipeline
 from rollforge.policies.base import CachePolicy
+from rollforge.report.frame_record import FrameRecord
 from rollforge.report.metric_runner import Curves, MetricRunner
 from rollforge.signals import SignalHandler
 from rollforge.snapshots.folder import remove
@@ -64,6 +65,7 @@ class VideoRecorder:
         spec = self.pipeline.backbone.spec
         self.blocks = Blocks.of(codec.pixel_frames, spec.block, spec.first_block)
         self.curves: Curves | None = None
+        self.record: FrameRecord | None = None
         self.unsaved: list[Tensor] = []  # latents since the last snapshot
 
     @property
@@ -92,9 +94,11 @@ class VideoRecorder:
         Raises ``UserError`` where the file does not match the state; nothing is changed then.
         """
         self.measures.start(self.request.prompt, self.pipeline.fps, self.blocks)
+        self.record = FrameRecord(self.pipeline.fps)
         if state is not None:
             self.measures.load_state_dict(state["measures"])
             self.sheet.load_state_dict(state["sheet"])
+            self._load_record(state.get("record"))
             self._reopen()
         kept = state["writer"] if state else None
         self.writer = VideoWriter(self.file, self.pipeline.finished_size, self.pipeline.fps, self.scale, state=kept)
@@ -106,6 +110,8 @@ class VideoRecorder:
         """The next block: pixel frames uint8 ``[T, H, W, 3]``, latents ``[F, C, h, w]``, and frames for the metrics."""
         if self.curves:
             self.curves.add(self.measures, measured, latents)
+        if self.record:
+            self.record.add(measured.numpy())
         self.writer.write(video.numpy())
         self.sheet.add(video.numpy())
         if self.keeps_latents:
@@ -118,7 +124,8 @@ class VideoRecorder:
     def state_dict(self) -> State:
         """The rest of its state. Latents that are kept go to the disk before."""
         self.save_latents()
-        return {"sheet": self.sheet.state_dict(), "measures": self.measures.state_dict()}
+        record = {"record": self.record.state_dict()} if self.record else {}
+        return {"sheet": self.sheet.state_dict(), "measures": self.measures.state_dict()} | record
 
     def save_latents(self) -> None:
         """Writes the latents that are not on the disk yet."""
@@ -139,6 +146,8 @@ class VideoRecorder:
             self.curves.finish()
         if self.settings.latents:
             self.save_latents()
+        if self.record:
+            self.figures |= self.record.leave(self.file, bool(self.metrics))
         self.figures["frames"] = self.writer.written
         self.figures["seconds"] = round(self.writer.written / self.pipeline.fps, 3)
         if self.metrics:
@@ -171,6 +180,13 @@ class VideoRecorder:
         for folder in (self.folder, self.folder.parent, self.latents.folder.parent):
             with suppress(OSError):  # something else is in there
                 folder.rmdir()
+
+    def _load_record(self, state: State | None) -> None:
+        """Of a snapshot of an earlier version there is none."""
+        if state is None:
+            self.record = None
+        elif self.record:
+            self.record.load_state_dict(state)
 
     def _reopen(self) -> None:
         """Restores the partial name: the final one exists if a run was killed before the manifest listed the video."""

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rollforge.comparison.page import losses, measures, settings
+from rollforge.comparison.page import losses, measures, protocol, settings
 from rollforge.comparison.page.embed import CHARSET, block
 from rollforge.comparison.page.html import note
 from rollforge.comparison.page.series import series
 from rollforge.comparison.page.strips import strips
+from rollforge.comparison.protocol import Protocol
 from rollforge.comparison.run_result import Comparison
 
 LINKED = "The videos are too large for one page, so this one plays the files next to it: keep it in its folder."
@@ -26,8 +27,18 @@ EMBEDDED = 150_000_000
 """Bytes of videos that a page holds; beyond that it names the files next to it."""
 
 
-def build(comparison: Comparison, folder: Path, command: Sequence[str], varied: Sequence[str]) -> bytes:
-    """The page. ``folder`` is where it will lie, ``command`` what made it, ``varied`` the axes."""
+def build(
+    comparison: Comparison, folder: Path, command: Sequence[str], varied: Sequence[str], against: Sequence[str] = ()
+) -> bytes:
+    """The page.
+
+    Args:
+        comparison: what it shows.
+        folder: where it will lie.
+        command: what made it.
+        varied: the axes.
+        against: labels of the points from which differences are taken.
+    """
     shown, blocks = _videos(comparison, folder)
     first = comparison.measured[0]
     data = {
@@ -38,7 +49,7 @@ def build(comparison: Comparison, folder: Path, command: Sequence[str], varied: 
         "curves": series(comparison),
     }
     linked = any(video and "href" in video for row in shown for video in row)
-    body = _body(comparison, command, varied, linked)
+    body = _body(Protocol(comparison, against), command, varied, linked)
     style, script = _asset("page.css"), "\n".join(_asset(name) for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{script}\n}})();\n'
     head = (
@@ -93,8 +104,9 @@ def _title(comparison: Comparison) -> str:
     return f"Comparison of {points} point{'s' * (points != 1)} over {prompts} prompt{'s' * (prompts != 1)}"
 
 
-def _body(comparison: Comparison, command: Sequence[str], varied: Sequence[str], linked: bool) -> str:
+def _body(found: Protocol, command: Sequence[str], varied: Sequence[str], linked: bool) -> str:
     """All that is plain HTML, and the places that the script fills."""
+    comparison = found.comparison
     measured = comparison.measured
     first = measured[0]
     facts: Mapping[str, str] = {
@@ -120,6 +132,7 @@ def _body(comparison: Comparison, command: Sequence[str], varied: Sequence[str],
             f'<div id="legend"></div>{trained}<div id="charts" class="cards"></div>',
         ),
         "plans": ("What each policy reads", settings.pictures(measured)),
+        "protocol": ("What was run, and every dimension", protocol.tables(found)),
         "ranks": ("Ranked, one measure at a time", measures.ranked(comparison)),
         "marks": ("At multiples of the horizon", measures.marks(comparison)),
         "figures": ("All figures", measures.figures(comparison)),
