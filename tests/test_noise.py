@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from rollforge.errors import UserError
-from rollforge.noise import FixedNoise, IndependentNoise, RepeatedNoise
+from rollforge.noise import FixedNoise, IndependentNoise, PerturbedNoise, RepeatedNoise
 
 SHAPE = (2, 3, 4)
 addresses = st.tuples(st.integers(0, 2**40), st.integers(0, 10**6), st.integers(0, 10**7), st.integers(0, 50))
@@ -119,3 +119,17 @@ def test_fixed_noise_that_runs_out_is_an_error_in_a_sentence(
 ) -> None:
     with pytest.raises(UserError, match="FixedNoise"):
         FixedNoise(str(published)).draw(0, sample, frames, level, SHAPE)
+
+
+def test_a_perturbed_twin_differs_in_the_first_noise_of_one_block_alone() -> None:
+    plain, twin = IndependentNoise(), PerturbedNoise(frame=7, strength=0.6)
+    for start in (0, 3, 6, 9):
+        block = range(start, start + 3)
+        assert torch.equal(twin.draw(1, 2, block, 0, SHAPE), plain.draw(1, 2, block, 0, SHAPE)) == (start != 6)
+        assert torch.equal(twin.draw(1, 2, block, 1, SHAPE), plain.draw(1, 2, block, 1, SHAPE))
+    block, large = range(6, 9), (16, 32, 32)
+    one, other = (prior.draw(1, 2, block, 0, large).flatten() for prior in (plain, twin))
+    assert torch.corrcoef(torch.stack([one, other]))[0, 1] == pytest.approx(0.8, abs=0.01)  # sqrt(1 - .6^2)
+    assert other.std() == pytest.approx(1, abs=0.02)
+    repeated = PerturbedNoise(RepeatedNoise(), frame=7)
+    assert torch.equal(repeated.draw(0, 0, range(9, 12), 0, SHAPE), plain.draw(0, 0, range(3), 0, SHAPE))

@@ -195,8 +195,7 @@ class RollforgeCLI(LightningCLI):
     def folder(self) -> RunFolder:
         """The run folder."""
         config = self.resolved(self.config)
-        rank, suite = self.trainer.global_rank, self.datamodule.suite
-        return RunFolder(self.path, config, self.chosen.overwrite, self.chosen.force, rank, suite and suite.to_dict())
+        return RunFolder(self.path, config, self.chosen.overwrite, self.chosen.force, self.trainer.global_rank)
 
     def _prepare(self) -> None:
         """Checks all that can be checked before the first block, and opens the run folder."""
@@ -209,6 +208,7 @@ class RollforgeCLI(LightningCLI):
         check_precision(self.trainer)
         explain_restoring(self.trainer)
         self.run_folder = folder = self.folder
+        folder.suite = self.datamodule.suite
         OwnFiles(folder.path).watch(self.trainer)
         resume = self.chosen.resume or self.chosen.ckpt_path == LAST
         settings, precision = self.config_init.snapshots, str(self.trainer.precision)

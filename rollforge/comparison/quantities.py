@@ -65,7 +65,11 @@ class Group:
                 continue
             found.append(Row(label, run, [with_interval(quantity.of(label), False) for quantity in self.quantities]))
             found += [
-                Row(f"{label} minus {other}", "", [with_interval(each.difference(label, other)) for each in self.quantities])
+                Row(
+                    f"{label} minus {other}",
+                    "",
+                    [with_interval(each.difference(label, other)) for each in self.quantities],
+                )
                 for other in against
                 if other != label
             ]

@@ -14,6 +14,7 @@ import yaml
 from filelock import FileLock
 
 from rollforge import __version__
+from rollforge.data.prompt_suite import PromptSuite
 from rollforge.data.requests import CONTENT, Request
 from rollforge.errors import UserError
 from rollforge.files import safe_yaml
@@ -45,7 +46,7 @@ class RunFolder:
     overwrite: bool = False
     force: bool = False
     rank: int = 0
-    suite: Mapping[str, Any] | None = None
+    suite: PromptSuite | None = None
     entries: dict[str, Entry] = field(default_factory=dict, init=False)
     unfinished: dict[str, Entry] = field(default_factory=dict, init=False)  # by an earlier run, and not finished
 
@@ -139,7 +140,7 @@ class RunFolder:
         manifest = {
             "rollforge": __version__,
             "config_hash": self.config_hash,
-            **({"prompts": dict(self.suite)} if self.suite else {}),
+            **({"prompts": self.suite.to_dict()} if self.suite else {}),
             "complete": bool(self.entries) and all(entry["complete"] for entry in self.entries.values()),
             "videos": sorted(self.entries.values(), key=lambda entry: entry["file"]),
         }

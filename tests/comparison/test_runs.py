@@ -85,7 +85,7 @@ def test_what_is_made_is_read_from_the_curves_of_unfinished_videos(tmp_path: Pat
 
 def test_the_last_sentence_of_a_run_is_found(finished: Make) -> None:
     (run,) = finished([RED], policies=1)
-    assert run.sentence() == "it said nothing"
+    assert run.sentence() == "it printed nothing"
     (run.folder / Run.log).write_text("bar 1\rbar 2\nrollforge: There is no such file.\n")
     assert run.sentence() == "There is no such file."
     (run.folder / Run.log).write_text("Traceback\nValueError: no\n\n")

@@ -19,6 +19,7 @@ from rollforge.metrics.summary import (
     seconds_at_ends,
     slope_per_minute,
     summarise,
+    within_and_between,
     worst_clip,
 )
 
@@ -137,3 +138,21 @@ def test_curves_go_on_where_a_snapshot_was_taken(tmp_path: Path) -> None:
     assert read_curves(path)["flicker"].tolist() == [0, 0, 0, 0, 1, 1]
     with pytest.raises(UserError, match="6 frames where 9 were made"):
         CurveFile(path, 8.0, frames=9)
+
+
+def test_change_is_taken_apart_in_clips_and_between_them() -> None:
+    """By the rule of VBench-Long, with differences: against the first and against the one before, mean of both."""
+    curve = np.random.default_rng(3).normal(size=37)
+    curve[[4, 20]] = np.nan
+    clips = [curve[start : start + 8] for start in (0, 8, 16, 24, 29)]
+
+    def rule(values: np.ndarray) -> float:
+        known = [value for value in values if not np.isnan(value)]
+        pairs = [(abs(known[t] - known[0]) + abs(known[t] - known[t - 1])) / 2 for t in range(1, len(known))]
+        return float(np.mean(pairs))
+
+    within, between = within_and_between(curve, 4.0)
+    assert within == pytest.approx(np.mean([rule(clip) for clip in clips]))
+    assert between == pytest.approx(rule(np.array([np.nanmean(clip) for clip in clips])))
+    assert within_and_between(np.repeat([0.0, 5.0, 3.0], 8), 4.0) == (0.0, 3.75)  # (5 + 5 + 3 + 2) / 4
+    assert np.isnan(within_and_between(curve[:6], 4.0)[1])
