@@ -32,7 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
 """Arguments with which a part does what is special of it soon, and costs little."""
 BLOCKS_OF: dict[str, Any] = {"context_blocks": 3, "sink_blocks": 1}
 """Those of every other policy that has them."""
-BLOCKS, SAMPLES, WINDOW = 12, 1, 9
+BLOCKS, SAMPLES, WINDOW = 8, 1, 9
 
 
 @dataclass(frozen=True)

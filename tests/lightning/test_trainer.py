@@ -81,8 +81,13 @@ def trainer(*callbacks: Callback, **more: Any) -> Trainer:
     )  # fmt: skip
 
 
-def data() -> RolloutData:
-    return RolloutData(prompts=PROMPTS, seconds=1, rollout_batch_size=2)
+def data(seconds: float = 1) -> RolloutData:
+    return RolloutData(prompts=PROMPTS, seconds=seconds, rollout_batch_size=2)
+
+
+def two_blocks() -> RolloutData:
+    """A network compiles a graph for each count of frames that it attends to, which takes a second."""
+    return data(0.6)
 
 
 def test_predict_returns_the_frames_and_hands_every_block_to_a_callback() -> None:
@@ -205,11 +210,11 @@ def test_compile_rolls_the_network_under_torch_compile(chosen: Any, mode: str, m
         self._compiled_call_impl = torch.compile(self._call_impl, backend="eager", fullgraph=True)
 
     monkeypatch.setattr(torch.nn.Module, "compile", compiling)
-    (frames,) = trainer().predict(module(), data())
+    (frames,) = trainer().predict(module(), two_blocks())
     assert not modes
     own = module(compile=chosen)
     names = set(own.state_dict())
-    (compiled,) = trainer().predict(own, data())
+    (compiled,) = trainer().predict(own, two_blocks())
     assert modes == [mode]
     assert set(own.state_dict()) == names
     assert torch.equal(compiled, frames)
@@ -217,7 +222,7 @@ def test_compile_rolls_the_network_under_torch_compile(chosen: Any, mode: str, m
 
 def test_a_compiled_network_is_what_the_pipeline_rolls() -> None:
     own = module()
-    (frames,) = trainer().predict(own, data())
+    (frames,) = trainer().predict(own, two_blocks())
     passes: list[int] = []
 
     def backend(graph: Any, inputs: Any) -> Any:
@@ -226,6 +231,6 @@ def test_a_compiled_network_is_what_the_pipeline_rolls() -> None:
 
     own.backbone = torch.compile(own.backbone, backend=backend)  # type: ignore[assignment]
     assert own.pipeline.backbone is own.backbone
-    (compiled,) = trainer().predict(own, data())
+    (compiled,) = trainer().predict(own, two_blocks())
     assert passes
     assert torch.equal(compiled, frames)

@@ -46,7 +46,10 @@ def test_a_prompt_that_is_not_a_shape_is_refused_in_one_sentence(
 
 
 def test_doctor_accepts_the_config(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--config", str(CONFIGS / "test.yaml"), "--model.backbone.weights=random"]) == 0
+    assert (
+        main(["doctor", "--config", str(CONFIGS / "test.yaml"), "--model.backbone.weights=random", "--probe_seconds=1"])
+        == 0
+    )
     assert "4 layers of 4 heads x 64; latents are 3x16x16, in blocks of 1" in capsys.readouterr().out
 
 

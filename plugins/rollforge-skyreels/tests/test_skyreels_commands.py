@@ -42,7 +42,7 @@ def test_the_config_rolls_a_video_from_one_published_folder(line: list[str], tmp
 
 
 def test_doctor_and_fetch_know_the_files(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", *line, "--card", "80GB"]) == 0
+    assert main(["doctor", *line, "--card", "80GB", "--probe_seconds=1"]) == 0
     assert "2 x 1 x 2 layers x 25 frames" in capsys.readouterr().out  # by transformer/config.json
     assert main(["fetch", str(CONFIG)]) == 0
     printed = capsys.readouterr().out
