@@ -116,7 +116,7 @@ def test_a_folder_that_is_removed_ends_the_run_in_a_sentence(case: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "printed"), [(DEAD_ENCODER, "failed after 40 frames"), (NO_MEMORY, "memory")], ids=["encoder", "memory"]
+    ("before", "expected"), [(DEAD_ENCODER, "failed after 40 frames"), (NO_MEMORY, "memory")], ids=["encoder", "memory"]
 )
 def test_the_death_of_the_encoder_or_of_memory_ends_the_run_which_then_goes_on(
     case: Any, whole: Whole, before: str, expected: str
