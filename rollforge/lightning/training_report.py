@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rollforge.backbones.low_rank import merged
 from rollforge.errors import UserError
-from rollforge.files.writing import make_folder, replacing, write, write_tensors
+from rollforge.evaluation import plots
+from rollforge.files.writing import make_folder, write, write_tensors
 from rollforge.lightning.data import RolloutData
 from rollforge.lightning.parallel import whole_weights
 from rollforge.lightning.random_state import unchanged_random_state
@@ -72,8 +73,7 @@ class TrainingReport(Callback):
     def _curve(self, module: Any, weights: dict[str, Tensor]) -> None:
         assert module.objective is not None
         write(self.folder / "losses.csv", self.curve.csv())
-        with replacing(self.folder / "loss.png") as partial:
-            self.curve.figure().savefig(partial, dpi=120, format="png")
+        plots.save(self.curve.figure(), self.folder / "loss.png")
         contiguous = {name: value.contiguous() for name, value in weights.items()}
         about = {"format": "pt", "objective": type(module.objective).__name__}
         write_tensors(self.folder / f"{module.objective.trains}.safetensors", contiguous, about)

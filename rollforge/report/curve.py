@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from rollforge.report.figure_text import legend, literal
@@ -95,10 +96,12 @@ class LossCurve:
             axes[1, 0].plot(*self._smoothed(RATIO), label=literal(RATIO))
         for each in axes[:, 0]:
             each.set_yscale("log")
+            each.yaxis.set_major_formatter(_Plain())
+            each.yaxis.set_minor_formatter(_Plain())
             each.grid(visible=True, alpha=0.3)
             legend(each)
         axes[-1, 0].set_xlabel("step")
-        figure.tight_layout()
+        figure.subplots_adjust(left=0.1, right=0.98, top=0.97, bottom=0.1)  # a tight layout takes as long as drawing
         return figure
 
     def _smoothed(self, name: str) -> tuple[list[int], NDArray[np.float64]]:
@@ -112,3 +115,10 @@ class LossCurve:
     def _table(self) -> NDArray[np.float64]:
         rows = [[row.get(name, math.nan) for name in self.names] for row in self.values]
         return np.array(rows, np.float64).reshape(len(rows), len(self.names))
+
+
+class _Plain(LogFormatter):
+    """Numbers as text: powers of ten are set as formulas, which takes longer than all else of the picture."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""

@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from typing import Any, get_args, get_type_hints
 
@@ -59,7 +60,7 @@ class Nameable:
         self._known: set[type] = set()
         found.load_built_in()
         self._learn()
-        self.paths |= {path for each in (*_public(), *OWN) for path in _paths(each)}
+        self.paths |= _public_paths()
         self.paths |= {
             part.target.replace(":", ".") for part in found.parts.values() if isinstance(part.target, str)
         }  # by the name of a module that only passes the class on
@@ -111,6 +112,11 @@ def plugin_packages(found: Registry) -> set[str]:
     return {module.partition(".")[0] for module in (*found.modules, *classes, *named)} - SHARED
 
 
+@cache
+def _public_paths() -> frozenset[str]:
+    return frozenset(path for each in (*_public(), *OWN) for path in _paths(each))
+
+
 def _public() -> Iterator[type]:
     for module in LIGHTNING:
         yield from (each for each in _classes(module) if PICKLES not in each.__name__)
@@ -123,11 +129,15 @@ def _classes(module: Any) -> Iterator[type]:
     return (each for name, each in vars(module).items() if isinstance(each, type) and not name.startswith("_"))
 
 
-def _arguments(part: type) -> Iterator[type]:
+@cache
+def _arguments(part: type) -> frozenset[type]:
     """The classes of rollforge, and of the part's own package, that its constructor takes."""
-    with suppress(Exception):  # annotations of a plugin that cannot be resolved; jsonargparse says so where it matters
-        for hint in get_type_hints(part.__init__).values():  # type: ignore[misc] # the class is at hand, not an instance
-            yield from (each for each in _within(hint) if _package(each) in ("rollforge", _package(part)))
+    try:
+        hints = get_type_hints(part.__init__).values()  # type: ignore[misc] # the class is at hand, not an instance
+    except Exception:  # annotations of a plugin that cannot be resolved; jsonargparse says so where it matters
+        return frozenset()
+    packages = ("rollforge", _package(part))
+    return frozenset(each for hint in hints for each in _within(hint) if _package(each) in packages)
 
 
 def _within(hint: Any) -> Iterator[type]:
