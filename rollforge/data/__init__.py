@@ -8,10 +8,12 @@ from rollforge.lazy import lazily
 
 if TYPE_CHECKING:
     from rollforge.data.clips import VideoClips, WorldClips
+    from rollforge.data.prompt_clips import Prompts
     from rollforge.data.requests import Request, Shot, read_prompts
     from rollforge.data.trajectories import Trajectories
 
 __all__ = [
+    "Prompts",
     "Request",
     "Shot",
     "Trajectories",
@@ -23,6 +25,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "Prompts": "prompt_clips",
         "Request": "requests",
         "Shot": "requests",
         "Trajectories": "trajectories",

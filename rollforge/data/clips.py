@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 TAR = ".tar"
 Frames = Annotated[int, Range(1, 100_000)]  # a clip is held in memory
 Pixels = Annotated[int, Range(1, 16_384)]
-Clip = dict[str, Any]  # "video": uint8 [T, H, W, 3], "caption": str
+Clip = dict[str, Any]  # "video": uint8 [T, H, W, 3], "caption": str, "source": str where it is from a file
 
 
 class WorldClips(Checked, Dataset[Clip]):
@@ -145,13 +145,18 @@ class VideoClips(Checked, Dataset[Clip]):
         file, _ = self.starts[index]
         return next(found.of(file) for folder, found in self.captions.items() if file.is_relative_to(folder))
 
+    def source(self, index: int) -> str:
+        """Where a clip is from."""
+        file, start = self.starts[index]
+        return f"{file} from frame {start}"
+
     def clip(self, index: int) -> Clip:
         """The clip itself, never a replacement. Raises ``UserError`` where it cannot be read."""
         from rollforge.video.reader import read_clip
 
         file, start = self.starts[index]
         video = cover(read_clip(file, start, self.frames, self.stride), self.size)
-        return {"video": torch.from_numpy(video), "caption": self.caption(index)}
+        return {"video": torch.from_numpy(video), "caption": self.caption(index), "source": self.source(index)}
 
     @staticmethod
     def _folders(root: Path) -> list[Path]:

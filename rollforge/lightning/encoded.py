@@ -56,7 +56,9 @@ class EncodedClips(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         number, name = self.names[index]
         _, tensors = self.store.read(name)
-        return {"latents": tensors["latents"], "caption": self.clips.caption(number)}
+        clip = {"latents": tensors["latents"], "caption": self.clips.caption(number)}
+        source = getattr(self.clips, "source", None)
+        return clip if source is None else clip | {"source": source(number)}
 
 
 def encoded(clips: Any, pipeline: Pipeline, folder: Path, rank: int = 0, processes: int = 1) -> EncodedClips:

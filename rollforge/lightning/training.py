@@ -29,6 +29,7 @@ from rollforge.lightning.turns import Turns, TurnSchedules
 from rollforge.objectives.base import Clips, Objective
 from rollforge.objectives.multigrid import Multigrid
 from rollforge.pipeline import Pipeline
+from rollforge.prediction import is_sharded
 from rollforge.training_budget import Recipe
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,19 @@ class TrainedModule(LightningModule):
         self.logged = [*losses]
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, sync_dist=True)
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
-        return losses["loss"]
+        return losses["loss"] / self._gathered()[1]
+
+    def _gathered(self) -> tuple[int, int]:
+        """What the objective says of this step. Raises ``UserError`` where gradients cannot be kept between steps."""
+        assert self.objective is not None
+        number, count = self.objective.gathered
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if count > 1 and (scaled or is_sharded(self.learning)):
+            raise UserError(
+                "Gradients of two networks are added up over steps neither where they are scaled (16-mixed) nor where "
+                "they are sharded; set accumulate and critic_accumulate of the objective to 1."
+            )
+        return number, count
 
     def _cut(self, batch: Clips) -> Clips:
         """The clips of this step, as ``multigrid`` has them; the learning rate of the step follows their number."""
@@ -145,6 +158,9 @@ class TrainedModule(LightningModule):
         if self.objective is None or self.objective.critic is None:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
+        number, count = self.objective.gathered
+        if number + 1 < count:
+            return
         largest = self.objective.critic_clip if self.turn == "critic" else gradient_clip_val
         weights = [weight for weight in self.learning.parameters() if weight.grad is not None]
         if gradient_clip_algorithm == "value" and self.turn != "critic" and largest:
@@ -161,7 +177,10 @@ class TrainedModule(LightningModule):
         with self._scaled_rate(optimizer, optimizer_closure) as closure:
             super().optimizer_step(epoch, batch_idx, optimizer, closure)
         # here and not after the batch, when callbacks have saved their checkpoint already
-        if self.average is not None and self.objective is not None and self.turn == "student":
+        if self.average is None or self.objective is None or self.turn == "critic":
+            return
+        number, count = self.objective.gathered
+        if number + 1 == count:
             self.average.update_at(self.objective.step, self.trained)
 
     @contextmanager
@@ -195,11 +214,20 @@ class TrainedModule(LightningModule):
         checkpoint["random_state"] = random_state()
         if self.objective is not None and (state := self.objective.state_dict()):
             checkpoint["objective"] = state
-        if between_steps(self.trainer) or self.trainer.world_size > 1:
+        if not self._has_pending_gradients():
             return
         checkpoint["gradients"] = {
             name: weight.grad for name, weight in self.learning.named_parameters() if weight.grad is not None
         }
+
+    def _has_pending_gradients(self) -> bool:
+        """Whether a step of an optimizer waits for gradients that are alike in all processes."""
+        if not between_steps(self.trainer):
+            return self.trainer.world_size == 1
+        if self.objective is None:
+            return False
+        self.objective.step = self.global_step
+        return self.objective.gathered[0] > 0
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         fitting = self.trainer.state.fn == TrainerFn.FITTING
@@ -257,7 +285,8 @@ class TrainedModule(LightningModule):
         if objective is not None and objective.critic is not None:
             makers = objective.critic_optimizer, objective.critic_scheduler
             critic, own = self._optimizer("model.objective.init_args.critic_", *makers, objective.critic)
-            optimizer = Turns({"student": optimizer, "critic": critic}, lambda: self.turn)
+            both = {"student": optimizer, "critic": critic}
+            optimizer = Turns(both, lambda: self.turn, lambda: objective.gathered)
             found = {"student": schedule, "critic": own}
             schedules = {name: each for name, each in found.items() if each is not None}
             schedule = TurnSchedules(schedules, optimizer) if schedules else None

@@ -20,6 +20,9 @@ from rollforge.prediction import is_sharded
 from rollforge.report.curve import LossCurve
 from rollforge.video.sheet import ContactSheet, draw, save
 
+MOST = 8
+"""Clips of a batch that an error names."""
+
 
 class TrainingReport(Callback):
     """Writes ``losses.csv``, ``loss.png``, ``samples-<step>.png`` and ``<part>.safetensors`` into the run folder.
@@ -35,6 +38,7 @@ class TrainingReport(Callback):
         self.folder = folder
         self.curve = LossCurve()
         self.step = 0  # of the last row
+        self.saved = 0  # step of the last report or of the checkpoint that training started from
 
     def state_dict(self) -> dict[str, Any]:
         return self.curve.state_dict()
@@ -44,7 +48,7 @@ class TrainingReport(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         make_folder(self.folder)
-        self.step = trainer.global_step
+        self.step = self.saved = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Records the losses of a batch. Raises ``UserError`` for a step whose loss is not finite."""
@@ -54,15 +58,22 @@ class TrainingReport(Callback):
             loss = self.curve.close(self.step).get("loss", 0.0)
             if not math.isfinite(loss) and getattr(trainer.precision_plugin, "scaler", None) is None:
                 raise UserError(
-                    f"The loss is {loss} at step {self.step}; the last checkpoint and the weights of the last report "
-                    "stay. Lower the learning rate, set trainer.gradient_clip_val, or train in another precision."
+                    f"The loss is {loss} at step {self.step}, on {_clips_of(batch)}. {self._saved()} Lower the "
+                    "learning rate, set trainer.gradient_clip_val, or train in another precision."
                 )
+
+    def _saved(self) -> str:
+        """What there is of the training on disk."""
+        if not self.saved:
+            return "Nothing was saved before."
+        return f"The checkpoint and the weights of step {self.saved} stay in {self.folder}."
 
     def report(self, trainer: Trainer, module: Any) -> None:
         """Writes all files. With several processes rank 0 writes, but all must call this.
 
         Raises ``NotWritten`` if it cannot be written.
         """
+        self.saved = trainer.global_step
         with unchanged_random_state(), module.averaged():
             weights = merged(whole_weights(module.trained))
             if trainer.is_global_zero:
@@ -95,3 +106,9 @@ class TrainingReport(Callback):
             return
         title = f"step {trainer.global_step}, {type(pipeline.policy).__name__}"
         save(draw(sheets, title, pipeline.horizon_seconds), self.folder / f"samples-{trainer.global_step:06d}.png")
+
+
+def _clips_of(batch: Any) -> str:
+    """Where the clips of a batch are from, or their captions; the first few of them."""
+    found = [str(each) for each in batch.get("source", batch["caption"])]
+    return ", ".join(dict.fromkeys(found[:MOST])) + (f" and {len(found) - MOST} more" if len(found) > MOST else "")

@@ -13,6 +13,7 @@ from rollforge.errors import UserError
 
 Turn = Callable[[], str]
 """The name of the network whose turn it is."""
+Gathered = Callable[[], tuple[int, int]]
 
 
 class Turns(Optimizer):
@@ -21,14 +22,27 @@ class Turns(Optimizer):
     Args:
         optimizers: by the name of their network.
         turn: whose turn it is.
+        gathered: the number of the step at work among those whose gradients make one step of an optimizer, and their
+            count.
     """
 
-    def __init__(self, optimizers: Mapping[str, Optimizer], turn: Turn) -> None:
+    def __init__(self, optimizers: Mapping[str, Optimizer], turn: Turn, gathered: Gathered = lambda: (0, 1)) -> None:
         groups = [group for each in optimizers.values() for group in each.param_groups]
         super().__init__([{"params": group["params"]} for group in groups], {})
         self.param_groups = groups
-        self.optimizers, self.turn = dict(optimizers), turn
+        self.optimizers, self.turn, self.gathered = dict(optimizers), turn, gathered
         self._share()
+
+    @property
+    def completes(self) -> bool:
+        """Whether the step at work makes one of an optimizer."""
+        number, count = self.gathered()
+        return number + 1 == count
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Leaves gradients that a step of an optimizer still waits for."""
+        if self.gathered()[0] == 0:
+            super().zero_grad(set_to_none)
 
     def step(self, closure: Any = None) -> Any:
         """Computes the gradients, and makes a step of one optimizer.
@@ -44,7 +58,8 @@ class Turns(Optimizer):
             for each in self.optimizers.values():
                 each.step()
             return None
-        self.optimizers[self.turn()].step()
+        if self.completes:
+            self.optimizers[self.turn()].step()
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -86,7 +101,7 @@ class TurnSchedules:
 
     def step(self) -> None:
         """After a step of the optimizer."""
-        if (schedule := self.schedules.get(self.optimizer.turn())) is not None:
+        if self.optimizer.completes and (schedule := self.schedules.get(self.optimizer.turn())) is not None:
             schedule.step()
 
     def state_dict(self) -> dict[str, Any]:

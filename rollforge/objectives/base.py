@@ -29,6 +29,8 @@ class Clips(TypedDict, total=False):
     (``Trajectories``)."""
     timesteps: Tensor
     """``[B, levels]``, falling."""
+    source: list[str]
+    """Where each clip is from, for messages."""
 
 
 class Objective(Checked, ABC):
@@ -69,6 +71,14 @@ class Objective(Checked, ABC):
     def trains_critic(self) -> bool:
         """Whether the critic is trained at this ``step``, and not the component."""
         return False
+
+    @property
+    def gathered(self) -> tuple[int, int]:
+        """The number of this step among those whose gradients make one step of the optimizer, from 0, and their count.
+
+        For losses with a critic; for others it is the Trainer that accumulates. Default: each step is one alone.
+        """
+        return 0, 1
 
     @abstractmethod
     def __call__(self, pipeline: Pipeline, clips: Clips) -> dict[str, Tensor]:

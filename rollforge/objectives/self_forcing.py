@@ -21,7 +21,8 @@ batch                64
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -64,6 +65,9 @@ class SelfForcing(Objective):
         critic_optimizer: the critic's optimizer.
         critic_scheduler: its learning-rate schedule, stepped with each step of the critic.
         critic_clip: the largest norm of its gradients.
+        accumulate: steps of the Trainer whose gradients make one step of the student's optimizer.
+        critic_accumulate: the same of the critic's.
+        critic_precision: autocast in the critic's own steps: ``bf16``, or ``32`` for none. Default: as the Trainer's.
         critic_lora: trains low-rank matrices next to its linear layers, which keep their own weights.
     """
 
@@ -84,6 +88,9 @@ class SelfForcing(Objective):
         critic_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         critic_clip: Positive | None = 10.0,
         critic_lora: LowRank | None = None,
+        accumulate: Count = 1,
+        critic_accumulate: Count = 1,
+        critic_precision: Literal["32", "bf16"] | None = None,
     ) -> None:
         if matching.needs_teacher and teacher is None:
             raise UserError(f"SelfForcing with {type(matching).__name__} needs a teacher; name one in its init_args.")
@@ -95,11 +102,25 @@ class SelfForcing(Objective):
         self.gradient_blocks, self.history, self.noisy_commit = gradient_blocks, history, noisy_commit
         self.checkpoint = checkpoint
         self.critic_optimizer, self.critic_scheduler = critic_optimizer, critic_scheduler
-        self.critic_clip = critic_clip
+        self.critic_clip, self.critic_precision = critic_clip, critic_precision
+        self.accumulate, self.critic_accumulate = accumulate, critic_accumulate
 
     @property
     def trains_critic(self) -> bool:
-        return self.step < self.warm_up or (self.step - self.warm_up) % (self.ratio + 1) > 0
+        return self._place()[0]
+
+    @property
+    def gathered(self) -> tuple[int, int]:
+        return self._place()[1:]
+
+    def _place(self) -> tuple[bool, int, int]:
+        """Whether this step is the critic's, its number among those of one step of the optimizer, and their count."""
+        student, critic = self.accumulate, self.critic_accumulate
+        after = self.step - self.warm_up * critic
+        if after < 0:
+            return True, self.step % critic, critic
+        after %= student + self.ratio * critic
+        return (False, after, student) if after < student else (True, (after - student) % critic, critic)
 
     def __call__(self, pipeline: Pipeline, clips: Clips) -> dict[str, Tensor]:
         self._check(pipeline)
@@ -111,8 +132,14 @@ class SelfForcing(Objective):
         if self.trains_critic:
             with torch.no_grad():
                 video = self.roll(pipeline, condition)
-            return _logged("critic", self.matching.train_critic(match, video))
+            with self._precision_of_critic(video.device.type):
+                return _logged("critic", self.matching.train_critic(match, video))
         return _logged("student", self.matching.student(match, self.roll(pipeline, condition)))
+
+    def _precision_of_critic(self, device: str) -> AbstractContextManager[Any]:
+        if self.critic_precision is None:
+            return nullcontext()
+        return torch.autocast(device, torch.bfloat16, enabled=self.critic_precision == "bf16")
 
     def roll(self, pipeline: Pipeline, condition: Condition) -> Tensor:
         """Videos of the student, ``[B, F, C, h, w]``, as ``predict`` rolls them up to the exit step."""

@@ -111,5 +111,6 @@ def rollforge_register_flow(register: Register) -> None:
 @hookimpl
 def rollforge_register_dataset(register: Register) -> None:
     register("rollforge.data.clips:WorldClips")
+    register("rollforge.data.prompt_clips:Prompts")
     register("rollforge.data.clips:VideoClips")
     register("rollforge.data.trajectories:Trajectories")

@@ -110,10 +110,11 @@ def training_work(
 
 
 def _clip(clips: Any) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
-    """Shape and caption of the first clip; neither where it cannot be read, which training reports."""
+    """Shape and caption of the first clip, ``()`` for a prompt alone; neither where it cannot be read."""
     try:
         clip = clips[0]
-        return tuple(clip["video"].shape), (str(clip["caption"]),)
+        shape = tuple(clip["video"].shape) if {*clip} - {"caption", "source"} else ()
+        return shape, (str(clip["caption"]),)
     except Exception:  # any dataset, by anyone
         log.debug("No clip could be read.", exc_info=True)
         return None, ()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -46,6 +47,17 @@ class Kernels(TorchFunctionMode):
             args = [self._cast(each, dtype) for each in args]
             kwargs = {name: self._cast(each, dtype) for name, each in kwargs.items()}
         return func(*args, **kwargs)
+
+    def hold_in(self, network: nn.Module) -> None:
+        """Computes so whenever the network runs: also in a backward pass, in which torch leaves modes out."""
+        forward = network.forward
+
+        @wraps(forward)
+        def held(*arguments: Any, **options: Any) -> Any:
+            with self:
+                return forward(*arguments, **options)
+
+        network.forward = held
 
     def _cast(self, value: Any, dtype: torch.dtype | None) -> Any:
         if self.half is None or dtype is None or not isinstance(value, Tensor) or not value.is_floating_point():

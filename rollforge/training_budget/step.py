@@ -51,7 +51,7 @@ def step_bytes(
     Args:
         objective: the loss.
         parts: the backbone, the codec and whatever else of the module the loss uses.
-        video: shape of the clips, ``[B, T, H, W, 3]``.
+        video: shape of the clips, ``[B, T, H, W, 3]``; ``[B]`` for prompts alone.
         dtype: of the backbone's weights; None for the one they have.
         half: what autocast casts to; None without autocast.
         device: the device that is meant.
@@ -103,7 +103,9 @@ def _step_bytes(
     for network in (shapes[objective.trains], objective.critic, objective.teacher):
         if network is not None:
             set_trained(network.train(), network is trained)
-    with torch.random.fork_rng(devices=[]), Live(trained) as live, Kernels(half, device):
+    kernels = Kernels(half, device)
+    kernels.hold_in(shapes["backbone"])
+    with torch.random.fork_rng(devices=[]), Live(trained) as live, kernels:
         for weight in trainable(trained):
             weight.grad = torch.empty_like(weight)  # of the step before
         pipeline: Any = _Pipeline(**parts | shapes)
@@ -149,6 +151,8 @@ def latent_frames(codec: VideoCodec, pictures: int) -> int:
 
 
 def _clips(video: tuple[int, ...]) -> Clips:
+    if len(video) == 1:  # prompts alone
+        return {"caption": [""] * video[0]}
     return {"video": torch.empty(video, dtype=torch.uint8, device="meta"), "caption": [""] * video[0]}
 
 

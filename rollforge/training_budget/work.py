@@ -52,7 +52,7 @@ class TrainingWork:
         base: device, number formats and codec, as of a rollout.
         precision: the Trainer's.
         average: bytes of the averaged weights.
-        clip: shape of a clip, ``[T, H, W, 3]``; None where it is not known.
+        clip: shape of a clip, ``[T, H, W, 3]``; ``()`` for a prompt alone, None where it is not known.
         captions: some of the captions.
         batch: clips in a step of one process.
         accumulating: whether gradients of several batches are added up.
@@ -185,7 +185,7 @@ def _reading(work: TrainingWork) -> Iterable[Line]:
         taken = conditioner.encoder_memory(work.captions, work.base.device.startswith("cuda"))
     for device, size in taken.items():
         yield Line("text encoder", size, device, "while a new caption is encoded", ("prompts",))
-    if work.clip is not None and work.objective.trains == "backbone":
+    if work.clip and work.objective.trains == "backbone":
         codec = work.base.decoding
         frames = latent_frames(codec.codec, work.clip[0])
         one = encoding_bytes(codec.codec, work.base.spec, codec.dtype, codec.tile, frames)

@@ -21,20 +21,25 @@ from rollforge.backbones.pocket.text import PocketText
 from rollforge.errors import UserError
 from rollforge.lightning.data import RolloutData
 from rollforge.lightning.module import RolloutModule
+from rollforge.objectives import DMD, SelfForcing
 from rollforge.objectives.base import Clips, Objective
 from rollforge.objectives.flow import DiffusionForcing, TeacherForcing
 from rollforge.objectives.reconstruction import Reconstruction
 from rollforge.objectives.resampling import ResamplingForcing
 from rollforge.policies import Window
-from rollforge.samplers import Euler
+from rollforge.samplers import Euler, FewStep, Sampler
 from rollforge.training_budget import TrainingCheck
 
 CLIPS = [{"video": torch.zeros(12, 64, 64, 3, dtype=torch.uint8), "caption": "a red ball over snow at day"}] * 4
 
 
-def module(objective: Objective, **more: Any) -> RolloutModule:
-    network = Pocket(dim=64, layers=3, heads=2, ffn_dim=256)
-    made = RolloutModule(network, PocketText(), PocketCodec(width=16), Window(), Euler(), objective=objective, **more)
+def network() -> Pocket:
+    return Pocket(dim=64, layers=3, heads=2, ffn_dim=256)
+
+
+def module(objective: Objective, sampler: Sampler | None = None, **more: Any) -> RolloutModule:
+    parts = network(), PocketText(), PocketCodec(width=16), Window(), sampler or Euler()
+    made = RolloutModule(*parts, objective=objective, **more)
     made.setup("fit")
     return made
 
@@ -56,16 +61,26 @@ def line(check: TrainingCheck, name: str) -> Any:
     return found
 
 
-def peak_of_fit(made: RolloutModule, precision: str, accumulate: int) -> int:
+def peak_of_fit(made: RolloutModule, precision: str, accumulate: int, steps: int = 2) -> int:
     """Bytes in addition to the module's own tensors, at the busiest moment of a real training."""
     loop = Trainer(
-        accelerator="cpu", precision=precision, max_steps=2, accumulate_grad_batches=accumulate, logger=False,  # type: ignore[arg-type]
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu", precision=precision, max_steps=steps, accumulate_grad_batches=accumulate,  # type: ignore[arg-type]
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     data = RolloutData(train_dataset=CLIPS, batch_size=2)  # type: ignore[arg-type]
     with Alive([made], "cpu") as alive:
         loop.fit(made, data)
     return int(alive.peak)
+
+
+@pytest.mark.parametrize("checkpoint", [True, pytest.param(False, marks=pytest.mark.matrix)])
+def test_the_peak_of_two_networks_is_within_ten_percent(checkpoint: bool) -> None:
+    objective = SelfForcing(DMD(), network(), network(), ratio=1, frames=6, checkpoint=checkpoint)
+    made = module(objective, FewStep((1000,)))
+    check = checked(made)
+    names = "gradients", "state of the optimizer", "state of the critic's optimizer", "activations of a training step"
+    counted = sum(line(check, name).size for name in names)
+    assert counted == pytest.approx(peak_of_fit(made, "32-true", 1, steps=4), rel=0.1)
 
 
 @pytest.mark.parametrize(

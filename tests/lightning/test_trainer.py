@@ -11,26 +11,31 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from small import one_thread  # noqa: F401 - a fixture is used by being here
+from torch import Tensor
 
 from rollforge.backbones.pocket.codec import PocketCodec
 from rollforge.backbones.pocket.network import Pocket
 from rollforge.backbones.pocket.text import PocketText
+from rollforge.data import Prompts
 from rollforge.data.clips import WorldClips
 from rollforge.errors import UserError
 from rollforge.lightning.callbacks import isolate
 from rollforge.lightning.data import RolloutData
 from rollforge.lightning.module import RolloutModule
+from rollforge.lightning.training_report import TrainingReport
 from rollforge.metrics.flicker import Flicker
-from rollforge.objectives import Objective
+from rollforge.objectives import Clips, Objective
 from rollforge.objectives.consistency import ConsistencyDistillation
 from rollforge.objectives.dmd import DMD
 from rollforge.objectives.flow import DiffusionForcing
 from rollforge.objectives.gan import GAN
 from rollforge.objectives.resampling import ResamplingForcing
 from rollforge.objectives.self_forcing import SelfForcing
-from rollforge.pipeline import VideoBlock
+from rollforge.pipeline import Pipeline, VideoBlock
 from rollforge.policies import Window
 from rollforge.samplers import Euler, FewStep
+from rollforge.testing import check_dataset
+from rollforge.training_budget import TrainingCheck
 
 PROMPTS: Any = ["a red ball over snow at day", "a blue box over sand at night"]
 CLIPS: Any = [{"video": torch.zeros(12, 64, 64, 3, dtype=torch.uint8), "caption": PROMPTS[0]}] * 4
@@ -51,6 +56,13 @@ class Watcher(Callback):
     def on_block(self, trainer: Trainer, module: RolloutModule, block: VideoBlock) -> None:
         assert isinstance(module, RolloutModule)
         self.blocks.append(block)
+
+
+class Gradients(Callback):
+    """Keeps the gradients of the student after the last backward pass."""
+
+    def on_after_backward(self, trainer: Trainer, pl_module: Any) -> None:
+        self.seen = [torch.zeros_like(w) if w.grad is None else w.grad.clone() for w in pl_module.backbone.parameters()]
 
 
 class Failing(Callback):
@@ -79,6 +91,58 @@ def trainer(*callbacks: Callback, **more: Any) -> Trainer:
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=list(callbacks), **more,
     )  # fmt: skip
+
+
+def test_a_network_takes_one_step_from_the_mean_of_the_gradients_that_it_gathers() -> None:
+    def trained(steps: int) -> list[Tensor]:
+        objective = SelfForcing(DMD(), network(), network(), ratio=1, frames=6, accumulate=2)
+        own = module(
+            objective=objective, sampler=FewStep((1000,)), optimizer=lambda weights: torch.optim.SGD(weights, lr=1.0)
+        )
+        watcher = Gradients()
+        torch.manual_seed(1)
+        trainer(watcher, max_steps=steps).fit(own, RolloutData(train_dataset=CLIPS, batch_size=2))
+        return [*(weight.detach() for weight in own.backbone.parameters()), *watcher.seen]
+
+    before = [*network().parameters()]
+    count = len(before)
+    first, second = trained(1), trained(2)
+    assert all(torch.equal(one, other) for one, other in zip(first[:count], before, strict=True))
+    for old, new, total in zip(before, second[:count], second[count:], strict=True):
+        torch.testing.assert_close(new, old - total)
+    assert any(not torch.equal(one, 2 * other) for one, other in zip(second[count:], first[count:], strict=True))
+
+
+def test_self_forcing_trains_on_a_file_of_prompts_and_other_losses_refuse_it(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join(PROMPTS))
+    check_dataset(Prompts(str(file)))
+    objective = SelfForcing(DMD(), network(), network(), ratio=1, frames=6)
+    own, clips = (
+        module(objective=objective, sampler=FewStep((1000,))),
+        RolloutData(train_dataset=Prompts(str(file)), batch_size=2),
+    )
+    fitting = trainer(max_steps=1)
+    check = TrainingCheck.of(own.pipeline, own.recipe, fitting, clips.train_dataset, 2, [])
+    assert check.training.step is not None
+    fitting.fit(own, clips)
+    assert fitting.callback_metrics["loss"].isfinite()
+    with pytest.raises(UserError, match=r"DiffusionForcing trains on videos, .* gives prompts alone"):
+        trainer(max_steps=1).fit(module(objective=DiffusionForcing()), clips)
+
+
+def test_a_loss_that_is_not_finite_names_the_step_the_clips_and_what_was_saved(tmp_path: Path) -> None:
+    class Failing(DiffusionForcing):
+        def __call__(self, pipeline: Pipeline, clips: Clips) -> dict[str, Tensor]:
+            losses = super().__call__(pipeline, clips)
+            return {"loss": losses["loss"] * (torch.nan if self.step == 1 else 1)}
+
+    clips: Any = [clip | {"source": f"{n}.mp4 from frame 0"} for n, clip in enumerate(CLIPS)]
+    report = TrainingReport(tmp_path)
+    with pytest.raises(UserError, match=r"loss is nan at step 2, on \d.mp4 from frame 0, \d.mp4 .*Nothing was saved"):
+        trainer(report, max_steps=3).fit(module(objective=Failing()), RolloutData(train_dataset=clips, batch_size=2))
+    report.saved = 1
+    assert report._saved().startswith("The checkpoint and the weights of step 1 stay in")
 
 
 def data(seconds: float = 1) -> RolloutData:
@@ -123,6 +187,9 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "last step": lambda: ResamplingForcing(history_from="last_step", drop_text=0.5),
     "consistency": lambda: ConsistencyDistillation(network()),
     "self forcing": lambda: SelfForcing(DMD(), network(), network(), ratio=1, frames=6, critic_scheduler=halving),
+    "gathering": lambda: SelfForcing(
+        DMD(), network(), network(), ratio=1, frames=6, accumulate=2, critic_accumulate=2, critic_precision="bf16"
+    ),
     "gan": lambda: SelfForcing(GAN(taps=(0.0,)), network(), ratio=1, warm_up=1, frames=6, history="commit"),
 }
 
@@ -137,7 +204,7 @@ def test_a_training_that_is_resumed_between_two_steps_on_one_clip_has_the_same_w
 ) -> None:
     def training(steps: int, ckpt_path: Path | None = None) -> tuple[Trainer, RolloutModule]:
         torch.manual_seed(3)
-        sampler = FewStep((1000, 500)) if kind in ("self forcing", "gan") else Euler(steps=1)
+        sampler = FewStep((1000, 500)) if kind in ("self forcing", "gathering", "gan") else Euler(steps=1)
         own = module(objective=OBJECTIVES[kind](), sampler=sampler, ema=0.5)
         fitting = trainer(max_steps=steps)
         torch.manual_seed(1)

@@ -40,6 +40,15 @@ def test_the_critic_warms_up_and_then_has_several_steps_for_each_of_the_student(
     assert turns == [True, True, True, False, True, True, False, True, True]
 
 
+def test_each_network_gathers_its_own_number_of_steps() -> None:
+    objective = SelfForcing(DMD(), network(), network(), ratio=2, warm_up=1, accumulate=3, critic_accumulate=2)
+    places = []
+    for objective.step in range(11):
+        places.append((objective.trains_critic, *objective.gathered))
+    once, student = [(True, 0, 2), (True, 1, 2)], [(False, n, 3) for n in range(3)]
+    assert places == [*once, *student, *once, *once, *student[:2]]
+
+
 def test_a_step_of_one_network_leaves_no_gradient_in_the_other() -> None:
     objective, owner = SelfForcing(DMD(), network(), network(), ratio=1), pipeline()
     assert objective.critic is not None
