@@ -11,6 +11,7 @@ from PIL import Image
 
 DOCS = Path(__file__).parents[2] / "docs"
 LARGEST = 3_000_000  # bytes of all clips
+PAPER = (238, 240, 243)
 
 
 def test_the_plugin_directory_is_up_to_date(tmp_path: Path) -> None:
@@ -25,7 +26,7 @@ def test_the_plugin_directory_is_up_to_date(tmp_path: Path) -> None:
 
 
 def test_the_gallery_has_a_clip_and_a_plan_of_every_cache_policy() -> None:
-    page, total = (DOCS / "gallery.md").read_text(), 0
+    page, total, corners = (DOCS / "gallery.md").read_text(), 0, set()
     rows = yaml.safe_load((DOCS / "catalogue.yaml").read_text())
     for name in [row["part"] for row in rows if row.get("kind", "cache") == "cache"]:
         for file in (f"images/gallery/{name}.webp", f"images/gallery/{name}-plan.webp"):
@@ -33,4 +34,6 @@ def test_the_gallery_has_a_clip_and_a_plan_of_every_cache_policy() -> None:
             total += (DOCS / file).stat().st_size
             with Image.open(DOCS / file) as clip:
                 assert clip.n_frames >= 20
+                corners.add(clip.convert("RGB").getpixel((clip.width - 1, 0)) if "-plan" in file else PAPER)
     assert total < LARGEST
+    assert corners == {PAPER}, "Every plan has the same background: `make gallery ONLY=NAME` draws one again."
