@@ -15,7 +15,7 @@ __version__ = "0.2.0"
 API = 1
 """Version of the contracts that plugins are written for. It grows when a change breaks older plugins."""
 OLDEST_API = 1
-"""The oldest of these numbers whose parts still work."""
+"""The oldest version of the contracts whose plugins still work."""
 
 renamed.install()
 

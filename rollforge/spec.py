@@ -1,8 +1,8 @@
 """Plain data that all components share: no tensors, no torch.
 
-*frame* is a latent frame, *block* the frames made together, *window* the frames visible in one attention call (the
-current block included), *commit* the pass whose keys and values later blocks read, *horizon* how long the model was
-trained to roll.
+*frame* is a latent frame, *block* the frames generated together, *window* the frames of one attention call (the
+current block included), *commit* the pass whose keys and values later blocks read, *horizon* the length that the model
+was trained to generate.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Start(Event):
-    """The first block is made next, after those that are given."""
+    """The first block is generated next, after the initial ones."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class PromptSwitch(Event):
 
 @dataclass(frozen=True)
 class Cut(Event):
-    """A new shot begins: the picture need not follow from the one before."""
+    """A new shot starts: its content need not continue the previous one."""
 
 
 @dataclass(frozen=True)
@@ -221,18 +221,18 @@ class Seek(Event):
 
 @dataclass(frozen=True)
 class Reset(Event):
-    """What was made before does not matter any more."""
+    """Earlier blocks no longer matter."""
 
 
 EVENTS: dict[str, type[Event]] = {event.__name__: event for event in (Cut, Seek, Reset)}
-"""Events that a caller may announce, by name. The rollout itself tells of the others."""
+"""Events that a caller may announce, by name. The rollout itself announces the others."""
 
 
 @dataclass(frozen=True)
 class Reencode:
     """A policy's request: the latent of a finished ``frame`` is replaced by its pixel frame, encoded as a first frame.
 
-    Given frames have no pixel frames at their own commit; they have when ``Start`` is announced.
+    Initial frames have no pixel frames at their own commit; they have them when ``Start`` is announced.
     """
 
     frame: int
@@ -240,7 +240,7 @@ class Reencode:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a policy that ``observes`` is shown; None where it did not ask.
+    """The observations of a policy; None for fields that it does not observe.
 
     Args:
         q: queries before rotation, ``[B, F, heads, head_dim]``, means over the tokens of a frame; whole,

@@ -12,7 +12,7 @@ State = dict[str, Any]
 """Nested dicts (keys are strings or whole numbers), lists and tuples of tensors, numbers, strings and ``None``."""
 
 CLASS = "class"
-"""Under this key the state of a part within another names its class."""
+"""Key under which the state of a component within another names its class."""
 LEAVES = (str, bool, int, float, type(None))
 
 
@@ -25,7 +25,7 @@ class Stateful:
     """
 
     unsaved: ClassVar[tuple[str, ...]] = ()
-    """Attributes that never change after the constructor, such as a network, and are no part of the state."""
+    """Attributes that never change after the constructor, such as a network, and are not part of the state."""
 
     def state_dict(self) -> State:
         """A copy of everything later blocks depend on. Raises ``UserError`` for an attribute that cannot be kept."""

@@ -25,8 +25,8 @@ class Condition:
     Args:
         id: names the features: equal ids mean equal ``embeds``, and caches of them are keyed by it.
         embeds: text features ``[B, L, D]``, or class ids or others with a row for each sample.
-        extra: named tensors ``[B, frames, ...]`` of the whole video, such as actions, classes or poses; with one frame,
-            it stands for all. The network receives those of the frames of a pass.
+        extra: named tensors ``[B, frames, ...]`` of the whole video, such as actions, classes or poses; one frame
+            applies to all. The network receives those of the frames of a pass.
     """
 
     id: str
@@ -62,14 +62,19 @@ class Backbone(Checked, nn.Module, ABC):
 
     spec: ModelSpec
     weights: str | None
-    """Where the weights are from: a file or a name; ``random`` for random ones on purpose; ``None`` for random ones
-    that nobody asked for, which are not rolled. A network with parameters sets it, whatever its argument is called."""
+    """Source of the weights, set by a network with parameters: a file or hub name, or ``random`` for random weights.
+
+    ``None`` marks random weights that were not requested: ``predict`` and ``test`` refuse them.
+    """
     positions: Positions = NoPositions()
-    """What the network was trained to have its queries and keys turned by in ``memory.attend``; a config may name
-    others. Default: nothing. Networks that add positions of their own say ``FixedPositions()``."""
+    """Positions that the network was trained with: ``memory.attend`` rotates queries and keys by them.
+
+    A config may name others. Default: none. Networks that add positions of their own use ``FixedPositions()``.
+    """
     hides: tuple[str, ...] = ()
-    """Fields of ``Seen`` that no layer shows: ``text_k`` where ``memory.cross`` is never called, ``q`` and the like
-    where ``memory.attend`` is not. A policy that observes them is refused."""
+    """Fields of ``Seen`` that no layer provides: ``text_k`` if ``memory.cross`` is never called, ``q`` and the like if
+    ``memory.attend`` is not. A policy that observes them is refused.
+    """
 
     @abstractmethod
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
@@ -81,7 +86,7 @@ class Backbone(Checked, nn.Module, ABC):
     def text_keys(self, condition: Condition) -> TextKeys:
         """Keys and values of a text for each layer, which ``memory.text`` returns. Default: none.
 
-        Asked for when the text changes, before the pass and outside of what is compiled, of compiled networks only;
+        Called when the text changes, before the pass and outside of the compiled graph, for compiled networks only;
         other networks compute them inside ``memory.cross``.
         """
         return {}
@@ -89,8 +94,7 @@ class Backbone(Checked, nn.Module, ABC):
     def layer_modules(self) -> Sequence[nn.Module]:
         """The modules of the layers, in order; each returns hidden tokens ``[B, F * tokens, width]``.
 
-        Objectives that read features of a network, such as ``GAN``, ask for it. Raises ``UserError`` where there are
-        none. Default: raises it.
+        Objectives that read features of a network, such as ``GAN``, call it. Default: raises ``UserError``.
         """
         raise UserError(
             f"The backbone {type(self).__name__} shows no hidden tokens of its layers; choose one that has "
@@ -117,8 +121,8 @@ class Backbone(Checked, nn.Module, ABC):
     def rollout_state(self) -> State:
         """What the network itself carries from pass to pass of a rollout. Default: nothing.
 
-        Prefer a memory for it. Where a network changes attributes of its own instead, it returns them here: rollouts
-        that take turns then do not disturb each other, and snapshots keep it.
+        Prefer a memory for it. A network that changes attributes of its own returns them here, so that interleaved
+        rollouts do not disturb each other and snapshots save them.
         """
         return {}
 
@@ -182,8 +186,10 @@ class VideoCodec(Checked, nn.Module, ABC):
     """
 
     weights: str | None
-    """Where the weights are from: a file or a name; ``random`` for random ones on purpose; ``None`` for random ones
-    that nobody asked for, which are not rolled. A codec with parameters sets it, whatever its argument is called."""
+    """Source of the weights, set by a codec with parameters: a file or hub name, or ``random`` for random weights.
+
+    ``None`` marks random weights that were not requested: ``predict`` and ``test`` refuse them.
+    """
 
     takes_sizes = False
     """Whether it can be trained on pixel frames of other sizes too, as convolutions can (``model.multigrid``)."""

@@ -15,7 +15,7 @@ from rollforge.backbones.training_checkpoint import is_training_checkpoint, weig
 from rollforge.errors import UserError
 
 RANDOM = "random"
-"""What ``weights`` says where random ones are meant; unset they are meant to be trained, and are not rolled."""
+"""The value of ``weights`` that requests random weights. Unset: random weights to be trained."""
 
 
 def named(weights: str | None) -> str | None:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Prompt = str | int | float | bool | dict[str, Any] | list[Any] | None
 """One prompt for the whole video, or several: ``[{prompt: ...}, {at: 30s, prompt: ...}]``.
 
-Numbers and the like are no prompts; they are in the type so that ``read_prompts`` can say what to do about them.
+Numbers and the like are not prompts; the type has them so that ``read_prompts`` can explain how to fix them.
 """
 
 MOST = 100_000  # prompts in all

@@ -37,8 +37,10 @@ class Finish(Checked, nn.Module, ABC):
     """
 
     weights: str | None
-    """Where the weights are from: a file or a name; ``random`` for random ones on purpose; ``None`` for random ones
-    that nobody asked for, which are not rolled. A stage with parameters sets it, whatever its argument is called."""
+    """Source of the weights, set by a stage with parameters: a file or hub name, or ``random`` for random weights.
+
+    ``None`` marks random weights that were not requested: ``predict`` and ``test`` refuse them.
+    """
 
     @abstractmethod
     def stream(self) -> FinishStream:

@@ -59,12 +59,12 @@ class RolloutModule(TrainedModule):
         kv_codec: how keys and values are cached. Default: unchanged.
         block_check: what happens to an invalid block (NaN, infinite or too large). Default: the rollout stops.
         negative_prompt: the prompt that guidance leads away from. Default: the empty one.
-        memory: what a backbone attends to in a rollout. Default: ``RolloutMemory``.
+        memory: memory of a rollout. Default: ``RolloutMemory``.
         combine: what joins the branches of a plan that has several.
         compile: whether rollouts run the network under ``torch.compile``, and in which of its modes; true is
             ``default``. The first blocks take minutes longer, later starts less (torch keeps what it compiled).
-        finish: what decoded frames go through before they are shown and written. Default: nothing.
-        measure_finished: whether metrics see finished frames. Default: they see the frames as they were decoded.
+        finish: stage that processes decoded frames before they are displayed and written. Default: none.
+        measure_finished: whether metrics get finished frames. Default: they get the frames as decoded.
         compare_policy: a second policy, run with the same prompts and seeds and shown next to the first.
         metrics: what ``test`` measures. Default: ``DriftSuite``.
         objective: what ``fit`` minimises.
@@ -170,16 +170,16 @@ class RolloutModule(TrainedModule):
         return {"model.policy": self.pipeline.policy, **second}
 
     def requests(self, data: RolloutData) -> list[Request]:
-        """The videos that ``data`` asks of this model, without those whose opening cannot be read.
+        """The requests of ``data`` for this model, without those whose opening cannot be read.
 
-        Raises ``UserError`` where not one can.
+        Raises ``UserError`` if none can.
         """
         return data.readable(
             data.requests(self.backbone.spec.fps, self.pipeline.pixel_frames_per_latent), self.pipeline.opening_frames
         )
 
     def blocks(self, requests: Sequence[Request]) -> Iterator[VideoBlock]:
-        """Rolls requests. Each finished block goes to every callback with an ``on_block(trainer, module, block)``."""
+        """Generates requests. Passes each finished block to callbacks with ``on_block(trainer, module, block)``."""
         callbacks: Iterable[Any] = self._trainer.callbacks if self._trainer else ()  # type: ignore[attr-defined]
         hooks = [callback.on_block for callback in callbacks if hasattr(callback, "on_block")]
         with closing((self.rollouts or self._rollouts)(requests)) as rollouts:
@@ -191,7 +191,7 @@ class RolloutModule(TrainedModule):
 
     @float32_by_default()
     def predict_step(self, batch: list[Request], batch_idx: int) -> Tensor | None:
-        """Rolls requests. Returns their frames, uint8 ``[B, T, H, W, 3]``, unless a callback chooses what is rolled."""
+        """Generates requests. Returns their frames, uint8 ``[B, T, H, W, 3]``, unless a callback chooses the videos."""
         if self.rollouts is None:
             return torch.cat([block.frames for block in self.blocks(batch)], dim=1)
         deque(self.blocks(batch), maxlen=0)  # a video may be longer than memory holds
@@ -199,7 +199,7 @@ class RolloutModule(TrainedModule):
 
     @float32_by_default()
     def test_step(self, batch: list[Request], batch_idx: int) -> None:
-        """Rolls requests. Logs the mean of each curve, unless a callback chooses what is rolled.
+        """Generates requests. Logs the mean of each curve, unless a callback chooses the videos.
 
         Each process logs the mean over its own videos: one may have none, and would block the others.
         """

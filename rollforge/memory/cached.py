@@ -35,9 +35,9 @@ class CachedMemory(Memory):
     """Whether it fills the ``watch`` that a rollout sets, for policies that observe queries and keys."""
     watch: Watch | None = None
     device: torch.device | None = None
-    """Where the network runs; a rollout sets it. Default: where the first pass finds its queries."""
+    """The device of the network; a rollout sets it. Default: that of the queries in the first pass."""
     routing: Routing | None = None
-    """How query tokens choose among frames of their history, where they do; training passes then choose alike."""
+    """How query tokens choose among frames of their history; training passes use the same. None: no routing."""
     latents: Mapping[int, Tensor] = {}
     """Latents ``[B, 1, C, H, W]`` of committed frames, which the rollout keeps."""
     levels: LevelFeatures = {}
@@ -104,4 +104,4 @@ class CachedMemory(Memory):
 
 
 MakeMemory = Callable[[ModelSpec, int, Positions, KVCodec, Combine | None], CachedMemory]
-"""Makes a memory from the backbone's spec, the most context frames of a plan, and the parts that it works with."""
+"""Makes a memory from the backbone's spec, the most context frames of a plan, and its components."""

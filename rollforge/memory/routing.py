@@ -13,7 +13,7 @@ from rollforge.errors import UserError
 from rollforge.memory.bias import NEVER
 
 Choice = Literal["token", "frame"]
-"""Who chooses: every query token and head for itself, or all tokens and heads of a frame together."""
+"""Granularity of the choice: every query token and head, or all tokens and heads of a frame together."""
 
 
 @dataclass(frozen=True)

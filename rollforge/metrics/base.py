@@ -39,7 +39,7 @@ class Metric(Checked, Stateful, ABC):
     """
 
     better: Mapping[str, Better] = {}
-    """Which way each of its curves is better, where that is clear: ``higher`` or ``lower``. ``compare`` ranks by it."""
+    """Which direction of each curve is better, if that is clear: ``higher`` or ``lower``. ``compare`` ranks by it."""
 
     reference_frames: ClassVar[int] = 0
     """Frames at the start of a video from which it takes what it compares with; until then its curves may depend on

@@ -22,7 +22,7 @@ class Flow(Checked, ABC):
     """
 
     reads: ClassVar[Literal["rgb", "luma"]] = "rgb"
-    """What ``between`` is given: ``rgb``, uint8 ``[H, W, 3]``; or ``luma``, uint8 ``[H, W]``, as in ``Frame.luma``."""
+    """The input of ``between``: ``rgb``, uint8 ``[H, W, 3]``; or ``luma``, uint8 ``[H, W]``, as in ``Frame.luma``."""
 
     @abstractmethod
     def between(self, before: Tensor, after: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class Clips(TypedDict, total=False):
     timesteps: Tensor
     """``[B, levels]``, falling."""
     source: list[str]
-    """Where each clip is from, for messages."""
+    """The source of each clip, for messages."""
 
 
 class Objective(Checked, ABC):
@@ -46,7 +46,7 @@ class Objective(Checked, ABC):
     """A frozen network that the loss reads. It moves with the module; no checkpoint holds it."""
 
     critic: nn.Module | None = None
-    """A second network that the loss trains, in turns with the component. Every checkpoint of training holds it."""
+    """A second network that the loss trains, alternating with the component. Every checkpoint of training holds it."""
 
     critic_optimizer: Callable[..., Optimizer] = AdamW
     """Makes the optimizer of the critic's weights."""
@@ -55,7 +55,7 @@ class Objective(Checked, ABC):
     """Makes the learning-rate schedule of that optimizer, stepped with each of its own steps."""
 
     critic_clip: float | None = None
-    """The largest norm of the critic's gradients; None leaves them. That of the component is the Trainer's."""
+    """The largest norm of the critic's gradients; None: no clipping. The Trainer clips those of the component."""
 
     average: nn.Module | None = None
     """The running average of the trained component (``model.ema``), set before each call; None without one."""

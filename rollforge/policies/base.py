@@ -79,28 +79,28 @@ class CachePolicy(Checked, Stateful, ABC):
         return ()
 
     branches: int = 1
-    """The most branches of a plan. With more than one, a part of kind ``combine`` must be there to join them."""
+    """The most branches of a plan. With more than one, a component of kind ``combine`` must join them."""
 
     denoising_steps: int = 1
     """The least number of denoising steps, where its plans depend on them. A sampler with fewer is refused."""
 
     observes: tuple[int, ...] | Literal["all"] = ()
-    """Layers of which the policy wants to see queries and keys."""
+    """Layers whose queries and keys the policy observes."""
 
     sees: tuple[str, ...] = ()
-    """The fields of ``Seen`` that it wants."""
+    """The fields of ``Seen`` that it observes."""
 
     whole: tuple[str, ...] = ()
-    """Those of them that it wants for each token. Of the others it gets means over the tokens of a frame."""
+    """Fields that it observes for each token. The others are means over the tokens of a frame."""
 
     reencodes = False
-    """Whether it may ask for a ``Reencode``."""
+    """Whether it may request a ``Reencode``."""
 
     reencoded_pixel = 0
     """Which of the pixel frames of a latent frame a ``Reencode`` encodes: 0 is the first, -1 the last."""
 
     shifts = False
-    """Whether it reads frames at time indices that are not their own, in plans that depend on what it has seen.
+    """Whether it reads frames at time indices that are not their own, in plans that depend on what it has observed.
 
     Positions that cannot move a frame refuse it before the first block; of other policies the plans are followed.
     """

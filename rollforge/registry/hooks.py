@@ -26,7 +26,7 @@ BASES = {
     "flow": "rollforge.metrics.flow:Flow",
     "dataset": "torch.utils.data:Dataset",
 }
-"""What a part of each kind is a subclass of."""
+"""The base class of each kind."""
 KINDS = {
     "backbone": "a network that predicts the flow of noisy latents",
     "sampler": "a generator of forward passes",

@@ -107,11 +107,11 @@ class Sampler(Checked, Stateful, ABC):
     in_flight: int = 1
     """Blocks that are in progress at once. With more than one, a pass may hold frames of all of them."""
     needs_extra: bool = False
-    """Whether the network must take the ``extra`` of its passes. Otherwise it goes to those that do."""
+    """Whether the network must take the ``extra`` of its passes. Otherwise it is passed to those that do."""
     timesteps: Sequence[float] = ()
     context_noise: float = 0.0
     recomputes: bool = True
-    """Whether committing all latents again restores the keys and values, so that snapshots may do without them.
+    """Whether committing all latents again restores the keys and values, so that snapshots may leave them out.
 
     False for a sampler that commits with ``Keep``.
     """

@@ -98,7 +98,7 @@ RULES: dict[str, str] = {
     "memory-virtual": "a virtual frame is made from raw keys and values, and read like any frame",
     "memory-missing": "a plan that reads a frame that is not kept, or too many, is refused with a ValueError",
 }  # fmt: skip
-"""What a part promises, by the name of the rule."""
+"""The contract of each kind, by the name of the rule."""
 PAGES = {
     "policy": "cache",
     "sampler": "sampler",

@@ -173,7 +173,7 @@ class Wan(Backbone):
 
     positions = Rope()
     weights: str | None
-    """What the weights are: as given, ``random`` on purpose, or nothing that was trained."""
+    """The argument ``weights``."""
 
     def __init__(
         self,
