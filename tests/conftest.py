@@ -1,6 +1,7 @@
 """Lets every test import what lies in ``helpers``, and start processes that import nothing again."""
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +24,9 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    """A fork server."""
-    forks = Forks()
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """A fork server, the same for all test processes of ``pytest --numprocesses``."""
+    own = tmp_path_factory.getbasetemp()
+    forks = Forks(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)
     yield forks
     forks.close()

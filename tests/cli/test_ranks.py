@@ -78,13 +78,14 @@ def listening(pid: int) -> set[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads the sockets of a process from /proc")
-def test_processes_of_one_machine_listen_on_loopback_alone(pair: Any) -> None:
+def test_processes_of_one_machine_listen_on_loopback_alone(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pair.folder)  # both are known by where they work
     running, found = pair.start("predict"), set[str]()
-    server = pair.forks.server.pid  # the parent of both
     while running.poll() is None:
-        for pid in Path(f"/proc/{server}/task/{server}/children").read_text().split():
+        for cwd in Path("/proc").glob("[0-9]*/cwd"):
             with suppress(OSError):
-                found |= listening(int(pid))
+                if cwd.readlink() == pair.folder:
+                    found |= listening(int(cwd.parent.name))
         time.sleep(0.05)
     assert running.returncode == 0, running.communicate()[1]
     assert found == {"0100007F"}  # 127.0.0.1

@@ -2,7 +2,7 @@
 
 It listens on a Unix socket. A client sends one JSON object with ``argv``, ``cwd``, ``env`` and ``before`` (code that is
 run first), and its standard streams; it receives the process id, then the exit code, or minus the signal. A process
-whose client has gone is killed.
+whose client has gone is killed. It ends when the last user closes its standard input.
 
 Inside, ``sys.executable`` is a script that asks this server: processes that a command starts are forked as well.
 """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -94,10 +96,17 @@ class Captured(Process):
 
 
 class Forks:
-    """A fork server in a process of its own; the first use starts it."""
+    """A fork server in a process of its own, which the test processes of one run share.
 
-    def __init__(self) -> None:
-        self.server: subprocess.Popen[str] | None = None
+    The first use starts it. It ends when nobody holds its standard input, a named pipe, open for writing.
+
+    Args:
+        place: a folder that the test processes share, or its own.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.place = place / "forks"
+        self.held: int | None = None
 
     def start(self, *argv: str, **how: Any) -> Captured:
         """``python`` with arguments that begin with ``-m``; how: see ``Process``."""
@@ -117,21 +126,36 @@ class Forks:
     @property
     def folder(self) -> Path:
         """Where the server listens."""
-        if self.server is None:
-            self.place = tempfile.TemporaryDirectory()
-            line = [sys.executable, str(Path(__file__).with_name("fork_server.py")), self.place.name]
-            env = {**os.environ, "OMP_NUM_THREADS": "1"}
-            self.server = subprocess.Popen(
-                line, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-            )
-            assert self.server.stdout
-            assert self.server.stdout.readline() == "ready\n", "the fork server has not started"
-        return Path(self.place.name)
+        if self.held is None:
+            with self.place.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                try:
+                    self.held = os.open(self.place / "users", os.O_WRONLY | os.O_NONBLOCK)
+                except OSError:  # nobody reads it, or it is not there
+                    self.held = self._served()
+        return self.place
 
     def close(self) -> None:
-        if self.server is not None:
-            self.server.communicate()
-            self.place.cleanup()
+        if self.held is not None:
+            os.close(self.held)
+
+    def _served(self) -> int:
+        """Starts the server; the end of its standard input."""
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.place.mkdir()
+        os.mkfifo(self.place / "users")
+        held = os.open(self.place / "users", os.O_RDWR)
+        line = [sys.executable, str(Path(__file__).with_name("fork_server.py")), str(self.place)]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with open(self.place / "users") as users:
+            server = subprocess.Popen(
+                line, env=env, text=True, stdin=users, stdout=subprocess.PIPE, start_new_session=True
+            )
+        assert server.stdout
+        assert server.stdout.readline() == "ready\n", "the fork server has not started"
+        server.stdout.close()
+        server.returncode = 0  # it is left to itself
+        return held
 
 
 def instead_of_python(folder: Path, argv: list[str]) -> int:
