@@ -102,10 +102,11 @@ class Forks:
 
     Args:
         place: a folder that the test processes share, or its own.
+        python: the interpreter, where it is not this one.
     """
 
-    def __init__(self, place: Path) -> None:
-        self.place = place / "forks"
+    def __init__(self, place: Path, python: Path | str = sys.executable) -> None:
+        self.place, self.python = place / "forks", str(python)
         self.held: int | None = None
 
     def start(self, *argv: str, **how: Any) -> Captured:
@@ -145,7 +146,7 @@ class Forks:
         self.place.mkdir()
         os.mkfifo(self.place / "users")
         held = os.open(self.place / "users", os.O_RDWR)
-        line = [sys.executable, str(Path(__file__).with_name("fork_server.py")), str(self.place)]
+        line = [self.python, str(Path(__file__).with_name("fork_server.py")), str(self.place)]
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         with open(self.place / "users") as users:
             server = subprocess.Popen(

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks
 from packages import PACKAGES, PLUGINS
 from page_blocks import blocks
 
@@ -46,7 +48,7 @@ for config in configs:
 versions = [rollforge.__version__, importlib.metadata.version("rollforge")]
 print(json.dumps({"from": rollforge.__file__, "versions": versions, "rolled": rolled}))
 """
-"""Runs the installed command, and rolls two blocks or more of each config, in one process: importing takes longest."""
+"""Runs the installed command, and rolls two blocks or more of each config, in one process."""
 
 
 def extra() -> list[str]:
@@ -63,16 +65,23 @@ def configs(every: bool) -> list[str]:
     return [file for files in rolls for file in (files if every else files[:1])]
 
 
-def run(*line: object, cwd: Path, **variables: str) -> str:
-    """Standard output of a command that must succeed, in an environment that does not see the repository."""
+def environment(**variables: str) -> dict[str, str]:
+    """An environment that does not see the repository."""
     hidden = ("PYTHONPATH", "ROLLFORGE_PLUGINS")
     every = {name: value for name, value in os.environ.items() if name not in hidden}
-    every |= {"OMP_NUM_THREADS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1", **variables}
-    done = subprocess.run(
-        [*map(str, line)], cwd=cwd, env=every, capture_output=True, text=True, timeout=600, check=False
-    )
+    return every | {"OMP_NUM_THREADS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1", **variables}
+
+
+def output(done: subprocess.CompletedProcess[str]) -> str:
+    """Standard output of a command that must succeed."""
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def run(*line: object, cwd: Path) -> str:
+    """The output of a command."""
+    how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 600, "check": False}
+    return output(subprocess.run([*map(str, line)], cwd=cwd, env=environment(), **how))
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +107,20 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made.parent / "pip").chmod(0o755)
     pip = (sys.executable, "-m", "pip", "--python", made, "install", "--quiet", "--find-links", wheels)
     run(*pip, "--ignore-installed", "--no-deps", "rollforge", cwd=folder)
-    run(*pip, "--constraint", ROOT / "constraints.txt", "rollforge[field]", cwd=folder)
+    run(*pip, "--no-compile", "--constraint", ROOT / "constraints.txt", "rollforge[field]", cwd=folder)
     return made
+
+
+@pytest.fixture(scope="module")
+def installed(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Processes of that environment, which imports torch and Lightning once."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - environment().keys():
+            patch.delenv(name)
+        made = Forks(tmp_path_factory.mktemp("installed"), python)
+        assert made.folder
+    yield made
+    made.close()
 
 
 def test_the_extra_names_every_package() -> None:
@@ -108,11 +129,13 @@ def test_the_extra_names_every_package() -> None:
 
 @pytest.mark.install
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.matrix)], ids=["one each", "every"])
-def test_the_extra_installs_every_package_and_their_configs_roll(python: Path, tmp_path: Path, every: bool) -> None:
-    script = python.parent / "rollforge"
-    *listed, last = run(
-        python, "-c", ROLL, script, ROOT / "configs" / "quickstart.yaml", *configs(every), cwd=tmp_path
-    ).splitlines()
+def test_the_extra_installs_every_package_and_their_configs_roll(
+    python: Path, installed: Forks, tmp_path: Path, every: bool
+) -> None:
+    (tmp_path / "roll.py").write_text(ROLL)
+    arguments = (python.parent / "rollforge", ROOT / "configs" / "quickstart.yaml", *configs(every))
+    env = environment(PYTHONPATH=str(tmp_path))
+    *listed, last = output(installed.run("-m", "roll", *map(str, arguments), cwd=tmp_path, env=env)).splitlines()
     origins = {" ".join(line.split()[1:3]) for line in listed if line.startswith("  ")}
     assert {f"{name} 0.1.0" for name in FIELD} <= origins
     found: dict[str, Any] = json.loads(last)
@@ -127,7 +150,9 @@ def test_the_extra_installs_every_package_and_their_configs_roll(python: Path, t
 
 @pytest.mark.install
 @pytest.mark.parametrize("complete", [False, pytest.param(True, marks=pytest.mark.matrix)], ids=["install", "complete"])
-def test_a_reader_of_tutorial_3_has_an_installed_plugin(python: Path, tmp_path: Path, complete: bool) -> None:
+def test_a_reader_of_tutorial_3_has_an_installed_plugin(
+    python: Path, installed: Forks, tmp_path: Path, complete: bool
+) -> None:
     pasted = [(block.language, block.title, block.code) for _, _, block in blocks(TUTORIAL.read_text())]
     if not complete:  # what follows the installation is run with the other pages
         pasted = pasted[: 1 + next(n for n, (*_, code) in enumerate(pasted) if "pip install" in code)]
@@ -136,7 +161,8 @@ def test_a_reader_of_tutorial_3_has_an_installed_plugin(python: Path, tmp_path: 
     path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
     # 0 is how pip is told `--no-build-isolation`: there is no index to take setuptools from.
     variables = {"PATH": path, "PIP_NO_BUILD_ISOLATION": "0", "ROLLFORGE_PLUGINS": "thinned"}
-    printed = run(python, ROOT / "tests" / "helpers" / "paste.py", "blocks.json", cwd=tmp_path, **variables)
+    pasting = environment(**variables, PYTHONPATH=str(ROOT / "tests" / "helpers"))
+    printed = output(installed.run("-m", "paste", "blocks.json", cwd=tmp_path, env=pasting))
     assert "block 31 reads the blocks [0, 16, 20, 24, 28, 30], and begins at time 18" in printed
-    listed = run(python.parent / "rollforge", "plugins", cwd=tmp_path, **variables)
+    listed = output(installed.run("-m", "rollforge", "plugins", cwd=tmp_path, env=environment(**variables)))
     assert ["Thinned", "rollforge-thinned", "0.1.0"] in [line.split()[:3] for line in listed.splitlines()]
