@@ -25,7 +25,10 @@ from rollforge.rollout import Rollout
 from rollforge.spec import Step
 
 importable()
-ROLLED = sorted(PACKAGES.keys() - {"rollforge-features", "rollforge-skyreels", "rollforge-vbench", "rollforge-wan22"})
+ROLLED = sorted(
+    PACKAGES.keys()
+    - {"rollforge-features", "rollforge-inspect", "rollforge-skyreels", "rollforge-vbench", "rollforge-wan22"}
+)
 USUAL = dict(
     zip(KINDS, ("Window", "(its own)", "IndependentNoise", "FewStep", "IdentityKVCodec", "Pocket"), strict=True)
 )

@@ -21,7 +21,14 @@ from rollforge import __version__
 from rollforge.video.reader import probe
 
 ROOT = PLUGINS.parent
-MODELS = {"rollforge-features", "rollforge-frames", "rollforge-skyreels", "rollforge-vbench", "rollforge-wan22"}
+MODELS = {
+    "rollforge-features",
+    "rollforge-frames",
+    "rollforge-inspect",
+    "rollforge-skyreels",
+    "rollforge-vbench",
+    "rollforge-wan22",
+}
 """Packages that are no methods of the field: other models, and measures."""
 FIELD = sorted(PACKAGES.keys() - MODELS)
 TUTORIAL = ROOT / "docs" / "tutorials" / "03-your-own-policy.md"
