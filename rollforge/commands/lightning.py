@@ -43,6 +43,7 @@ from rollforge.lightning.data import RolloutData
 from rollforge.lightning.module import RolloutModule
 from rollforge.lightning.resuming import check_checkpoint, explain_restoring
 from rollforge.lightning.video_output import VideoOutput
+from rollforge.metrics.base import check_length
 from rollforge.metrics.suite import DriftSuite
 from rollforge.registry.construction import explained
 from rollforge.report.run import RunFolder
@@ -203,6 +204,7 @@ class RollforgeCLI(LightningCLI):
             self.model.pipeline.check_weights()
         requests = self.model.requests(self.datamodule)
         self.model.pipeline.check_prompts(requests)
+        self._check_lengths(requests)
         self.guard: BudgetCheck = self._memory_check(requests)
         self.guard.check()
         check_precision(self.trainer)
@@ -222,6 +224,13 @@ class RollforgeCLI(LightningCLI):
             self.held.enter_context(folder.lock())
             folder.open()
             self.output.expect(requests)
+
+    def _check_lengths(self, requests: Sequence[Request]) -> None:
+        """Raises ``UserError`` for videos that would be shorter than a metric needs."""
+        pipeline = self.model.pipeline
+        for frames in {request.frames for request in requests}:
+            seconds = pipeline.codec.pixel_frames(frames) / pipeline.fps
+            check_length(self.model.metrics, seconds, "A video of this config (data.seconds)")
 
     def _memory_check(self, requests: Sequence[Request]) -> MemoryCheck:
         device, precision = str(self.trainer.strategy.root_device), str(self.trainer.precision)

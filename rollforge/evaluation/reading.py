@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rollforge.files.writing import make_folder
-from rollforge.metrics.base import Metric
+from rollforge.metrics.base import Metric, check_length
 from rollforge.metrics.curves import CurveFile
 from rollforge.report.metric_runner import MetricRunner
 from rollforge.report.progress import Progress
@@ -42,9 +42,11 @@ def measure_file(
         exit_if_requested: called between frames; may raise to end the work.
 
     Raises:
-        UserError: for a video that cannot be read to its end, or a metric that cannot measure it at all.
+        UserError: for a video that cannot be read to its end, or is shorter than a metric needs, and a metric that
+            cannot measure it at all.
     """
     info = probe(file)
+    check_length(metrics, info.frames / info.fps, str(file))
     scale = enlarged(size, (info.width, info.height))
     measures, sheet = MetricRunner(metrics), ContactSheet(prompt, info.frames, info.fps)
     measures.start(prompt, info.fps)

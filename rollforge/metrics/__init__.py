@@ -9,6 +9,7 @@ from rollforge.lazy import lazily
 if TYPE_CHECKING:
     from rollforge.metrics.base import Blocks, Metric
     from rollforge.metrics.colour import ColourHistogram, Exposure
+    from rollforge.metrics.fixed_camera import FixedCamera
     from rollforge.metrics.flicker import Flicker, Stagnation
     from rollforge.metrics.flow import DIS, Flow
     from rollforge.metrics.latents import LatentStatistics
@@ -25,6 +26,7 @@ __all__ = [
     "ColourHistogram",
     "DriftSuite",
     "Exposure",
+    "FixedCamera",
     "Flicker",
     "Flow",
     "LatentStatistics",
@@ -45,6 +47,7 @@ __getattr__ = lazily(
         "DIS": "flow",
         "DriftSuite": "suite",
         "Exposure": "colour",
+        "FixedCamera": "fixed_camera",
         "Flicker": "flicker",
         "Flow": "flow",
         "LatentStatistics": "latents",

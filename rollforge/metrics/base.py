@@ -41,6 +41,11 @@ class Metric(Checked, Stateful, ABC):
     better: Mapping[str, Better] = {}
     """Which direction of each curve is better, if that is clear: ``higher`` or ``lower``. ``compare`` ranks by it."""
 
+    @property
+    def least_seconds(self) -> float:
+        """Length of the shortest video that it can measure; a shorter one is refused before anything is written."""
+        return 0.0
+
     reference_frames: ClassVar[int] = 0
     """Frames at the start of a video from which it takes what it compares with; until then its curves may depend on
     how the frames are split into updates."""
@@ -67,6 +72,16 @@ class Metric(Checked, Stateful, ABC):
     def truth(self, prompt: str, seed: int, frames: int) -> Tensor | None:
         """Ground-truth video for a prompt, uint8 ``[T, H, W, 3]``, if the metric can render one."""
         return None
+
+
+def check_length(metrics: Iterable[Metric], seconds: float, video: str) -> None:
+    """Raises ``UserError`` for a video that is shorter than the windows of a metric."""
+    for metric in metrics:
+        if seconds < metric.least_seconds:
+            raise UserError(
+                f"{video} lasts {seconds:.3g} s, and the metric {type(metric).__name__} needs "
+                f"{metric.least_seconds:g} s or more; use a longer video, or leave the metric out."
+            )
 
 
 def directions(metrics: Iterable[Metric]) -> dict[str, Better]:

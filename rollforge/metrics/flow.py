@@ -40,6 +40,13 @@ class Flow(Checked, ABC):
         field = self.between(before, after)
         return check_tensor("flow", self, field, when, (*before.shape[:2], 2), before.device)
 
+    def shared(self, before: Tensor, frame: Frame, index: int) -> Tensor:
+        """The motion from the picture ``before`` of frame ``index`` to ``frame``, measured once for all who ask."""
+        key = id(self), index
+        if key not in frame.flows:
+            frame.flows[key] = self.checked(before, self.picture(frame), f"at frame {frame.index}")
+        return frame.flows[key]
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 

@@ -28,6 +28,7 @@ class Frame:
 
     def __init__(self, rgb: Image, index: int, previous: Frame | None = None) -> None:
         self.rgb, self.index, self.previous = np.ascontiguousarray(rgb), index, previous
+        self.flows: dict[tuple[int, int], Tensor] = {}  # by the flow, and the frame it is measured from
 
     @cached_property
     def luma(self) -> Image:

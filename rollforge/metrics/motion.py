@@ -52,7 +52,7 @@ class Motion(FrameMetric):
             return {"flow_top": NAN, "flow_median": NAN}
         top, median, shown = NAN, NAN, self.flow.picture(frame)
         if self.sampled == frame.index - self.interval:
-            top, median = speeds(self.flow.checked(self.sample, shown, f"at frame {frame.index}"))
+            top, median = speeds(self.flow.shared(self.sample, frame, self.sampled))
         else:
             self.in_clip = self.far = 0
         self._count(top, min(shown.shape[:2]))

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from rollforge.metrics.base import Blocks
 from rollforge.metrics.colour import ColourHistogram, Exposure
+from rollforge.metrics.fixed_camera import FixedCamera
 from rollforge.metrics.flicker import Flicker, Stagnation
-from rollforge.metrics.flow import Flow
+from rollforge.metrics.flow import DIS, Flow
 from rollforge.metrics.frames import Frame, FrameMetric
 from rollforge.metrics.latents import LatentStatistics
 from rollforge.metrics.motion import Motion
@@ -20,16 +21,16 @@ from rollforge.ranges import NonNegative, Positive
 class DriftSuite(FrameMetric):
     """All measures of drift that need no weights, in one pass.
 
-    The curves are those of ``Flicker``, ``Exposure``, ``ColourHistogram``, ``Sharpness``, ``Motion``, ``Stagnation``,
-    ``Repetition``, ``Seams`` and ``LatentStatistics``; luma, LAB and differences are shared. Memory is
-    about 3 MB and a few frames, whatever the length of the video.
+    The curves are those of ``Flicker``, ``Exposure``, ``ColourHistogram``, ``Sharpness``, ``Motion``,
+    ``FixedCamera``, ``Stagnation``, ``Repetition``, ``Seams`` and ``LatentStatistics``; luma, LAB, differences and flow
+    are shared. Memory is about 3 MB, the flow of one window and a few frames, whatever the length of the video.
 
     Args:
-        clip_seconds: length of the clips of ``ColourHistogram`` and ``Motion``.
+        clip_seconds: length of the clips of ``ColourHistogram`` and ``Motion``, and of the windows of ``FixedCamera``.
         still_below: mean absolute difference in grey levels under which the video stands still.
         window: frames that ``Repetition`` holds whole: the longest loop that is known to the frame.
         sink: pixel frames at the start that count as the sink; the first block where that is known, else 9.
-        flow: what ``Motion`` reads. Default: ``DIS``.
+        flow: what ``Motion`` and ``FixedCamera`` read. Default: ``DIS``.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class DriftSuite(FrameMetric):
         self.exposure = Exposure()
         self.histogram = ColourHistogram(clip_seconds)
         self.sharpness = Sharpness()
+        flow = flow or DIS()
         self.motion = Motion(clip_seconds, flow)
+        self.fixed_camera = FixedCamera(clip_seconds, flow)
         self.stagnation = Stagnation(still_below)
         self.repetition = Repetition(window, sink=sink)
         self.seams = Seams()

@@ -97,6 +97,7 @@ def rollforge_register_matching(register: Register) -> None:
 def rollforge_register_metric(register: Register) -> None:
     for name in (
         *("colour:ColourHistogram", "colour:Exposure", "flicker:Flicker", "flicker:Stagnation"),
+        "fixed_camera:FixedCamera",
         *("latents:LatentStatistics", "motion:Motion", "repetition:Repetition", "seams:Seams"),
         *("sharpness:Sharpness", "suite:DriftSuite", "truth:WorldTruth"),
     ):

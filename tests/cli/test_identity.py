@@ -66,3 +66,13 @@ def test_the_record_goes_on_where_a_run_was_cut() -> None:
     assert (whole.thumbnails.kept == after.thumbnails.kept).all()
     expected = [cv2.resize(video[n], (16, 16), interpolation=cv2.INTER_AREA) for n in (0, 8, 15, 22)]
     assert (whole.thumbnails.kept.numpy() == np.stack(expected)).all()
+
+
+def test_a_run_that_is_shorter_than_a_metric_needs_is_refused_before_anything_is_written(
+    tiny: Any, capsys: Any
+) -> None:
+    tiny.config["model"]["metrics"] = [{"class_path": "FixedCamera"}]
+    assert tiny.run("test") == 2
+    expected = "A video of this config (data.seconds) lasts 3 s, and the metric FixedCamera needs 4 s or more"
+    assert expected in capsys.readouterr().err
+    assert not tiny.out.exists()

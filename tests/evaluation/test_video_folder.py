@@ -248,3 +248,26 @@ def test_an_unknown_metric_is_named_with_the_nearest(folder: Folder, capsys: pyt
     there = folder(one=ramp(3))
     assert main(["test", "--data.videos", str(there), "--metrics", "DriftSuit"]) == 2
     assert "Did you mean 'DriftSuite'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["no frames", "too short"])
+def test_a_video_that_cannot_be_measured_is_one_sentence_and_leaves_nothing(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there, out = tmp_path / "given", tmp_path / "out"
+    there.mkdir()
+    file = there / "clip.mp4"
+    if kind == "too short":
+        write_video(file, ramp(30))
+    else:
+        with av.open(str(file), "w") as container:
+            stream = container.add_stream("libx264", rate=8)
+            stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+            container.start_encoding()
+    assert main(["test", "--data.videos", str(there), "--metrics", "FixedCamera", "--output_dir", str(out)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "clip.mp4" in printed
+    if kind == "too short":
+        assert "lasts 3.75 s, and the metric FixedCamera needs 4 s or more" in printed
+    assert not out.exists()
