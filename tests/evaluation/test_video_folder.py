@@ -77,14 +77,14 @@ def test_an_enlarged_video_is_measured_at_its_own_size(tmp_path: Path) -> None:
 def test_prompts_come_from_the_manifest_a_text_file_or_the_name(folder: Folder, tmp_path: Path) -> None:
     ours = {"half.partial": ramp(3), "two.beside": ramp(3)}  # codespell:ignore beside
     there = folder(known=ramp(3), listed=ramp(3), bare=ramp(3), **ours)
-    (there / "told.txt").write_text("a told thing\n")
+    (there / "listed.txt").write_text("a told thing\n")
     known = {"file": "known.mp4", "prompt": "a known thing", "seed": 5, "sample": 2, "policy": "Window"}
     (there / "manifest.json").write_text(json.dumps({"videos": [known]}))
     given = VideoFolder(there)
     assert {file.name: given.prompt(file) for file in given.files} == {
         "bare.mp4": "bare",
         "known.mp4": "a known thing",
-        "told.mp4": "a told thing",
+        "listed.mp4": "a told thing",
     }
     evaluation = given.score([Brightness()], tmp_path / "out")
     videos = {video["file"]: video for video in evaluation.document()["videos"]}
