@@ -46,6 +46,7 @@ from rollforge.lightning.video_output import VideoOutput
 from rollforge.metrics.base import check_length
 from rollforge.metrics.suite import DriftSuite
 from rollforge.registry.construction import explained
+from rollforge.report.curve import read_curve
 from rollforge.report.run import RunFolder
 from rollforge.signals import SignalHandler
 from rollforge.snapshots.settings import Snapshots
@@ -127,6 +128,7 @@ class RollforgeCLI(LightningCLI):
         parser.add_argument("--force", action=ActionYesNo, default=False, help="resume although something has changed")
         parser.add_class_arguments(Snapshots, "snapshots")
         parser.add_argument("--report_every", type=int, default=250, help="fit: steps between reports and checkpoints")
+        parser.add_argument("--reference", type=str, default=None, help="fit: a losses.csv to draw under its losses")
         parser.options = parser.add_method_arguments(Trainer, self.command, skip=self.subcommands()[self.command])
 
     def _parse_ckpt_path(self) -> None:
@@ -316,8 +318,8 @@ class RollforgeCLI(LightningCLI):
         self.guard = TrainingCheck.of(self.model.pipeline, self.model.recipe, self.trainer, clips, batch, requests)
         self.guard.check()
         self.run_folder = folder = self.folder
-        own = self.chosen_callbacks
-        self.training = Training(self.trainer, folder.path, own, self.chosen.report_every, self.ranks)
+        own, reference = self.chosen_callbacks, self.chosen.reference and read_curve(self.chosen.reference)
+        self.training = Training(self.trainer, folder.path, own, self.chosen.report_every, self.ranks, reference)
         OwnFiles(folder.path).watch(self.trainer)
         if folder.rank == 0:
             self.held.enter_context(folder.lock())

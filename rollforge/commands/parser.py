@@ -16,7 +16,7 @@ from rollforge.files import safe_yaml
 from rollforge.trust.imports import OPTION, VARIABLE, check_classes
 
 SECTIONS = (
-    *("model", "data", "trainer", "seed_everything", "output_dir", "overwrite", "report_every"),
+    *("model", "data", "trainer", "seed_everything", "output_dir", "overwrite", "report_every", "reference"),
     *("resume", "force", "snapshots"),
     *("ckpt_path", "weights_only", "verbose", "return_predictions"),
 )

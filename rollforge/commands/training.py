@@ -24,6 +24,7 @@ from rollforge.lightning.resuming import (
 )
 from rollforge.lightning.training_report import TrainingReport
 from rollforge.lightning.training_saver import PROGRESS, TrainingEnd, TrainingSaver
+from rollforge.report.curve import LossCurve
 from rollforge.signals import SignalHandler
 
 
@@ -36,9 +37,18 @@ class Training:
         own: the callbacks that the config names.
         every: steps between two reports.
         ranks: the processes of the run.
+        reference: a loss curve to draw under that of the training.
     """
 
-    def __init__(self, trainer: Trainer, folder: Path, own: Sequence[Callback], every: int, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: Path,
+        own: Sequence[Callback],
+        every: int,
+        ranks: Ranks,
+        reference: LossCurve | None = None,
+    ) -> None:
         self.trainer, self.folder, self.stop = trainer, folder, SignalHandler("step")
         self.stop.quiet = trainer.global_rank > 0
         check_precision(trainer)
@@ -49,7 +59,7 @@ class Training:
             attribute(callback)
             if isinstance(callback, Checkpoint):
                 _place(callback, folder)
-        report = TrainingReport(folder)
+        report = TrainingReport(folder, reference)
         saver = TrainingSaver(folder, every, report, self.stop, ranks.highest)
         kept = [_plain_bar(each, own) for each in trainer.callbacks if not _stray(each, own)]  # type: ignore[attr-defined]
         trainer.callbacks = [saver, report, *kept, TrainingEnd(saver)]  # type: ignore[attr-defined]

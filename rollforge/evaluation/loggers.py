@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
 from rollforge.evaluation.evaluation import Evaluation
 from rollforge.evaluation.plots import grid
@@ -37,6 +39,15 @@ def log_to(loggers: Iterable[Any], evaluation: Evaluation) -> None:
     for logger in loggers:
         logger.save()
         logger.finalize("success")
+
+
+def log_image(loggers: Iterable[Any], name: str, file: Path, image: Image, step: int) -> None:
+    """Hands an image to the loggers that take one: TensorBoard's, and those with a ``log_image`` of their own."""
+    for logger in loggers:
+        if hasattr(logger, "log_image"):
+            logger.log_image(name, [str(file)], step=step)
+        elif hasattr(getattr(logger, "experiment", None), "add_image"):
+            logger.experiment.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
 
 def _steps(videos: Sequence[VideoResult], prefix: str) -> dict[int, dict[str, float]]:

@@ -154,8 +154,10 @@ class TrainedModule(LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clips as the Trainer says; the critic's gradients as the objective does. Of two networks both are logged."""
+        """Clips as the Trainer says; the critic's gradients as the objective does. Logs their norm before."""
         if self.objective is None or self.objective.critic is None:
+            gradients = [weight.grad for weight in self.trained.parameters() if weight.grad is not None]
+            self._log_norm("grad_norm", torch.nn.utils.get_total_norm(gradients))
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
         number, count = self.objective.gathered
@@ -167,7 +169,9 @@ class TrainedModule(LightningModule):
             torch.nn.utils.clip_grad_value_(weights, largest)
             largest = None
         norm = torch.nn.utils.clip_grad_norm_(weights, largest or torch.inf)
-        name = f"grad_norm_{self.turn}"
+        self._log_norm(f"grad_norm_{self.turn}", norm)
+
+    def _log_norm(self, name: str, norm: Tensor) -> None:
         self.logged.append(name)
         self.log(f"train/{name}", norm)
 

@@ -5,19 +5,41 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
+from rollforge.errors import UserError
+from rollforge.files.reading import read_text
 from rollforge.report.figure_text import legend, literal
 
+LARGEST = 100_000_000  # bytes of a reference curve
 RATIO = "critic_to_student"
 """The loss of a critic over that of the network that it is trained in turns with."""
+
+
+def read_curve(path: str) -> LossCurve:
+    """A curve from a ``losses.csv``. Raises ``UserError`` for a file that is not one."""
+    curve = LossCurve()
+    try:
+        reader = csv.DictReader(io.StringIO(read_text(Path(path), LARGEST, "reference curve")))
+        curve.names = [name for name in reader.fieldnames or () if name != "step"]
+        for row in reader:
+            curve.steps.append(int(row["step"]))
+            curve.values.append({name: float(row[name]) for name in curve.names if row[name]})
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} is not a curve of losses ({error}); give --reference a losses.csv of fit.") from error
+    if not curve.steps:
+        raise UserError(f"{path} holds no losses; give --reference a losses.csv of fit.")
+    return curve
 
 
 class LossCurve:
@@ -83,8 +105,11 @@ class LossCurve:
         writer.writerows({"step": step} | row for step, row in zip(self.steps, self.values, strict=True))
         return text.getvalue()
 
-    def figure(self) -> Figure:
-        """Every loss over the steps, smoothed over a fiftieth of the run; of two networks also the ratio, below."""
+    def figure(self, reference: LossCurve | None = None) -> Figure:
+        """Every loss over the steps, smoothed over a fiftieth of the run; of two networks also the ratio, below.
+
+        Those of a reference are drawn under them, in grey.
+        """
         both = {"loss_critic", "loss_student"} <= {*self.names}
         figure = Figure(figsize=(8, 6.5 if both else 4.5))
         axes = figure.subplots(2 if both else 1, sharex=True, squeeze=False, height_ratios=[2, 1] if both else None)
@@ -94,6 +119,10 @@ class LossCurve:
                 upper.plot(*self._smoothed(name), label=literal(name))
         if both:
             axes[1, 0].plot(*self._smoothed(RATIO), label=literal(RATIO))
+        if reference is not None:
+            reference._draw_under(upper, [name for name in self.names if name.startswith("loss")])
+            if both:
+                reference._draw_under(axes[1, 0], [RATIO])
         for each in axes[:, 0]:
             each.set_yscale("log")
             each.yaxis.set_major_formatter(_Plain())
@@ -103,6 +132,12 @@ class LossCurve:
         axes[-1, 0].set_xlabel("step")
         figure.subplots_adjust(left=0.1, right=0.98, top=0.97, bottom=0.1)  # a tight layout takes as long as drawing
         return figure
+
+    def _draw_under(self, axes: Axes, names: Sequence[str]) -> None:
+        known = [name for name in names if name in self.names and not (name == "loss" and "loss_critic" in self.names)]
+        for name, style in zip(known, cycle(("-", "--", ":"))):
+            steps, values = self._smoothed(name)
+            axes.plot(steps, values, style, color="0.7", zorder=0, label=literal(f"{name} (reference)"))
 
     def _smoothed(self, name: str) -> tuple[list[int], NDArray[np.float64]]:
         """The steps that have a value of this name, and the values, averaged over a fiftieth of them."""

@@ -93,6 +93,38 @@ def test_fit_leaves_the_curve_samples_weights_and_a_checkpoint(training: Any) ->
     assert not [name for name in made if "partial" in name]
 
 
+def test_drift_speed_and_a_reference_go_next_to_the_losses_and_to_loggers(
+    training: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = training.folder / "reference.csv"
+    reference.write_text("step,loss\n1,2.5\n2,1.5\n")
+    training.config["data"]["seconds"] = 1.5  # 12 frames, and the horizon is shorter
+    training.config["model"]["metrics"] = ["Exposure"]
+    log = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": str(training.folder / "log")}}
+    training.config["trainer"] |= {"max_steps": 4, "logger": log, "log_every_n_steps": 1}
+    assert training.run("fit", "--report_every", "2", "--reference", str(reference)) == 0
+    with (training.out / "validation.csv").open(newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["curve"] == "saturation"]
+    assert [int(row["step"]) for row in rows] == [2] * 12 + [4] * 12
+    assert float(rows[-1]["seconds"]) == pytest.approx(11 / 8, abs=1e-3)
+    with (training.out / "speed.csv").open(newline="") as lines:
+        speed = list(csv.DictReader(lines))
+    assert [row["step"] for row in speed] == ["2", "4"]
+    assert all(float(value) > 0 for row in speed for value in row.values())
+    with next(training.folder.rglob("metrics.csv")).open(newline="") as lines:
+        logged = [row for row in csv.DictReader(lines) if row["validation/saturation/past_horizon"]]
+    horizon = training.config["model"]["backbone"]["init_args"]["horizon"]
+    values = [float(row["value"]) for row in rows[12:]]
+    for part, wanted in {"within": values[:horizon], "past": values[horizon:]}.items():
+        assert float(logged[-1][f"validation/saturation/{part}_horizon"]) == pytest.approx(np.mean(wanted), rel=1e-4)
+    assert {"train/loss", "train/steps_per_second", "train/memory_bytes"} <= logged[0].keys()
+    assert Image.open(training.out / "validation.png").width > 200
+
+    reference.write_text("step,loss\none,2\n")
+    assert training.run("fit", "--reference", str(reference), "--overwrite", "true") == 2
+    assert "reference.csv is not a curve of losses" in capsys.readouterr().err
+
+
 def test_only_the_part_in_training_changes(training: Any) -> None:
     assert training.run("fit", "--trainer.max_steps", "2") == 0
     kept = torch.load(training.out / "last.ckpt", weights_only=False)["state_dict"]
