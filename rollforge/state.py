@@ -37,7 +37,7 @@ class Stateful:
         if where := odd(state):
             raise UserError(
                 f"{type(self).__name__} cannot be saved: its attribute {where} is neither a tensor nor plain data; "
-                "give the class a state_dict and a load_state_dict, or roll without snapshots."
+                "give the class a state_dict and a load_state_dict, or generate without snapshots."
             )
         return deepcopy(state)
 

@@ -28,7 +28,7 @@ def open_torch(file: Path, what: str) -> dict[str, Any]:
         raise UserError(f"{what}: {file} is empty; expected a file of weights, so fetch it again.")
     if not _is_archive(file):
         raise UserError(
-            f"{what}: {file} is cut off, or was not written by torch.save of torch 1.6 or later; fetch or export it "
+            f"{what}: {file} is truncated, or was not written by torch.save of torch 1.6 or later; fetch or export it "
             "again."
         )
     _check_archive(file, what)

@@ -14,7 +14,7 @@ from rollforge.errors import UserError
 TEXTS = ("data.prompts", "model.negative_prompt", "config")
 """What is not a path, whatever it looks like."""
 SERVICES = "trainer."
-"""The section whose parts may report to a service, if the person at the keyboard says so."""
+"""The section whose parts may report to a service, if the command line says so."""
 REGISTRY = "trainer.model_registry"
 """A service in any case: checkpoints are sent there."""
 ADDRESS = re.compile(r"://|^[\w+.-]+::")

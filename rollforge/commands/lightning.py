@@ -110,7 +110,9 @@ class RollforgeCLI(LightningCLI):
             root = {"default_root_dir": self.chosen.trainer.default_root_dir or str(self.path)}
             trainer: Any = super().instantiate_trainer(**root | kwargs)
         except (ValueError, ImportError, MisconfigurationException) as error:  # no such device, strategy or package
-            raise UserError(f"The section trainer does not work here: {' '.join(str(error).split())}") from error
+            raise UserError(
+                f"The section trainer cannot be used on this machine: {' '.join(str(error).split())}"
+            ) from error
         if self.command != "fit":
             for callback in trainer.callbacks:
                 isolate(callback)

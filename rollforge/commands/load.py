@@ -73,6 +73,8 @@ def _trainer(chosen: Any) -> Any:
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
     except (MisconfigurationException, ValueError, RuntimeError) as error:
-        raise UserError(f"The section trainer does not work here: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"The section trainer cannot be used on this machine: {' '.join(str(error).split())}"
+        ) from error
     finally:
         CHATTER.setLevel(level)

@@ -57,4 +57,4 @@ def _check(config: Config) -> None:
     data = {key: value for key, value in config["data"].items() if key != "train_dataset"}
     read_prompts(RolloutData(**data).prompts or [])
     if not data.get("prompts"):
-        raise UserError("There is nothing to roll: give data.prompts one prompt or more.")
+        raise UserError("There is nothing to generate: give data.prompts one prompt or more.")

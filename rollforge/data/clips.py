@@ -177,7 +177,7 @@ class VideoClips(Checked, Dataset[Clip]):
         self.captions[folder] = found = Captions(folder, captions)
         if missing := found.missing(files):
             log.warning(
-                "%s says nothing of %s of %s videos, such as %s.", captions, len(missing), len(files), missing[0]
+                "%s has no caption for %s of %s videos, such as %s.", captions, len(missing), len(files), missing[0]
             )
         return files
 

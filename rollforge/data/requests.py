@@ -219,7 +219,7 @@ def _shot(each: Any, where: str, first: bool, even: bool) -> Shot:
     if re.search(r"[\ud800-\udfff]", prompt):
         raise UserError(f"{where}: the prompt {prompt!r:.200} is not UTF-8 text; write it in UTF-8.")
     if "at" not in each and not first and not even:
-        raise UserError(f"{where}: the prompt {prompt!r:.200} follows another and says no time; {SHAPE}.")
+        raise UserError(f"{where}: the prompt {prompt!r:.200} follows another and has no time; {SHAPE}.")
     cut = each.get("cut", False)
     if not isinstance(cut, bool) or (cut and first):
         raise UserError(f"{where}: the prompt {prompt!r:.200} has cut: {cut!r:.40}; {CUT}.")

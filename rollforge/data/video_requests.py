@@ -50,7 +50,7 @@ def make_requests(
             cannot be used.
     """
     if not prompts:
-        raise UserError("There is nothing to roll: give data.prompts one prompt or more.")
+        raise UserError("There is nothing to generate: give data.prompts one prompt or more.")
     frames = max(1, round(seconds * fps + 1 - 1 / pictures))
     videos = read_videos(prompts, leave_out)
     if first_prompts is not None and first_prompts > len(videos):

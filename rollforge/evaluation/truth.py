@@ -45,7 +45,7 @@ def _true(metrics: Iterable[Metric], request: Request, frames: int) -> Tensor | 
         except Exception as error:
             if isinstance(error, UserError) or ran_out(error):
                 raise
-            log.warning("The metric %s raised %s, asked for the truth.", type(metric).__name__, error)
+            log.warning("The metric %s raised %s in truth().", type(metric).__name__, error)
             continue
         if video is not None:
             return video

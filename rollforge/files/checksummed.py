@@ -89,7 +89,7 @@ def write_sealed(path: Path, kind: str, words: Mapping[str, str], tensors: Mappi
     if len(header) > LIMIT:
         raise UserError(
             f"{path} cannot be written: it has {len(header)} bytes of plain data and at most {LIMIT} are read again; "
-            "let the part that keeps so much of it keep tensors."
+            "store large data of a component as tensors."
         )
     make_folder(path.parent)
     with replacing(path) as partial, partial.open("wb") as file:
@@ -164,7 +164,7 @@ def _read_header(file: BufferedReader, kind: str) -> Header:
     raw = file.read(8 + len(OPENING))
     length = int.from_bytes(raw[:8], "little")
     if raw[8:] != OPENING[: max(0, len(raw) - 8)] or not len(OPENING) <= length <= LIMIT:
-        raise Damaged(f"it is no {kind}" if size else "truncated: it is empty")
+        raise Damaged(f"it is not of kind {kind}" if size else "truncated: it is empty")
     if 8 + length > size:
         raise Damaged(f"truncated: it has {size} bytes and its header alone {length}")
     raw += file.read(length - len(OPENING))
@@ -185,7 +185,7 @@ def _check(words: dict[str, Any], kind: str) -> None:
     if not all(isinstance(word, str) for word in words.values()):
         raise TypeError("words")
     if words["kind"] != kind:
-        raise Damaged(f"it is no {kind}")
+        raise Damaged(f"it is not of kind {kind}")
     if words["version"] != VERSION:
         raise Damaged(f"unknown format version {words['version'][:20]}, expected {VERSION}")
 

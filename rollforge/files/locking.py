@@ -23,7 +23,7 @@ def locked(folder: Path) -> FileLock:
             check_own(Path(lock.lock_file))  # the lock empties the file
         lock.acquire()
     except Timeout as error:
-        raise UserError(f"Another run is at work in {folder}; wait for it, or choose another --output_dir.") from error
+        raise UserError(f"Another run is using {folder}; wait for it, or choose another --output_dir.") from error
     except OSError as error:
         raise UserError(f"{folder} cannot be locked ({error.strerror}); choose another --output_dir.") from error
     return lock

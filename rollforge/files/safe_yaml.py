@@ -66,7 +66,7 @@ def check(text: str, what: str) -> None:
     for event in yaml.parse(text, Loader):
         anchor, size = getattr(event, "anchor", None), 1
         if (getattr(event, "tag", None) or "").startswith(PYTHON):
-            raise UserError(f"{what} asks for a Python object ({event.tag.removeprefix(PYTHON)}); write plain data.")
+            raise UserError(f"{what} requests a Python object ({event.tag.removeprefix(PYTHON)}); write plain data.")
         if isinstance(event, yaml.CollectionStartEvent):
             within.append((anchor, 1))
             if len(within) > DEPTH:

@@ -94,7 +94,7 @@ class FrameStore(CachedMemory):
         if where := odd(self.raw):
             raise UserError(
                 f"{type(self.kv_codec).__name__} keeps keys and values that are neither tensors nor plain data "
-                f"({where}); let its encode answer those, or roll without snapshots."
+                f"({where}); let its encode return those, or generate without snapshots."
             )
         return {
             "raw": self.raw, "rotated": sorted(self.rotated), "places": self.places, "born": self.born,

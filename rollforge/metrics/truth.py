@@ -70,8 +70,8 @@ class WorldTruth(Metric):
         scene = opening_scene(prompt)
         if not scene.complete:
             raise UserError(
-                f"WorldTruth cannot tell what is true of {prompt!r}, which leaves something unsaid; "
-                "it needs captions that say every colour, the ground and the time."
+                f"WorldTruth has no ground truth for {prompt!r}, which is incomplete; "
+                "it needs captions with every colour, the ground and the time."
             )
         self.things = [({kind: Template.of(colour, kind) for kind in SHAPES}, shape) for colour, shape in scene.things]
         true = _floats(torch.from_numpy(np.concatenate([render(scene, seed, 2)[0] for seed in range(16)])))

@@ -26,7 +26,7 @@ def latents_of(objective: Objective, pipeline: Pipeline, clips: Clips) -> Tensor
     if "video" not in clips:
         raise UserError(
             f"{type(objective).__name__} trains on videos, and data.train_dataset gives prompts alone; take "
-            "WorldClips, VideoClips or another data set of videos."
+            "WorldClips, VideoClips or another dataset of videos."
         )
     (width, height), (rows, columns) = pipeline.size, clips["video"].shape[2:4]
     if (rows, columns) != (height, width):

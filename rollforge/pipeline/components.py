@@ -170,7 +170,7 @@ class Components:
         """Latents ``[B, F, C, H, W]`` of the openings, if there are any."""
         openings = [self._opening(request, request.opening) for request in requests if request.opening]
         if len({latents.shape[1] for latents in openings}) > 1 or len(openings) not in (0, len(requests)):
-            raise UserError("Requests that are rolled together need openings of one length; roll them one by one.")
+            raise UserError("Requests that are rolled together need openings of one length; generate them one by one.")
         return torch.cat(openings) if openings else None
 
     def opening_frames(self, request: Request, path: Path) -> Frames:
@@ -192,7 +192,7 @@ class Components:
                 place = f"model.{name}.init_args{'.weights' if own else ''}"
                 raise UserError(
                     f"The {name} {kind} has random weights; name its checkpoint in {place}, or write `{RANDOM}` there "
-                    "to roll noise on purpose."
+                    "to generate noise on purpose."
                 )
             if not hasattr(part, "weights") and any(True for _ in part.parameters()):
                 log.warning("The %s %s does not say where its weights are from; they may be random.", name, kind)

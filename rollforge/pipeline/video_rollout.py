@@ -258,12 +258,12 @@ def _warn(doubt: str) -> None:
 def _check(requests: Sequence[Request]) -> None:
     """Raises ``UserError`` for requests that would change each other's videos."""
     if not requests:
-        raise UserError("There is nothing to roll: give one request or more.")
+        raise UserError("There is nothing to generate: give one request or more.")
     for request in requests[1:]:
         if request.schedule != requests[0].schedule:
             raise UserError(
                 f"Requests {requests[0].sample} and {request.sample} differ in length, seed or the frames at which "
-                f"their prompts start ({requests[0].schedule} and {request.schedule}); roll them one after the other."
+                f"their prompts start ({requests[0].schedule} and {request.schedule}); generate them separately."
             )
 
 

@@ -58,11 +58,11 @@ class PluginCommand:
 
         Raises ``UserError`` for one that cannot be imported, raises an exception of its own, or returns something else.
         """
-        told = f"The command {self.entry.name} of {self.origin}"
+        who = f"The command {self.entry.name} of {self.origin}"
         try:
             function = self.load()
         except PluginError as error:
-            raise UserError(f"{told} cannot be used ({error}); install another version of it, or remove it.") from error
+            raise UserError(f"{who} cannot be used ({error}); install another version of it, or remove it.") from error
         try:
             code = function(arguments)
         except (UserError, OSError):
@@ -72,9 +72,9 @@ class PluginCommand:
                 raise
             log.debug("The traceback:", exc_info=True)
             first = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
-            raise UserError(f"{told} raised {type(error).__name__} ({first}); report that to its authors.") from error
+            raise UserError(f"{who} raised {type(error).__name__} ({first}); report that to its authors.") from error
         if code is not None and (not isinstance(code, int) or isinstance(code, bool)):
-            raise UserError(f"{told} returned {code!r:.60}; expected an exit code or None.")
+            raise UserError(f"{who} returned {code!r:.60}; expected an exit code or None.")
         return code
 
 

@@ -116,7 +116,7 @@ class MetricRunner:
         if {*state["out"], *state["metrics"]} != {*self.out, *self.working}:
             raise UserError(
                 f"The snapshot holds what {', '.join(state['metrics']) or 'no metric'} has gathered, and there is "
-                f"{', '.join(self.working) or 'none'} now; go on with the metrics that it was started with."
+                f"{', '.join(self.working) or 'none'} now; continue with the metrics that it was started with."
             )
         self.out = dict(state["out"])
         self.working = {name: metric for name, metric in self.working.items() if name not in self.out}

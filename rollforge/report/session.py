@@ -113,7 +113,7 @@ class Session:
             except UserError as error:
                 log.warning("The snapshot %s cannot be used: %s", snapshot.path, error)
         raise UserError(
-            f"No snapshot of {self.first.file.name} in {self.store.folder} goes with what is left of the video, as the "
+            f"No snapshot of {self.first.file.name} in {self.store.folder} matches the files of the video, as the "
             "warnings say; start over with --overwrite true."
         )
 
@@ -166,7 +166,7 @@ class Session:
     def _changed(self, found: list[str]) -> UserError:
         return UserError(
             f"{self.first.file.name} cannot resume from {self.store.folder}, since something has changed: "
-            f"{'; '.join(found)}; bring it back, start over with --overwrite true, or add --force to continue "
+            f"{'; '.join(found)}; undo the change, start over with --overwrite true, or add --force to continue "
             "anyway."
         )
 

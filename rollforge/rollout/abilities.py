@@ -26,7 +26,9 @@ def check_abilities(rollout: RolloutComponents) -> None:
     name, network = type(policy).__name__, type(backbone).__name__
     known = {field.name for field in fields(Seen)}
     if unknown := [*({*policy.sees, *policy.whole} - known)]:
-        raise UserError(f"The cache policy {name} wants to see {unknown[0]!r}; expected some of {sorted(known)}.")
+        raise UserError(
+            f"The cache policy {name} observes the unknown field {unknown[0]!r}; expected some of {sorted(known)}."
+        )
     layers = () if policy.observes == "all" else policy.observes
     if wrong := [layer for layer in layers if not 0 <= layer < backbone.spec.layers]:
         raise UserError(
@@ -45,7 +47,9 @@ def check_abilities(rollout: RolloutComponents) -> None:
     with attribute_errors("positions", rollout.positions, "checking whether they fit"):
         rollout.positions.check_spec(backbone.spec)
     if {*policy.sees} - {"latents", "pixels"} and not policy.observes:
-        raise UserError(f"The cache policy {name} sees {', '.join(policy.sees)} of no layer; name some in observes.")
+        raise UserError(
+            f"The cache policy {name} names {', '.join(policy.sees)} in sees, but no layer; name layers in observes."
+        )
     if policy.branches > 1 and rollout.combine is None:
         raise UserError(
             f"The plans of the cache policy {name} have {policy.branches} branches, and no part of kind combine is "
@@ -68,7 +72,7 @@ def check_abilities(rollout: RolloutComponents) -> None:
         )
     if sampler.needs_extra and not takes_extra(backbone):
         raise UserError(
-            f"The sampler {type(sampler).__name__} gives the network something extra, which the backbone {network} "
+            f"The sampler {type(sampler).__name__} passes extra to the network, which the backbone {network} "
             "does not take; choose another sampler or a backbone whose forward has the argument extra."
         )
 

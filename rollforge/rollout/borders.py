@@ -58,7 +58,7 @@ def _check_pass(sampler: Sampler, request: Pass, when: str) -> None:
 
 
 def check_finished(sampler: Sampler, made: Finished, due: Step, frames: int) -> None:
-    """Raises ``UserError`` for a finished block that is not ``due``, or that nobody asked for."""
+    """Raises ``UserError`` for a finished block that is not ``due``, or that was not requested."""
     if due.start >= frames:
         raise WrongAnswer("sampler", sampler, f"block {made.step.index}", "at the end", f"no more than {frames} frames")
     got = (made.step.index, made.step.frames)

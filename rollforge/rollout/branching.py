@@ -15,7 +15,7 @@ from rollforge.spec import ModelSpec, Step
 from rollforge.state import State, Stateful, changes, class_name, odd, same
 
 SHAPES = ("channels", "height", "width", "patch", "layers", "heads", "head_dim", "block")
-SAID = {"backbone": "backbone", "positions": "positions", "kv_codec": "kv_codec", "samples": "number of samples"}
+LABELS = {"backbone": "backbone", "positions": "positions", "kv_codec": "kv_codec", "samples": "number of samples"}
 """What the memories depend on, and what errors call it."""
 REPLAY = (
     "start from a state without keys and values (state_dict(kv=False); snapshots.kv: recompute) and the latents "
@@ -44,10 +44,10 @@ def described(part: object, kind: str) -> list[Any]:
 def check_parts(saved: State, now: State) -> None:
     """Raises ``UserError`` where memories were saved with other positions, or another backbone, KV codec or batch."""
     saved = {("positions" if name == "rope" else name): value for name, value in saved.items()}  # as in version 0.1
-    for name in SAID:
+    for name in LABELS:
         if not same(_known(saved[name]), now[name]):
             raise UserError(
-                f"The state was saved with another {SAID[name]} ({saved[name]}) than this rollout has ({now[name]}); "
+                f"The state was saved with another {LABELS[name]} ({saved[name]}) than this rollout has ({now[name]}); "
                 f"take the same, or {REPLAY}."
             )
 

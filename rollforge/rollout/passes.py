@@ -207,7 +207,7 @@ class PassRunner:
             frames = range(wish.frame, wish.frame + 1) if isinstance(wish, Reencode) else wish
             if missing := [frame for frame in frames if frame not in self.finished]:
                 raise UserError(
-                    f"The cache policy {type(self.parts.policy).__name__} wants to read frame {missing[0]} again at "
+                    f"The cache policy {type(self.parts.policy).__name__} requests to read frame {missing[0]} again at "
                     f"block {step.index}, which is not live; its live() must name it."
                 )
             if isinstance(wish, Reencode):

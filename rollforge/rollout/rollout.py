@@ -82,7 +82,9 @@ class Rollout(RolloutComponents):
         if len(numbers) != rows:
             raise UserError(f"{rows} prompts came with {len(numbers)} sample numbers; give one for each.")
         if len(numbers) > 1 and (alone := not_batching(self)):
-            raise UserError(f"{alone}, so videos are rolled one by one: give one prompt (data.rollout_batch_size: 1).")
+            raise UserError(
+                f"{alone}, so videos are generated one by one: give one prompt (data.rollout_batch_size: 1)."
+            )
         if frames < 1:
             raise UserError(f"A rollout needs 1 frame or more, not {frames}.")
         if given is not None:

@@ -110,7 +110,7 @@ def _stop(start: int, path: Path) -> int:
         if header.words.get("start") != str(start):
             raise Damaged("it does not start at the frame in its name")
         if any(len(entry.shape) != 5 or not entry.shape[1] for entry in header.entries):
-            raise Damaged("it holds something else than blocks")
+            raise Damaged("it holds other data than blocks")
     except Damaged as reason:
         raise _unusable(path, str(reason)) from reason
     return start + sum(entry.shape[1] for entry in header.entries)

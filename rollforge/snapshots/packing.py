@@ -95,7 +95,7 @@ def _odd(path: str, what: str) -> UserError:
     where = path.lstrip(".")[:200] or "the state"
     return UserError(
         f"No snapshot can be made: {where} is {what}, expected tensors and plain data; give the part it belongs to a "
-        "state_dict and a load_state_dict, or roll without snapshots."
+        "state_dict and a load_state_dict, or generate without snapshots."
     )
 
 

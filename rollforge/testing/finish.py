@@ -61,8 +61,8 @@ def _finished(part: Finish, frames: Tensor) -> Tensor:
     if tuple(full.shape) != wanted:
         fail("finish-size", part, f"{list(frames.shape)} became {list(full.shape)}; expected {list(wanted)}.")
     if full.requires_grad or not bool(((full >= 0) & (full <= 1)).all()):
-        told = f"Its pixels are from {full.min().item():.3g} to {full.max().item():.3g}"
-        fail("finish-range", part, f"{told}{', with gradients' if full.requires_grad else ''}.")
+        problem = f"Its pixels are from {full.min().item():.3g} to {full.max().item():.3g}"
+        fail("finish-range", part, f"{problem}{', with gradients' if full.requires_grad else ''}.")
     expect(torch.equal(frames, kept), "finish-repeat", part, "It changes the frames that it is given.")
     same("finish-repeat", part, "For the same frames in a new stream", again, full)
     return full

@@ -55,8 +55,8 @@ def _field(flow: Flow, before: Tensor, after: Tensor) -> Tensor:
 def _found(rule: str, flow: Flow, field: Tensor, shift: tuple[int, int], tolerance: float) -> None:
     x, y = field[EDGE:-EDGE, EDGE:-EDGE].flatten(0, 1).float().median(0).values.tolist()
     off = hypot(x - shift[0], y - shift[1])
-    told = f"It found ({x:.2f}, {y:.2f}) for a motion of {shift}, {off:.2f} px off (allowed {tolerance:g})."
-    expect(off <= tolerance, rule, flow, told)
+    problem = f"It found ({x:.2f}, {y:.2f}) for a motion of {shift}, {off:.2f} px off (allowed {tolerance:g})."
+    expect(off <= tolerance, rule, flow, problem)
 
 
 def _texture(size: tuple[int, int], shift: tuple[int, int]) -> Tensor:

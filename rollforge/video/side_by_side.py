@@ -39,7 +39,7 @@ def side_by_side(
     """
     left, right = (probe(path) for path in paths)
     if (left.width, left.height, left.fps) != (right.width, right.height, right.fps):
-        raise UserError(f"{paths[0]} and {paths[1]} differ in size or frame rate and cannot stand side by side.")
+        raise UserError(f"{paths[0]} and {paths[1]} differ in size or frame rate and cannot be shown side by side.")
     layout = _Layout(left, max(left.frames, right.frames) / left.fps, labels, horizon)
     with VideoWriter(out, layout.size, left.fps) as writer:
         for number, pair in enumerate(zip_longest(frames(paths[0]), frames(paths[1]))):

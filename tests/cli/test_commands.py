@@ -130,7 +130,7 @@ def test_two_comparisons_do_not_work_in_one_folder(measured: Any, capsys: pytest
     measured.out.mkdir()
     with locked(measured.out):
         assert measured.run("compare", "--vary", "model.policy=Window,RollingSink") == 2
-    assert f"Another run is at work in {measured.out}" in capsys.readouterr().err
+    assert f"Another run is using {measured.out}" in capsys.readouterr().err
     assert not (measured.out / "runs").exists()
 
 

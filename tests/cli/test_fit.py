@@ -300,4 +300,4 @@ def test_a_precision_that_needs_a_package_prints_a_one_line_error(
 ) -> None:
     monkeypatch.setattr(transformer_engine, "_TRANSFORMER_ENGINE_AVAILABLE", False)
     printed = error_line(training.run("fit", "--trainer.precision", "transformer-engine"))
-    assert printed.startswith("rollforge: The section trainer does not work here: ")
+    assert printed.startswith("rollforge: The section trainer cannot be used on this machine: ")

@@ -76,7 +76,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         ("data.seconds", ".inf", ["data.seconds"]),
         ("data.seconds", "long", ["data.seconds", "'long'", "a number"]),
         ("data.rollout_batch_size", 0, ["rollout_batch_size", "0"]),
-        ("data.prompts", [], ["nothing to roll", "data.prompts"]),
+        ("data.prompts", [], ["nothing to generate", "data.prompts"]),
         ("data.prompts", ["a red ball over snow at day", " "], ["empty prompt"]),
         ("data.prompts", "nowhere/prompts.txt", ["no prompt file or folder nowhere/prompts.txt"]),
         ("data.prompts", ["a red bal over snow at day"], ["'bal' is not a shape", "did you mean 'ball'"]),

@@ -154,7 +154,7 @@ def test_a_plan_is_drawn_in_blocks_of_the_model_that_ran(metrics: dict[str, int]
 
 
 class Remembering(Window):
-    """Reads what it has heard of being committed, and nothing else."""
+    """Reads only frames whose commit it was notified of."""
 
     def __init__(self) -> None:
         super().__init__(2)

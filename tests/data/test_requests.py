@@ -67,7 +67,7 @@ def test_a_prompt_may_begin_with_a_cut_which_is_part_of_what_a_video_is() -> Non
             [[{"prompt": "a", "cut": True}]],
             "'a' has cut: True; expected true or false, and true only for prompts after",
         ),
-        ([[{"prompt": "a"}, {"prompt": "b"}]], "'b' follows another and says no time"),
+        ([[{"prompt": "a"}, {"prompt": "b"}]], "'b' follows another and has no time"),
         ([[{"prompt": "a"}, {"at": "9s", "prompt": "b"}, {"at": "3s", "prompt": "c"}]], "must start at 0 and rise"),
         ([[{"at": "1s", "prompt": "a"}]], "must start at 0"),
         ([[{"promt": "a"}]], "expected `- at: 30s`"),

@@ -108,7 +108,7 @@ def test_budget_is_checked_before_anything_is_rolled(config: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"prompts": [], "seconds": 1}, "nothing to roll"),
+        ({"prompts": [], "seconds": 1}, "nothing to generate"),
         ({"prompts": ONE, "seconds": 0}, "positive number of seconds"),
         ({"prompts": ONE, "seconds": float("nan")}, "positive number of seconds"),
         ({"prompts": "a zebra over snow", "seconds": 1}, "zebra"),

@@ -81,7 +81,7 @@ def test_plugins_lists_commands_and_names_those_that_are_broken(
 
 
 @pytest.mark.parametrize(
-    ("code", "arguments", "told"),
+    ("code", "arguments", "expected"),
     [
         ("import nothing_of_that_name", [], "The command wave of rollforge-wave 1.2 cannot be used (ModuleNotFoundErr"),
         ("import sys; sys.exit(0)", [], "cannot be used (SystemExit: 0)"),
@@ -92,12 +92,12 @@ def test_plugins_lists_commands_and_names_those_that_are_broken(
     ],
 )
 def test_a_broken_command_is_one_sentence(
-    install: Install, capsys: pytest.CaptureFixture[str], code: str, arguments: list[str], told: str
+    install: Install, capsys: pytest.CaptureFixture[str], code: str, arguments: list[str], expected: str
 ) -> None:
     install("wave", code, "wave")
     assert main(["wave", *arguments]) == 2
     stderr = capsys.readouterr().err
-    assert told in stderr
+    assert expected in stderr
     assert stderr.count("\n") == 1
 
 

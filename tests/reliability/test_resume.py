@@ -86,7 +86,7 @@ def test_a_snapshot_whose_video_was_tampered_with_is_not_used(case: Any) -> None
     damage(case.partial, 0.1)
     printed = case.run("--resume", code=2)
     assert "have changed since the snapshot" in printed
-    assert "goes with what is left of the video" in refused(printed)
+    assert "matches the files of the video" in refused(printed)
 
 
 def test_other_weights_and_versions_are_refused_with_a_list_unless_forced(case: Any) -> None:

@@ -141,7 +141,7 @@ def test_two_runs_do_not_work_in_one_folder(case: Any, whole: Whole) -> None:
     assert first.until(lambda: case.number() == 4)  # from here on it is busy for long
     for how in ([], ["--resume"], ["--overwrite", "true"]):
         printed = case.run(*how, code=2)
-        assert "Another run is at work in" in printed
+        assert "Another run is using" in printed
     first.send(SIGKILL)
     first.wait()
     case.run("--resume")  # the lock of a killed run is no lock

@@ -179,7 +179,7 @@ def test_a_policy_may_read_frames_again_at_a_commit(model: Wan) -> None:
     changed = [not torch.allclose(one.latents, two, atol=1e-3) for one, two in zip(other, plain, strict=True)]
     assert changed[:3] == [False, False, True]
     assert same.policy.planned == [(0, 2), (2, 2)]
-    with pytest.raises(UserError, match="wants to read frame 6 again"):
+    with pytest.raises(UserError, match="requests to read frame 6 again"):
         list(Rollout(model, Again([range(6, 8)]), FEW)(text(), 8))
     with pytest.raises(UserError, match="The cache policy Again returned 5 from on_commit"):
         list(Rollout(model, Again([5]), FEW)(text(), 8))
@@ -335,11 +335,11 @@ class Missing(FewStep):
     ("policy", "sampler", "sentence"),
     [
         (type("Deep", (Window,), {"observes": (9,), "sees": ("k",)})(2), FEW, "Deep observes layer 9, but the"),
-        (type("Odd", (Window,), {"observes": (0,), "sees": ("scores",)})(2), FEW, "Odd wants to see 'scores'"),
-        (type("Vague", (Window,), {"sees": ("k",)})(2), FEW, "Vague sees k of no layer"),
+        (type("Odd", (Window,), {"observes": (0,), "sees": ("scores",)})(2), FEW, "Odd observes the unknown field"),
+        (type("Vague", (Window,), {"sees": ("k",)})(2), FEW, "Vague names k in sees, but no layer"),
         (type("Late", (Window,), {"denoising_steps": 9})(2), FEW, "Late changes its plans in denoising step 9"),
         (type("Split", (Window,), {"branches": 2})(2), FEW, "Split have 2 branches, and no part of kind combine"),
-        (Window(2), Missing(), "The sampler Missing gives .* the backbone Wan does not take"),
+        (Window(2), Missing(), "The sampler Missing passes extra .* the backbone Wan does not take"),
     ],
 )  # fmt: skip
 def test_a_missing_ability_is_refused_at_once(model: Wan, policy: Any, sampler: Any, sentence: str) -> None:

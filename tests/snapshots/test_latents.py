@@ -99,7 +99,7 @@ def test_a_file_under_another_name_is_named(store: LatentStore) -> None:
         list(store.read())
     SnapshotStore(store.folder).save(1, {"x": torch.zeros(2)}, {})
     (store.folder / "snapshot-000001.safetensors").rename(store.folder / "latents-000007.safetensors")
-    with pytest.raises(UserError, match=r"latents-000007.*it is no latents"):
+    with pytest.raises(UserError, match=r"latents-000007.*it is not of kind latents"):
         _ = store.frames
 
 

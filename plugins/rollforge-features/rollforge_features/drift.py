@@ -80,7 +80,7 @@ class FeatureDrift(Metric):
         """Features of unit length, one frame after the other."""
         vectors = functional.normalize(self.extractor.embed(frames).double(), dim=1)
         if not torch.isfinite(vectors).all():
-            raise UserError(f"{type(self.extractor).__name__} gives features that are no numbers; check its weights.")
+            raise UserError(f"{type(self.extractor).__name__} gives features that are not finite; check its weights.")
         return iter(vectors)
 
     def _compare(self, vector: Tensor) -> tuple[float, float]:

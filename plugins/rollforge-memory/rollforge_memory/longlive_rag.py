@@ -25,7 +25,7 @@ class LongLiveRAG(CachePolicy):
     places. Source: LongLive-RAG (arXiv 2606.02553) and its released program with ``avg_pool``; the defaults are its
     settings.
 
-    Every sample of a batch would retrieve other frames, so videos are rolled one by one.
+    Every sample of a batch would retrieve other frames, so videos are generated one by one.
 
     Args:
         window_frames: frames of the window, the block included.

@@ -35,7 +35,7 @@ class Scored:
             UserError: for another shape, for what is not a number, and for a score of no video.
         """
         if not isinstance(answer, list) or len(answer) < 2 or not isinstance(answer[1], list):
-            raise UserError(f"VBench's answer on {name} is not a score and a list of videos; is this its own file?")
+            raise UserError(f"VBench's result for {name} is not a score and a list of videos; is this its own file?")
         score, videos = answer[0], answer[1]
         if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
             raise UserError(f"VBench's score of {name} is {score!r}, not a number; see its log for what went wrong.")

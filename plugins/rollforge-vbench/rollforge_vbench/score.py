@@ -104,6 +104,6 @@ def _write(path: Path, content: dict[str, Any]) -> None:
         new.replace(path)
     except ValueError as error:
         new.unlink(missing_ok=True)
-        raise UserError(f"VBench's answer on some video is not a number ({error}); see its log.") from error
+        raise UserError(f"VBench's result for some video is not a number ({error}); see its log.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); choose another --out.") from error

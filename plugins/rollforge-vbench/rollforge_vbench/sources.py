@@ -82,7 +82,7 @@ def _finished(manifest: Path) -> list[dict[str, Any]]:
         entries = [{**entry, "file": bare_name(entry["file"], manifest.parent)} for entry in content["videos"]]
         open_ = [str(entry["file"]) for entry in entries if not entry["complete"]]
     except (TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{manifest} is no manifest of a rollforge run; name a run folder.") from error
+        raise UserError(f"{manifest} is not a manifest of a rollforge run; name a run folder.") from error
     if open_:
         raise UserError(f"The run in {manifest.parent} is not finished ({', '.join(open_)}); let rollforge end it.")
     return entries
@@ -99,7 +99,7 @@ def _of_policy(entries: Sequence[dict[str, Any]], policy: str | None, folder: Pa
     policies = sorted({entry["policy"] for entry in entries if "policy" in entry})
     if policy is None and len(policies) > 1:
         raise UserError(
-            f"{folder} holds videos of {' and '.join(policies)}, which one score must not mix; choose one by --policy."
+            f"{folder} holds videos of {' and '.join(policies)}, which cannot share one score; choose one by --policy."
         )
     if policy is not None and policies and policy not in policies:
         raise UserError(f"{folder} holds no video of {policy!r}.{nearest(policy, policies)} It has: {policies}.")

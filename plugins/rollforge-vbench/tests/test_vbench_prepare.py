@@ -87,7 +87,7 @@ def test_unfinished_and_mixed_runs_are_refused(run_folder: Path) -> None:
     content = json.loads(manifest.read_text())
     content["videos"][1]["policy"] = "RollingSink"
     manifest.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="RollingSink and Window, which one score must not mix"):
+    with pytest.raises(UserError, match="RollingSink and Window, which cannot share one score"):
         find([run_folder])
     assert len(find([run_folder], policy="Window")) == 2
     with pytest.raises(UserError, match="Did you mean 'Window'"):

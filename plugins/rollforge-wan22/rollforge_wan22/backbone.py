@@ -49,7 +49,7 @@ class Wan22(Backbone):
     Args:
         folder: a folder with ``model_index.json``, or a hub name such as ``Wan-AI/Wan2.2-TI2V-5B-Diffusers``.
         weights: ``folder`` for those in the folder; a ``last.ckpt`` or ``backbone.safetensors`` of ``rollforge fit``
-            for others of the same sizes; ``random`` for random ones on purpose.
+            for others of the same sizes; ``random`` for random weights.
         height: latent rows.
         width: latent columns.
         text_len: text positions; shorter texts are padded with zeros.

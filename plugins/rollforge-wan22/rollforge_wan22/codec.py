@@ -37,7 +37,7 @@ class Wan22VAE(CausalVAE):
     Args:
         folder: a folder with ``model_index.json``, or a hub name such as ``Wan-AI/Wan2.2-TI2V-5B-Diffusers``.
         weights: ``folder`` for those in the folder; a ``last.ckpt`` or safetensors file with others of the same sizes;
-            ``random`` for random ones on purpose, unset for random ones, to be trained.
+            ``random`` for random weights. Unset: random weights, to be trained.
         tile: work on tiles of that many latent cells (a side), to need less memory at once; unset for none.
         overlap: cells that neighbouring tiles share and are blended over.
         device: ``auto`` to go where the model goes, or a device such as ``cuda:1`` to stay on.

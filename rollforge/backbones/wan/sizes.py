@@ -49,7 +49,7 @@ class Sizes:
         dim, heads = sizes["dim"], sizes.pop("heads", None)
         if heads is None:
             if dim < HEAD_DIM or dim % HEAD_DIM:
-                raise UserError(f"{what}: how many heads share dim {dim} cannot be told; give heads.")
+                raise UserError(f"{what}: how many heads share dim {dim} is unknown; set heads.")
             heads = dim // HEAD_DIM
         if heads < 1 or dim % heads:
             raise UserError(f"{what}: dim {dim} cannot be shared out to {heads} heads.")

@@ -357,13 +357,13 @@ def test_an_id_that_cannot_be_reached(copied: Release) -> None:
 
 def test_damaged_files(copied: Release) -> None:
     copied.original.write_bytes(copied.original.read_bytes()[:5000])
-    fails("is cut off, or was not written by torch.save", copied.original)
+    fails("is truncated, or was not written by torch.save", copied.original)
     torch.save([torch.zeros(3)], copied.original)
     fails("holds no named tensors but a list", copied.original)
     torch.save({"weight": torch.zeros(3)}, copied.original)
     fails("holds no umT5 encoder .*expected models_t5", copied.original)
     torch.save({"weight": torch.zeros(3)}, copied.original, _use_new_zipfile_serialization=False)  # cannot be mapped
-    fails("is cut off, or was not written by torch.save", copied.original)
+    fails("is truncated, or was not written by torch.save", copied.original)
     torch.save({"weight": Path("/")}, copied.original)  # would run code if it were unpickled
     fails("which could run code and is not opened", copied.original)
     (copied.transformers / "model.safetensors").write_bytes(b"none")
