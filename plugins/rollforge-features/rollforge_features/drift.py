@@ -19,14 +19,14 @@ from torch.nn import functional
 
 from rollforge.errors import UserError
 from rollforge.metrics.base import Metric
-from rollforge.ranges import Count
+from rollforge.ranges import Count, Positive
 from rollforge_features.base import Features
 from rollforge_features.extractors import Clip, Dino
 
 __all__ = ["Clip", "Dino", "FeatureDrift", "Features"]  # the extractors, so that configs may name them shortly
 
 NAN = float("nan")
-STATE = ("sum", "count", "previous", "next", "due")
+STATE = ("sum", "count", "previous", "next", "due", "clip", "clip_first", "clip_before", "video_first")
 
 
 class FeatureDrift(Metric):
@@ -37,15 +37,18 @@ class FeatureDrift(Metric):
         to_first: cosine to the opening, negative ones as 0. A video that drifts falls.
         to_previous: cosine to the measured frame before, the same. A frozen video has 1, one that flickers less.
         consistency_proxy: their mean, VBench's rule for subject (DINO) and background (CLIP).
+        in_clip: the same rule within clips, as VBench-Long cuts them; NaN where a clip begins.
+        clip_to_clip: the same rule for the first measured frames of the clips: the long-range half of VBench-Long.
 
     Args:
         extractor: the feature space.
         every: measures every n-th frame, counted from the first of those that come without a gap.
         opening: measured frames that make the opening; of more than one the mean is taken, and they are part of it.
+        clip_seconds: length of the clips.
     """
 
-    def __init__(self, extractor: Features, every: Count = 1, opening: Count = 1) -> None:
-        self.extractor, self.every, self.opening = extractor, every, opening
+    def __init__(self, extractor: Features, every: Count = 1, opening: Count = 1, clip_seconds: Positive = 2.0) -> None:
+        self.extractor, self.every, self.opening, self.clip_seconds = extractor, every, opening, clip_seconds
         self.start("", 1.0)
 
     def start(self, prompt: str, fps: float, blocks: Any = None, **ignored: Any) -> None:
@@ -54,6 +57,10 @@ class FeatureDrift(Metric):
         self.previous: Tensor | None = None
         self.next = 0  # the frame that goes on without a gap
         self.due = 0  # the next to measure
+        self.long, self.clip = max(1, round(self.clip_seconds * fps)), -1  # frames of a clip; the number of the latest
+        self.clip_first: Tensor | None = None
+        self.clip_before: Tensor | None = None  # the frame before in the clip
+        self.video_first: Tensor | None = None  # of the first clip
 
     def update(self, frames: Tensor, start: int, **ignored: Any) -> dict[str, Tensor]:
         if start != self.next:
@@ -61,10 +68,12 @@ class FeatureDrift(Metric):
         self.next = start + len(frames)
         places = list(range(self.due - start, len(frames), self.every))
         self.due += len(places) * self.every
-        rows = torch.full((2, len(frames)), NAN)
+        rows = torch.full((4, len(frames)), NAN)
         for place, vector in zip(places, self._vectors(frames[places]) if places else (), strict=True):
-            rows[:, place] = torch.tensor(self._compare(vector))
-        curves = {"to_first": rows[0], "to_previous": rows[1], "consistency_proxy": rows.mean(0)}
+            clip = (start + place) // self.long
+            rows[:, place] = torch.tensor([*self._compare(vector), *self._compare_clips(vector, clip)])
+        curves = {"to_first": rows[0], "to_previous": rows[1], "consistency_proxy": rows[:2].mean(0)}
+        curves |= {"in_clip": rows[2], "clip_to_clip": rows[3]}
         return {f"{self.extractor.name}_{name}": curve for name, curve in curves.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -91,6 +100,17 @@ class FeatureDrift(Metric):
         to_first = NAN if alone else _cosine(self.sum, vector)
         to_previous, self.previous = _cosine(self.previous, vector), vector
         return to_first, to_previous
+
+    def _compare_clips(self, vector: Tensor, clip: int) -> tuple[float, float]:
+        """The rule within the clip, and for the first frames of clips where one begins."""
+        if clip == self.clip:
+            within = (_cosine(self.clip_first, vector) + _cosine(self.clip_before, vector)) / 2
+            self.clip_before = vector
+            return within, NAN
+        between = (_cosine(self.video_first, vector) + _cosine(self.clip_first, vector)) / 2
+        self.video_first = vector if self.video_first is None else self.video_first
+        self.clip, self.clip_first, self.clip_before = clip, vector, vector
+        return NAN, between
 
 
 def _cosine(one: Tensor | None, other: Tensor) -> float:

@@ -56,6 +56,25 @@ def test_vbenchs_rule_by_hand() -> None:
     assert curves["corner_consistency_proxy"].tolist() == pytest.approx([nan, half, half / 2, 0], nan_ok=True)
 
 
+def test_clips_are_taken_apart_as_vbench_long_does() -> None:
+    """Clips of three frames: the rule within each, and for their first frames."""
+    corners = torch.randint(-100, 100, (9, 3), generator=torch.Generator().manual_seed(0)) + torch.tensor([90, 0, 0])
+    corners = corners.clamp(-128, 127)
+    metric = FeatureDrift(Corner(), clip_seconds=0.375)
+    metric.start("", 8.0)
+    frames = video(*(tuple(corner) for corner in corners.tolist()))
+    parts = [metric.update(frames[start : start + 4], start) for start in (0, 4, 8)]
+    within, between = (torch.cat([part[f"corner_{name}"] for part in parts]) for name in ("in_clip", "clip_to_clip"))
+    for clip in range(3):
+        expected = [sum(pair) / 2 for pair in rule(corners[3 * clip : 3 * clip + 3].double())]
+        assert within[3 * clip : 3 * clip + 3].tolist() == pytest.approx(
+            [float("nan"), *expected], nan_ok=True, abs=1e-6
+        )
+    expected = [sum(pair) / 2 for pair in rule(corners[::3].double())]
+    assert between[[3, 6]].tolist() == pytest.approx(expected, abs=1e-6)
+    assert between.isnan().sum() == 7
+
+
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("opening", [1, 2])
 def test_pieces_give_what_the_whole_gives(every: int, opening: int, noise) -> None:
@@ -81,8 +100,8 @@ def test_every_nth_frame_is_seen_and_the_others_have_no_number(noise) -> None:
     corner = Corner()
     curves = FeatureDrift(corner, every=4).update(noise(10), 0)
     assert corner.seen == 3
-    for curve in curves.values():
-        assert torch.isfinite(curve).nonzero().flatten().tolist() == [4, 8]
+    for name in ("to_first", "to_previous", "consistency_proxy", "clip_to_clip"):
+        assert torch.isfinite(curves[f"corner_{name}"]).nonzero().flatten().tolist() == [4, 8]
 
 
 def test_after_a_gap_the_next_frame_is_measured_and_has_none_before_it(noise) -> None:
