@@ -31,6 +31,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "combine": testing.check_combine,
     "conditioner": testing.check_conditioner,
     "objective": testing.check_objective,
+    "matching": testing.check_matching,
     "dataset": testing.check_dataset,
 }
 

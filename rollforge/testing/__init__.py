@@ -12,6 +12,7 @@ from rollforge.testing.conditioner import check_conditioner
 from rollforge.testing.finish import check_finish
 from rollforge.testing.flow import check_flow
 from rollforge.testing.kv_codec import check_kv_codec
+from rollforge.testing.matching import check_matching
 from rollforge.testing.memory import check_memory
 from rollforge.testing.metric import check_metric
 from rollforge.testing.noise import check_noise
@@ -34,6 +35,7 @@ __all__ = [
     "check_finish",
     "check_flow",
     "check_kv_codec",
+    "check_matching",
     "check_memory",
     "check_metric",
     "check_noise",

@@ -18,7 +18,7 @@ from rollforge.memory import Combine, IdentityKVCodec, RolloutMemory
 from rollforge.memory.base import Memory
 from rollforge.metrics import DIS, Metric
 from rollforge.noise import IndependentNoise
-from rollforge.objectives import Objective
+from rollforge.objectives import DMD, Match, Matched, Objective
 from rollforge.policies import AttentionSink, CachePolicy, Window
 from rollforge.positions import Rope
 from rollforge.samplers import Finished, Pass
@@ -660,6 +660,21 @@ class Detached(Objective):
         return {"loss": pipeline.encode(clips["video"]).square().mean().requires_grad_(True)}
 
 
+class Endless(DMD):
+    def student(self, match: Match, video: Tensor) -> Matched:
+        return Matched(super().student(match, video).loss / 0)
+
+
+class Unmoved(DMD):
+    def student(self, match: Match, video: Tensor) -> Matched:
+        return Matched(super().student(match, video.detach()).loss + 0 * video.sum())
+
+
+class Untaught(DMD):
+    def train_critic(self, match: Match, video: Tensor) -> Matched:
+        return Matched(0 * super().train_critic(match, video).loss)
+
+
 class Random:
     def __len__(self) -> int:
         return 1
@@ -828,6 +843,9 @@ BROKEN: dict[str, tuple[Check, Callable[[], Any]]] = {
     "conditioner-check": (testing.check_conditioner, Picky),
     "objective-loss": (testing.check_objective, Unnamed),
     "objective-gradient": (testing.check_objective, Detached),
+    "matching-loss": (testing.check_matching, Endless),
+    "matching-student": (testing.check_matching, Unmoved),
+    "matching-critic": (testing.check_matching, Untaught),
     "dataset-clip": (testing.check_dataset, lambda: [{"video": torch.zeros(9, 3, 8, 8), "caption": ""}]),
     "dataset-repeat": (testing.check_dataset, Random),
     "positions-repeat": (testing.check_positions, lambda: turning(lambda x, placed: x.neg_())),

@@ -20,6 +20,7 @@ from rollforge.finish import Enlarge
 from rollforge.memory import IdentityKVCodec, RolloutMemory
 from rollforge.memory.combine import BlendBranches
 from rollforge.noise import FixedNoise, IndependentNoise, RepeatedNoise
+from rollforge.objectives import DMD, GAN, Matching, SiD
 from rollforge.policies import AttentionSink, LongLive, RollingSink, SlidingIndices, Window
 from rollforge.positions import NoPositions, Rope
 from rollforge.registry import registry
@@ -31,6 +32,7 @@ from rollforge.testing import (
     check_conditioner,
     check_finish,
     check_kv_codec,
+    check_matching,
     check_memory,
     check_metric,
     check_noise,
@@ -48,6 +50,11 @@ SIZES: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("matching", [DMD(), SiD(), GAN()], ids=lambda matching: type(matching).__name__)
+def test_matching(matching: Matching) -> None:
+    check_matching(matching)
 
 
 @pytest.mark.parametrize(
