@@ -134,7 +134,10 @@ class Operators(TorchDispatchMode):
 
 
 def test_guided_pocket_runs_few_operators_for_each_layer_and_pass() -> None:
-    """Both guidance branches of Pocket in one pass, the loop around it included. At 4425cdc 142 for the two."""
+    """Both guidance branches of Pocket in one pass, the loop around it included. At 4425cdc 142 for the two.
+
+    Four of them are the GELU of a CPU.
+    """
     run = Rollout(Pocket(weights="random").eval(), RollingSink(), Euler(4, 2.0, 3.0))
     text = Condition("text", torch.zeros(1, 4, 64))
     blocks = run(text, 39, negative=text)
@@ -142,7 +145,7 @@ def test_guided_pocket_runs_few_operators_for_each_layer_and_pass() -> None:
         next(blocks)
     with Operators() as operators:
         next(blocks)
-    assert 30 < operators.count / (6 * 5) <= 60
+    assert 30 < operators.count / (6 * 5) <= 41
 
 
 def test_a_compiled_network_shows_a_policy_what_it_asks_for(model: Wan) -> None:

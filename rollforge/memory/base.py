@@ -26,7 +26,9 @@ class Now:
     """The pass in progress, for backbones that depend on more than latents and timesteps.
 
     ``frames`` are the frames of the pass and ``times`` their time indices, one for each. Outside a rollout ``phase`` is
-    ``DENOISE``, ``level`` is 0, and ``plan`` is None.
+    ``DENOISE``, ``level`` is 0, and ``plan`` is None. Of a pass that is ``unread`` only what it writes is used: the
+    network may leave out what comes after that, hand over the keys and values of its last layer by ``memory.write``,
+    and return anything of the right shape.
     """
 
     frames: Sequence[int] = ()
@@ -34,6 +36,7 @@ class Now:
     phase: Phase = Phase.DENOISE
     level: int = 0
     plan: ReadPlan | None = None
+    unread: bool = False
 
 
 class Memory(ABC):
@@ -58,6 +61,11 @@ class Memory(ABC):
         logits among the frames of this pass; it is broadcast to ``[B, heads, F * tokens, F * tokens]``, and cached keys
         get none. A pass of a phase that writes runs every layer; a pass that only reads may skip layers.
         """
+
+    def write(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """In place of ``attend``, of a layer whose output nothing reads: hands over its keys and values. Default:
+        ``attend``, with the keys as queries too."""
+        self.attend(layer, k, k, v)
 
     def cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
         """Keys and values of a text for one layer, as ``project`` computes them; ``key`` identifies the text."""

@@ -42,6 +42,8 @@ class CachedMemory(Memory):
     """Latents ``[B, 1, C, H, W]`` of committed frames, which the rollout keeps."""
     levels: LevelFeatures = {}
     """What ``level`` returns; a rollout sets it before each pass."""
+    unread: bool = False
+    """Whether nothing reads what the network will return; a rollout sets it before each pass."""
 
     def level(self, layer: int) -> tuple[Tensor, ...] | None:
         return self.levels.get(layer)

@@ -9,13 +9,17 @@ from torch import Tensor
 
 from rollforge.memory.base import LevelFeatures, Memory, Now, Projection, Recurrent, TextKeys
 from rollforge.memory.cached import CachedMemory
+from rollforge.memory.reading import Reading
+from rollforge.memory.rollout import RolloutMemory
+from rollforge.memory.slots import JointBuffers
 
 
 class JoinedMemory(Memory):
     """The memories of several guidance branches, in a pass that runs all of them.
 
-    The rows of the batch are those of the first branch, then those of the second. Each memory attends to its own rows,
-    so that what it caches does not depend on whether its branch ran alone.
+    The rows of the batch are those of the first branch, then those of the second. Each memory keeps its own, so that a
+    snapshot does not depend on whether its branch ran alone. Their buffers are rows of the same tensors, and one call
+    attends to all of them; where branches do not read alike, each attends to its own.
 
     Args:
         memories: of the branches. ``begin`` and ``end`` are called on each of them.
@@ -23,6 +27,11 @@ class JoinedMemory(Memory):
 
     def __init__(self, memories: Sequence[CachedMemory]) -> None:
         self.memories = tuple(memories)
+        self._own = [memory for memory in self.memories if isinstance(memory, RolloutMemory)]
+        buffers = JointBuffers(len(self._own))
+        for n, memory in enumerate(self._own):
+            memory.joint = buffers, n
+        self._readings: list[Reading | None] = []  # of all branches, where they read alike
         self.levels: LevelFeatures = {}
         self._text: TextKeys = {}  # made before the pass
         self._text_key: str | None = None
@@ -37,7 +46,21 @@ class JoinedMemory(Memory):
         texts = (*self._text.values(), *self._texts.values())
         return sum(x.nbytes for pair in texts for x in pair)  # the rest is in the memories
 
+    def begin(self) -> None:
+        """Prepares a pass, after ``begin`` of the memories."""
+        if len(self._own) == len(self.memories):
+            first, *others = self._own
+            self._readings = [first.reading_with(others, layer) for layer in range(first.spec.layers)]
+
+    def write(self, layer: int, k: Tensor, v: Tensor) -> None:
+        count = len(self.memories)
+        for memory, *each in zip(self.memories, k.chunk(count), v.chunk(count), strict=True):
+            memory.write(layer, *each)
+
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        if self._readings and (reading := self._readings[layer]) is not None:
+            self.write(layer, k, v)
+            return self._own[0].read(layer, reading, q, k, v, bias)
         count = len(self.memories)
         own = [bias] * count if bias is None or bias.dim() < 4 or len(bias) == 1 else bias.chunk(count)
         rows = zip(q.chunk(count), k.chunk(count), v.chunk(count), own, strict=True)

@@ -24,7 +24,7 @@ class KVCodec(Checked, Stateful, ABC):
 
     @abstractmethod
     def encode(self, k: Tensor, v: Tensor) -> Any:
-        """Returns the form that is cached."""
+        """Returns the form that is cached. ``k`` and ``v`` are copies, which may be cached unchanged."""
 
     @abstractmethod
     def decode(self, kept: Any) -> tuple[Tensor, Tensor]:
@@ -35,7 +35,7 @@ class IdentityKVCodec(KVCodec):
     """Caches keys and values unchanged."""
 
     def encode(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return k.clone(), v.clone()
+        return k, v
 
     def decode(self, kept: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return kept

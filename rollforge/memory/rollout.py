@@ -12,7 +12,8 @@ move to another index; all others stay as they were first rotated.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -67,6 +68,9 @@ class RolloutMemory(FrameStore):
         self._runs: list[Runs] = []
         self._orders: list[list[int]] = []
         self._readings: list[Reading] = []  # of the pass in progress, for each layer
+        self._prepared: list[Reading] = []  # of the last pass
+        self._repeats = False  # whether the pass in progress reads what the one before has read
+        self._closed: Any = None  # the frames that were live, and might move, at the end of the last pass
         self._writes = False
 
     @property
@@ -90,6 +94,23 @@ class RolloutMemory(FrameStore):
         if step.start != self._start:  # the passes of one block share their placements
             self._placements, self._start = {}, step.start
         self._follow_positions(step, plan)
+        known = self._known == (now := self._signature(step, plan)) and now is not None
+        self._step, self._staged, self._writes, self._repeats = step, {}, step.writes, known
+        times = range(plan.query, plan.query + len(step.frames))
+        self._now = Now(step.frames, times, step.phase, step.level, plan, self.unread and self.watch is None)
+        if not known:
+            self._arrange(step, plan)
+            self._prepared, self._known = self._read(step, plan), now
+        self._readings = self._prepared
+
+    def _signature(self, step: Step, plan: ReadPlan) -> Any:
+        """What the readings of a pass depend on while nothing is stored; None where that cannot be compared."""
+        if torch.is_grad_enabled() or any(isinstance(run.tokens, Tensor) for run in plan.segments):
+            return None
+        return plan, step.frames, self._key
+
+    def _arrange(self, step: Step, plan: ReadPlan) -> None:
+        """Assigns the plan to the slots of every layer."""
         layered = any(run.layers is not None for run in plan.segments)
         self._runs = [
             tuple(run for run in plan.segments if run.layers is None or layer in run.layers) if layered
@@ -97,12 +118,31 @@ class RolloutMemory(FrameStore):
             for layer in range(self.spec.layers)
         ]  # fmt: skip
         self._check_content(step)
-        self._step, self._staged = step, {}
-        times = range(plan.query, plan.query + len(step.frames))
-        self._now = Now(step.frames, times, step.phase, step.level, plan)
-        self._writes = step.writes
-        self._arrange()
-        self._readings = self._read(step, plan)
+        known: dict[Any, list[int]] = {}
+        self._orders, layouts = [], []
+        for layout, runs in zip(self._layouts, self._runs, strict=True):
+            entries = [pair for run in runs for pair in run.entries()]
+            which = id(runs), tuple(layout)
+            order = known.setdefault(which, []) or arrange(layout, entries)
+            known[which] = order
+            self._orders.append(order)
+            layouts.append([entries[n] for n in order])
+        self._layouts = layouts
+
+    def reading_with(self, others: Sequence[RolloutMemory], layer: int) -> Reading | None:
+        """What this memory and others read in a layer of the pass that each has begun, as one batch; None where they
+        do not read alike, or the policy is to see this branch alone."""
+        own, layout, memories = self._readings[layer], self._layouts[layer], (self, *others)
+        alike = all(memory._layouts[layer] == layout for memory in others)
+        if self.watch is not None or not alike or own.context != [None] or not own.room:
+            return None
+        if own.keys is None:
+            return own
+        whole = self.joint and self.joint[0].whole(layer, [memory._views[layer] for memory in memories])
+        if not whole:
+            return None
+        keys, values = whole.read(len(self._now.frames), len(layout))
+        return replace(own, keys=keys, values=values)
 
     def _check(self, step: Step, plan: ReadPlan) -> None:
         """Raises ``ValueError`` for a plan that this memory cannot follow, whatever is cached."""
@@ -143,25 +183,14 @@ class RolloutMemory(FrameStore):
                         f"index {time}); the policy's live() and moves() must name it."
                     )
 
-    def _arrange(self) -> None:
-        """Assigns the plan to the slots of every layer."""
-        known: dict[Any, list[int]] = {}
-        self._orders, layouts = [], []
-        for layout, runs in zip(self._layouts, self._runs, strict=True):
-            entries = [pair for run in runs for pair in run.entries()]
-            which = id(runs), tuple(layout)
-            order = known.setdefault(which, []) or arrange(layout, entries)
-            known[which] = order
-            self._orders.append(order)
-            layouts.append([entries[n] for n in order])
-        self._layouts = layouts
-
     def _read(self, step: Step, plan: ReadPlan) -> list[Reading]:
         """What each layer reads."""
         frames, device = len(step.frames), self._where
         joint = plan.causal and frames > step.block
         own = causal_bias(frames, step.block, self.spec.tokens, device) if joint else None
         placements, biases = self._placed(self._now.times), self._context_biases(device)
+        if not torch.is_grad_enabled():
+            self._fill(frames)
         readings = []
         for layer, (placement, context) in enumerate(zip(placements, biases, strict=True)):
             keys, values, room = self._context(layer, frames)
@@ -174,10 +203,7 @@ class RolloutMemory(FrameStore):
         if not layout or layer not in self._attending:
             return None, None, True
         if torch.is_grad_enabled():  # never write into what the backward pass needs
-            pieces = self._pieces(layer, layout)
-            keys, values = (torch.cat(each, 1) for each in zip(*(pieces[entry] for entry in layout), strict=True))
-            return keys, values, False
-        self._fill(layer, frames)
+            return *self._pieces([layer], layout)[0], False
         return *self._views[layer].read(frames, len(layout)), True
 
     def _context_biases(self, device: torch.device) -> list[list[Tensor | None]]:
@@ -199,13 +225,20 @@ class RolloutMemory(FrameStore):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         if not self._readings:
             raise ValueError("RolloutMemory.begin(step, plan) comes before attend().")
-        if self._writes:
-            self._staged[layer] = (k, v)
+        self.write(layer, k, v)
         if q.device != self._where:
             self._move(q.device)
         reading = self._readings[layer]
         if self.watch is not None:
             self._show(layer, q, k, reading.placement)
+        return self.read(layer, reading, q, k, v, bias)
+
+    def write(self, layer: int, k: Tensor, v: Tensor) -> None:
+        if self._writes:
+            self._staged[layer] = (k.contiguous(), v.contiguous())
+
+    def read(self, layer: int, reading: Reading, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Rotates, writes the rows of the pass and attends."""
         q, (keys, values) = self._turn(q, reading.placement), reading.together(self._turn(k, reading.placement), v)
         biases = reading.biases(bias, k.shape[1], keys.shape[1])
         outputs = [self.attention(layer, q, keys, values, each) for each in biases]
@@ -232,7 +265,7 @@ class RolloutMemory(FrameStore):
         assert self._step is not None
         assert self._now.plan is not None
         self.device, self._placements = device, {}
-        self._readings = self._read(self._step, self._now.plan)
+        self._readings = self._prepared = self._read(self._step, self._now.plan)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
     def _show(self, layer: int, q: Tensor, k: Tensor, placement: Placement) -> None:
@@ -289,7 +322,8 @@ class RolloutMemory(FrameStore):
             self._states.store(step, live)
             written = set(step.frames)
             self._invalidate(written)
-        if written or moves is not None:
+        repeated, self._closed = self._repeats and self._closed == (live, moves), (live, moves)
+        if written or (moves is not None and not (repeated and step)):
             kept = live if moves is None or self._key is not None else live & (moves | written)
             kept |= {frame for frame in self.raw.keys() & live - kept if not self._turned_everywhere(frame)}
             for frame in self.raw.keys() - kept:
@@ -303,15 +337,15 @@ class RolloutMemory(FrameStore):
 
     def _store(self, step: Step) -> None:
         """Stores what a writing pass has computed."""
+        self._known = None
         self._check_layers(step)
-        size = self.spec.tokens
+        size, parts = self.spec.tokens, [*zip(*self._staged.values(), strict=True)] or [(), ()]
         for n, frame in enumerate(step.frames):
             rows = slice(n * size, (n + 1) * size)
             with attribute_errors("KV codec", self.kv_codec, f"encoding frame {frame}"):
-                self.raw[frame] = [
-                    self.kv_codec.encode(*(x[:, rows] for x in self._staged[layer])) if layer in self._staged else None
-                    for layer in range(self.spec.layers)
-                ]
+                encoded = map(self.kv_codec.encode, *(owned([x[:, rows] for x in each]) for each in parts))
+                kept = dict(zip(self._staged, encoded, strict=True))
+                self.raw[frame] = [kept.get(layer) for layer in range(self.spec.layers)]
             self.born[frame] = int(self._now.times[n])
         for layer in self._staged.keys() - self._blanks.keys():
             k, v = self._staged[layer]
@@ -327,3 +361,10 @@ class RolloutMemory(FrameStore):
                 f"{step.phase.value}); such a pass must call memory.attend in each of its {self.spec.layers} layers."
             )
         self._attending = set(self._staged)
+
+
+def owned(rows: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Copies of a frame's rows in each layer, which lie in one tensor where their shapes are equal."""
+    if len({(x.shape, x.dtype) for x in rows}) == 1:
+        return torch.stack([*rows]).unbind()
+    return [x.clone() for x in rows]

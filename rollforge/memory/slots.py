@@ -13,7 +13,7 @@ Piece = tuple[Tensor, Tensor]
 """Keys and values of one frame, ``[B, tokens, heads, head_dim]`` each."""
 
 
-@dataclass
+@dataclass(eq=False)
 class View:
     """Rotated keys, and values: ``[B, (own + slots) * tokens, heads, head_dim]`` each.
 
@@ -25,26 +25,29 @@ class View:
     own: int  # frames of the longest pass so far
     tokens: int
     slots: list[Entry | None]
+    place: tuple[View, int] | None = None  # the buffer whose rows these are, and which of its parts
 
     def __post_init__(self) -> None:
         self._shown, self._pair = (-1, -1), (self.keys, self.values)
 
     @classmethod
-    def blank(cls, k: Tensor, v: Tensor, own: int, slots: int, tokens: int) -> View:
-        """An empty buffer for keys and values like these."""
+    def blank(cls, k: Tensor, v: Tensor, own: int, slots: int, tokens: int, parts: int = 1) -> View:
+        """An empty buffer for ``parts`` times as many rows of a batch as these keys and values have."""
         rows = (own + slots) * tokens
-        keys, values = (x.new_zeros(x.shape[0], rows, *x.shape[2:]) for x in (k, v))
+        keys, values = (x.new_zeros(parts * x.shape[0], rows, *x.shape[2:]) for x in (k, v))
         return cls(keys, values, own, tokens, [None] * slots)
 
-    def widened(self, own: int) -> View:
-        """A buffer for passes of ``own`` frames, with the same slots; this one if it is large enough."""
-        if own <= self.own:
-            return self
-        wider = self.blank(self.keys, self.values, own, len(self.slots), self.tokens)
-        before, after = self.own * self.tokens, own * self.tokens
-        wider.keys[:, after:], wider.values[:, after:] = self.keys[:, before:], self.values[:, before:]
-        wider.slots = self.slots
-        return wider
+    def part(self, n: int, parts: int) -> View:
+        """The rows of part ``n`` of ``parts``, with slots of their own."""
+        keys, values = self.keys.chunk(parts)[n], self.values.chunk(parts)[n]
+        return View(keys, values, self.own, self.tokens, [None] * len(self.slots), (self, n))
+
+    def take(self, other: View) -> View:
+        """Copies what is in the slots of a smaller buffer."""
+        before, after = other.own * self.tokens, self.own * self.tokens
+        self.keys[:, after:], self.values[:, after:] = other.keys[:, before:], other.values[:, before:]
+        self.slots = other.slots
+        return self
 
     def read(self, own: int, slots: int) -> Piece:
         """Room for ``own`` frames of a pass, then the first ``slots``; the same tensors while both stay the same."""
@@ -53,11 +56,15 @@ class View:
             self._shown, self._pair = (own, slots), (self.keys[:, rows], self.values[:, rows])
         return self._pair
 
-    def fill(self, slot: int, entry: Entry, piece: Piece) -> None:
-        """Writes a frame to a slot."""
-        rows = self._rows(slot)
-        self.keys[:, rows], self.values[:, rows] = piece
-        self.slots[slot] = entry
+    def fill(self, slots: Sequence[int], entries: Sequence[Entry], piece: Piece) -> None:
+        """Writes the frames of ``piece`` to slots, in this order."""
+        done = 0
+        for first, count in runs(slots):
+            rows, source = self._rows(first, count), slice(done * self.tokens, (done + count) * self.tokens)
+            self.keys[:, rows], self.values[:, rows] = (x[:, source] for x in piece)
+            done += count
+        for slot, entry in zip(slots, entries, strict=True):
+            self.slots[slot] = entry
 
     def copy_of(self, entry: Entry) -> Piece:
         """A frame's keys and values, apart from the buffer."""
@@ -68,9 +75,45 @@ class View:
         """Empties the slots of these frames."""
         self.slots = [None if entry and entry[0] in frames else entry for entry in self.slots]
 
-    def _rows(self, slot: int) -> slice:
+    def _rows(self, slot: int, count: int = 1) -> slice:
         start = (self.own + slot) * self.tokens
-        return slice(start, start + self.tokens)
+        return slice(start, start + count * self.tokens)
+
+
+class JointBuffers:
+    """Makes the buffers of several memories as rows of the same tensors, so that one call can attend to all of them.
+
+    Args:
+        parts: the memories.
+    """
+
+    def __init__(self, parts: int) -> None:
+        self.parts = parts
+        self._views: dict[int, View] = {}  # by layer
+
+    def blank(self, part: int, layer: int, k: Tensor, v: Tensor, own: int, slots: int, tokens: int) -> View:
+        """As ``View.blank``, for memory number ``part``."""
+        whole = self._views.get(layer)
+        if whole is None or whole.own != own:
+            whole = self._views[layer] = View.blank(k, v, own, slots, tokens, self.parts)
+        return whole.part(part, self.parts)
+
+    def whole(self, layer: int, views: Sequence[View]) -> View | None:
+        """The buffer of all memories, if their views of a layer are its parts and hold the same."""
+        found = self._views.get(layer)
+        alike = all(view.place == (found, n) and view.slots == views[0].slots for n, view in enumerate(views))
+        return found if alike else None
+
+
+def runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as runs of successive ones: the first of each, and how many."""
+    found: list[tuple[int, int]] = []
+    for n in numbers:
+        if found and n == sum(found[-1]):
+            found[-1] = found[-1][0], found[-1][1] + 1
+        else:
+            found.append((n, 1))
+    return found
 
 
 def arrange(slots: Sequence[Entry], entries: Sequence[Entry]) -> list[int]:

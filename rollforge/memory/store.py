@@ -14,7 +14,7 @@ from rollforge.memory.cached import CachedMemory
 from rollforge.memory.combine import Combine
 from rollforge.memory.kv_codec import IdentityKVCodec, KVCodec
 from rollforge.memory.recurrent import RecurrentStates
-from rollforge.memory.slots import Entry, Piece, View
+from rollforge.memory.slots import Entry, JointBuffers, Piece, View
 from rollforge.memory.virtual import blended, places_of
 from rollforge.positions import Positions, Rope
 from rollforge.positions.base import Placement, placed
@@ -22,9 +22,15 @@ from rollforge.ranges import CountFromZero
 from rollforge.spec import ModelSpec, ReadPlan, Step, Virtual
 from rollforge.state import State, moved, odd
 
+MOST_AT_ONCE = 2**24
+"""Keys that are rotated at once at most, in numbers."""
+
 
 class FrameStore(CachedMemory):
     """The frames of a memory, without passes. Arguments as in ``RolloutMemory``."""
+
+    joint: tuple[JointBuffers, int] | None = None
+    """What makes its buffers, and which part of them is its own, where guidance branches run as one batch."""
 
     def __init__(
         self,
@@ -52,6 +58,7 @@ class FrameStore(CachedMemory):
         self._step: Step | None = None
         self._now = Now()
         self._live: frozenset[int] = frozenset()
+        self._known: Any = None  # what the last pass read; None once that has changed
 
     def make(self, block: int, virtual: Sequence[Virtual]) -> None:
         fresh: dict[int, list[Any]] = {}
@@ -134,36 +141,69 @@ class FrameStore(CachedMemory):
             sources = [(k, v) for k, (_, v) in zip(turned, sources, strict=True)]
         return [(keys.clone(), values.clone()) for keys, values in blended(virtual, layer, sources)]
 
-    def _fill(self, layer: int, own: int) -> None:
-        """Puts the plan into a layer's slots: only those whose entry has changed are rotated and copied."""
-        layout, view = self._layouts[layer], self._views.get(layer)
-        if view is not None:
-            view = self._views[layer] = view.widened(own)
-        held: Sequence[Entry | None] = view.slots if view else [None] * len(layout)
-        changed = [slot for slot, entry in enumerate(layout) if entry != held[slot]]
-        if not changed:
-            return
-        pieces = self._pieces(layer, [layout[slot] for slot in changed])
-        if view is None:
-            like = self._blanks.get(layer) or pieces[layout[changed[0]]]
-            view = self._views[layer] = View.blank(*like, max(own, self.spec.block), self.visible, self.spec.tokens)
-        leaving = {entry for slot in changed if (entry := view.slots[slot]) and self._is_bare(entry)}
+    def _fill(self, own: int) -> None:
+        """Puts the plan into the slots of all layers: only those whose entry has changed are rotated and copied."""
+        groups: dict[Any, list[int]] = {}  # layers in which the same slots get the same frames
+        for layer in sorted(self._attending):
+            layout, view = self._layouts[layer], self._views.get(layer)
+            if view is not None and own > view.own:
+                wider = self._blank(layer, view.keys, view.values, own)
+                view = self._views[layer] = wider.take(view)
+            held: Sequence[Entry | None] = view.slots if view else [None] * len(layout)
+            if changed := tuple(slot for slot, entry in enumerate(layout) if entry != held[slot]):
+                groups.setdefault((changed, tuple(layout[slot] for slot in changed)), []).append(layer)
+        for (slots, entries), layers in groups.items():
+            for some in self._at_once(layers, len(entries)):
+                for layer, piece in zip(some, self._pieces(some, entries), strict=True):
+                    self._put(layer, slots, entries, piece, own)
+
+    def _put(self, layer: int, slots: Sequence[int], entries: Sequence[Entry], piece: Piece, own: int) -> None:
+        """Puts frames into slots of one layer. What they held goes on next to them, if it is still wanted."""
+        if (view := self._views.get(layer)) is None:
+            like = self._blanks.get(layer) or piece
+            view = self._views[layer] = self._blank(layer, *like, max(own, self.spec.block))
+        leaving = {entry for slot in slots if (entry := view.slots[slot]) and self._is_bare(entry)}
         parked = self._parked.setdefault(layer, {})
-        parked |= {entry: view.copy_of(entry) for entry in leaving - set(layout)}
-        for slot in changed:
-            view.fill(slot, layout[slot], pieces[layout[slot]])
-            parked.pop(layout[slot], None)
+        parked |= {entry: view.copy_of(entry) for entry in leaving - set(self._layouts[layer])}
+        view.fill(slots, entries, piece)
+        for entry in entries:
+            parked.pop(entry, None)
+
+    def _blank(self, layer: int, k: Tensor, v: Tensor, own: int) -> View:
+        """An empty buffer for passes of ``own`` frames."""
+        sizes = k, v, own, self.visible, self.spec.tokens
+        return self.joint[0].blank(self.joint[1], layer, *sizes) if self.joint else View.blank(*sizes)
+
+    def _at_once(self, layers: Sequence[int], count: int) -> list[Sequence[int]]:
+        """Groups of layers whose keys of ``count`` frames can be rotated together, and take little memory."""
+        sizes = {self.spec.kv_shape(layer) for layer in layers}
+        heads, channels = max(sizes)
+        most = MOST_AT_ONCE // (count * self.spec.tokens * heads * channels)
+        size = most if len(sizes) == 1 and most > 1 else 1
+        return [layers[n : n + size] for n in range(0, len(layers), size)]
 
     def _is_bare(self, entry: Entry) -> bool:
         """Whether a frame is still cached without raw keys."""
         return entry[0] in self._live and entry[0] not in self.raw
 
-    def _pieces(self, layer: int, entries: Sequence[Entry]) -> dict[Entry, Piece]:
-        """Rotated keys, and values, of each of these entries."""
+    def _pieces(self, layers: Sequence[int], entries: Sequence[Entry]) -> list[Piece]:
+        """For each layer rotated keys, and values, of these entries, one after another."""
+        placements = self._placed([time for _, time in entries])
+        simple = all(
+            frame in self.raw and frame not in self.rotated and frame not in self.places for frame, _ in entries
+        )
+        if not simple or any(placements[layer] is not placements[layers[0]] for layer in layers):
+            return [self._piece(layer, entries) for layer in layers]
+        decoded = [self._decoded(frame, layer) for layer in layers for frame, _ in entries]
+        keys, values = (torch.cat(each, 1).unflatten(1, (len(layers), -1)) for each in zip(*decoded, strict=True))
+        times = [time for _, time in entries]
+        turned = self._turned(layers[0], keys.flatten(0, 1), times).unflatten(0, keys.shape[:2])
+        return list(zip(turned.unbind(1), values.unbind(1), strict=True))
+
+    def _piece(self, layer: int, entries: Sequence[Entry]) -> Piece:
+        """The same for one layer, whatever the frames are."""
         fresh = [entry for entry in dict.fromkeys(entries) if entry[0] in self.raw]
         pieces = {entry: self._parked_or_copy(layer, entry) for entry in entries if entry[0] not in self.raw}
-        if not fresh:
-            return pieces
         decoded = [self._decoded(frame, layer) for frame, _ in fresh]
         keys = {entry: k for entry, (k, _) in zip(fresh, decoded, strict=True)}
         for frame, time in (entry for entry in fresh if entry[0] in self.places):
@@ -173,7 +213,9 @@ class FrameStore(CachedMemory):
             together = torch.cat([keys[entry] for entry in turning], dim=1)
             turned = self._turned(layer, together, [time for _, time in turning])
             keys |= zip(turning, turned.split(self.spec.tokens, dim=1), strict=True)
-        return pieces | {entry: (keys[entry], v) for entry, (_, v) in zip(fresh, decoded, strict=True)}
+        pieces |= {entry: (keys[entry], v) for entry, (_, v) in zip(fresh, decoded, strict=True)}
+        k, v = (torch.cat(each, 1) for each in zip(*(pieces[entry] for entry in entries), strict=True))
+        return k, v
 
     def _parked_or_copy(self, layer: int, entry: Entry) -> Piece:
         parked = self._parked.get(layer, {})
@@ -221,6 +263,7 @@ class FrameStore(CachedMemory):
     def _invalidate(self, frames: set[int]) -> None:
         """Marks the rotated keys of these frames as outdated."""
         if frames:
+            self._known = None
             for view in self._views.values():
                 view.forget(frames)
             for parked in self._parked.values():

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rollforge.backbones.base import Backbone, Condition
-from rollforge.backbones.wan.network import Attention, RMSNorm
+from rollforge.backbones.wan.attention import Attention
+from rollforge.backbones.wan.layers import RMSNorm
 from rollforge.errors import UserError
 from rollforge.memory import FullMemory
 from rollforge.memory.attention import attention

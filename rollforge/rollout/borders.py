@@ -80,7 +80,7 @@ def ended_early(sampler: Sampler, due: Step, frames: int) -> UserError:
 
 def frame_numbers(policy: CachePolicy, answer: Any, name: str, start: int) -> frozenset[int]:
     """What ``live`` or a similar method of a policy returned, if it is a set of frame numbers."""
-    if not isinstance(answer, AbstractSet) or not all(_whole(frame) for frame in answer):
+    if not isinstance(answer, AbstractSet) or not ({*map(type, answer)} <= {int} or all(map(_whole, answer))):
         raise WrongAnswer("cache policy", policy, answer, f"from {name}({start}, ...)", "a set of whole numbers")
     return frozenset(answer)
 

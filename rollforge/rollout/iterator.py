@@ -170,7 +170,8 @@ class RolloutIterator(Iterator[Block]):
                 latents = given[:, step.frames.start : step.frames.stop].to(self.passes.device).float()
                 self.passes.make_virtual(step)
                 self.passes.keep(step, latents)  # before the passes, after which the policy may have them read again
-                self.passes.run(Pass(step, latents, 0.0, together(self.sampler.guidance_branches)), self.start)
+                branches = together(self.sampler.guidance_branches)
+                self.passes.run(Pass(step, latents, 0.0, branches, unread=True), self.start)
                 self.index, self.start = step.index + 1, step.frames.stop
                 yield Block(step.index, step.start, latents)
 

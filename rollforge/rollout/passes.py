@@ -95,11 +95,13 @@ class PassRunner:
         now = frontier if step.phase is Phase.RECACHE else step.start
         plan = (request.plan or self._plan(step)).of_depth(self.spec.layers)
         self.read.count(step, plan, frontier)
+        conditions = {branch: self.prompts.at(branch, now) for branch in branches}
+        joined = self._joined(request, conditions)
         for memory in (self.memories[branch] for branch in branches):
-            memory.latents = self.finished
+            memory.latents, memory.unread = self.finished, request.unread and not self._sharded
             with self._following(step):
                 memory.begin(step, plan)
-        flows = self._flows(request, now)
+        flows = self._apart(request, conditions) if joined is None else self._as_batch(request, *joined)
         if (watch := self.memories[branches[0]].watch) is not None:
             self._show(step, watch)
         for branch in branches:
@@ -217,34 +219,35 @@ class PassRunner:
                 continue
             latents = torch.cat([self.finished[frame] for frame in frames], dim=1)
             past = Step(step.index, frames.start, self.spec.block, Phase.RECACHE, count=len(frames))
-            self.run(Pass(past, latents, 0.0, together(self.parts.sampler.guidance_branches)), step.start)
+            self.run(Pass(past, latents, 0.0, together(self.parts.sampler.guidance_branches), unread=True), step.start)
 
-    def _flows(self, request: Pass, now: int) -> tuple[Tensor, ...]:
-        """The flow of each guidance branch under the prompts in force at frame ``now``."""
+    def _apart(self, request: Pass, conditions: Mapping[str, Condition]) -> tuple[Tensor, ...]:
+        """The flow of each guidance branch, one after another."""
+        return tuple(self._flow(request, conditions[branch], self.memories[branch]) for branch in request.branches)
+
+    def _as_batch(self, request: Pass, condition: Condition, memory: JoinedMemory) -> tuple[Tensor, ...]:
+        """The flow of each guidance branch, all in one batch."""
+        memory.begin()
+        count, timestep = len(request.branches), request.timestep
+        if isinstance(timestep, Tensor):
+            timestep = timestep.expand(request.latents.shape[:2]).repeat(count, 1)
+        rows = request.latents.repeat(count, 1, 1, 1, 1)
+        return self._flow(replace(request, latents=rows, timestep=timestep), condition, memory).chunk(count)
+
+    def _joined(self, request: Pass, conditions: Mapping[str, Condition]) -> tuple[Condition, JoinedMemory] | None:
+        """The conditions and the memories of several branches as one, if the network can run these as one batch."""
         branches = request.branches
-        conditions = {branch: self.prompts.at(branch, now) for branch in branches}
-        apart = len(branches) == 1 or bool(request.extra) or torch.is_grad_enabled()
-        if not apart and (joined := self._joined(branches, conditions)) is not None:
-            rows = request.latents.repeat(len(branches), 1, 1, 1, 1)
-            timestep = request.timestep
-            if isinstance(timestep, Tensor):
-                timestep = timestep.expand(request.latents.shape[:2]).repeat(len(branches), 1)
-            flow = self._flow(replace(request, latents=rows, timestep=timestep), joined, self._memory_of(branches))
-            return flow.chunk(len(branches))
-        return tuple(self._flow(request, conditions[branch], self.memories[branch]) for branch in branches)
-
-    def _joined(self, branches: tuple[str, ...], conditions: Mapping[str, Condition]) -> Condition | None:
-        """The conditions of several branches as one, if the network can run these as one batch."""
+        if len(branches) == 1 or request.extra or torch.is_grad_enabled():
+            return None
         which = branches, tuple(each.id for each in conditions.values())
         if which != self._together[0]:
             with attribute_errors("backbone", self.backbone, "joining the conditions of guidance branches"):
                 self._together = which, self.backbone.join([*conditions.values()])
-        return self._together[1]
-
-    def _memory_of(self, branches: tuple[str, ...]) -> JoinedMemory:
+        if (condition := self._together[1]) is None:
+            return None
         if branches not in self._joined_memories:
             self._joined_memories[branches] = JoinedMemory([self.memories[branch] for branch in branches])
-        return self._joined_memories[branches]
+        return condition, self._joined_memories[branches]
 
     def _flow(self, request: Pass, condition: Condition, memory: CachedMemory | JoinedMemory) -> Tensor:
         """The flow that the network predicts under this condition."""

@@ -29,6 +29,9 @@ class Pass:
 
     With ``gradient`` the pass keeps its graph, where the caller of the rollout has gradients enabled; with
     ``checkpoint`` as well, the network runs again in the backward pass instead.
+
+    With ``unread`` only what the pass writes into the memories is wanted: the network may leave out the rest, and the
+    answer means nothing.
     """
 
     step: Step
@@ -39,6 +42,7 @@ class Pass:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     gradient: bool = False
     checkpoint: bool = False
+    unread: bool = False
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -147,7 +151,7 @@ class Sampler(Checked, Stateful, ABC):
         commit = replace(step, phase=Phase.COMMIT, level=self.commit_level)
         if self.context_noise:
             clean = add_noise(clean, noise(step, commit.level), self.context_noise)
-        yield Pass(commit, clean, self.context_noise, together(self.guidance_branches))
+        yield Pass(commit, clean, self.context_noise, together(self.guidance_branches), unread=True)
 
 
 def together(branches: tuple[str, ...]) -> str | tuple[str, ...]:

@@ -54,6 +54,38 @@ def test_six_lines_roll_a_video(model: Wan) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+class InTurns(Wan):
+    """Runs guidance branches one after another."""
+
+    def join(self, conditions: Any) -> None:
+        return None
+
+
+@pytest.mark.parametrize("guided", [None, 4])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_guidance_branches_in_one_batch_equal_branches_in_turns(policy: CachePolicy, guided: int | None) -> None:
+    one, other, sampler = backbone(), backbone(), Euler(2, guidance=2.0, guided_blocks=guided)
+    other.__class__ = InTurns
+    prompts = {0: text(2), 6: text(2, seed=1)}
+    made, expected = (video(Rollout(each, policy, sampler)(prompts, 16, negative=text(2, 2))) for each in (one, other))
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", [FEW, Euler(2, guidance=2.0)])
+def test_a_commit_pass_ends_with_the_keys_of_its_last_layer(sampler: Sampler) -> None:
+    model, runs = backbone(), [0, 0]
+
+    def roll() -> Tensor:
+        return video(Rollout(model, RollingSink(2, 1), sampler)(text(), 12, negative=text(seed=1)))
+
+    for n, layer in enumerate(model.blocks):
+        layer.ffn.register_forward_hook(lambda *_, n=n: runs.__setitem__(n, runs[n] + 1))  # type: ignore[union-attr]
+    made = roll()
+    assert runs == [6 * 2 + 5, 6 * 2]  # the last block is not committed
+    model.blocks[-1].last = False  # type: ignore[assignment]
+    assert torch.equal(roll(), made)
+
+
 @pytest.mark.parametrize(("frames", "blocks"), [(1, 1), (2, 1), (3, 2), (8, 4)])
 def test_frames_are_rounded_up_to_whole_blocks(model: Wan, frames: int, blocks: int) -> None:
     assert len(list(Rollout(model, Window(2), FEW)(text(), frames))) == blocks

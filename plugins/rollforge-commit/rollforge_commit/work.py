@@ -1,4 +1,7 @@
-"""How much a block costs: multiplications and additions of the network, counted from plans and sizes."""
+"""How much a block costs: multiplications and additions of the network, counted from plans and sizes.
+
+A commit pass ends with the keys and values of the last layer, since nothing reads what comes after them.
+"""
 
 from __future__ import annotations
 
@@ -43,20 +46,29 @@ def work_of_block(backbone: Backbone, policy: CachePolicy, sampler: Sampler, ind
     commits = getattr(sampler, "how", "clean") == "clean"
     phases = [Phase.DENOISE] * len(sampler.timesteps) + [Phase.COMMIT] * commits
     tokens, width = spec.block * spec.tokens, spec.heads * spec.head_dim
-    attended = sum(len(policy.plan(replace(step, phase=phase)).entries()) + spec.block for phase in phases)
-    attention = 4 * tokens * attended * spec.tokens * width * spec.layers
-    text = 4 * tokens * getattr(backbone, "text_len", 0) * width * spec.layers
-    linear = 2 * tokens * _weights(backbone)
+    attention = other = 0.0
+    for phase in phases:
+        left_out = phase is Phase.COMMIT
+        seen = (len(policy.plan(replace(step, phase=phase)).entries()) + spec.block) * spec.tokens
+        attention += 4 * tokens * seen * width * (spec.layers - left_out)
+        other += 4 * tokens * getattr(backbone, "text_len", 0) * width * (spec.layers - left_out)
+        other += 2 * tokens * (_weights(backbone) - left_out * _weights_left_out(backbone))
     branches = len(sampler.guidance_branches)
-    return Work(branches * attention, branches * len(phases) * (linear + text))
+    return Work(branches * attention, branches * other)
 
 
-def _weights(backbone: Backbone) -> int:
+def _weights(backbone: Backbone, within: str = "blocks.") -> int:
     """Weights of the linear layers that every token goes through: those of the blocks, without the text's keys."""
     return sum(
         layer.weight.numel()
         for name, layer in backbone.named_modules()
         if isinstance(layer, nn.Linear)
-        and name.startswith("blocks.")
+        and name.startswith(within)
         and not name.endswith(("cross_attn.k", "cross_attn.v"))
     )
+
+
+def _weights_left_out(backbone: Backbone) -> int:
+    """Those of the last layer behind its keys and values."""
+    last = f"blocks.{backbone.spec.layers - 1}."
+    return _weights(backbone, last) - sum(_weights(backbone, f"{last}self_attn.{name}") for name in ("q", "k", "v"))

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rollforge.backbones.base import Backbone, Condition
+from rollforge.backbones.wan.attention import Attention
 from rollforge.backbones.wan.checkpoint import open_checkpoint
 from rollforge.backbones.wan.generator import DType, Generator, LoRA, LoRAMode
+from rollforge.backbones.wan.layers import PatchEmbedding, TanhGELU
 from rollforge.backbones.wan.sizes import EvenWidth, Frames, Grid, Layers, Rate, Sizes, Width, shown
 from rollforge.backbones.weights import named
 from rollforge.devices import sent
@@ -28,38 +30,6 @@ from rollforge.spec import ModelSpec
 
 HEAD = -1
 """The layer that ``level_features`` has those of the head under."""
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm over the full width. torch computes it in float32, whatever the number format."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
-
-
-class Attention(nn.Module):
-    """Projections and q/k-norm; the memory decides what is attended to."""
-
-    def __init__(self, width: int, heads: int, eps: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
-        self.norm_q, self.norm_k = RMSNorm(width, eps), RMSNorm(width, eps)
-
-    def split(self, x: Tensor) -> Tensor:
-        """``[B, L, width]`` to ``[B, L, heads, head_dim]``."""
-        return x.unflatten(-1, (self.heads, -1))
-
-    def query(self, x: Tensor) -> Tensor:
-        return self.split(self.norm_q(self.q(x)))
-
-    def key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.split(self.norm_k(self.k(x))), self.split(self.v(x))
 
 
 class Text:
@@ -80,13 +50,13 @@ class Block(nn.Module):
 
     def __init__(self, layer: int, width: int, heads: int, ffn: int, eps: float) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.last = layer, False
         self.norm1 = nn.LayerNorm(width, eps, elementwise_affine=False)
         self.self_attn = Attention(width, heads, eps)
         self.norm3 = nn.LayerNorm(width, eps)
         self.cross_attn = Attention(width, heads, eps)
         self.norm2 = nn.LayerNorm(width, eps, elementwise_affine=False)
-        self.ffn = nn.Sequential(nn.Linear(width, ffn), nn.GELU(approximate="tanh"), nn.Linear(ffn, width))
+        self.ffn = nn.Sequential(nn.Linear(width, ffn), TanhGELU(), nn.Linear(ffn, width))
         self.modulation = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
 
     def forward(
@@ -97,7 +67,11 @@ class Block(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulated(time, x.dtype, memory)
 
         h = _modulate(self.norm1, x, scale1, shift1)
-        attended = memory.attend(self.layer, self.self_attn.query(h), *self.self_attn.key_value(h))
+        q, k, v = self.self_attn.query_key_value(h)
+        if self.last and memory.now.unread:
+            memory.write(self.layer, k, v)
+            return x
+        attended = memory.attend(self.layer, q, k, v)
         x = _add_gated(x, self.self_attn.o(attended.flatten(2)), gate1)
 
         k, v = memory.text(self.layer) or memory.cross(self.layer, text_id, lambda: self.cross_attn.key_value(text()))
@@ -210,6 +184,8 @@ class Wan(Backbone):
         with torch.device("meta") if generator.found else nullcontext():
             self._build(size, generator.config.get("eps", 1e-6) if eps is None else eps)
         generator.fill(self, dtype)
+        for layer in self._layers():
+            layer.self_attn.pack()
 
     @classmethod
     def sizes_in_files(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,22 +195,26 @@ class Wan(Backbone):
 
     def _build(self, size: Sizes, eps: float) -> None:
         dim, patch = size.dim, (1, *self.spec.patch)
-        self.patch_embedding = nn.Conv3d(size.channels, dim, kernel_size=patch, stride=patch)
+        self.patch_embedding = PatchEmbedding(size.channels, dim, kernel_size=patch, stride=patch)
         self.text_embedding = _mlp(size.text_dim, dim, nn.GELU(approximate="tanh"))
         self.time_embedding = _mlp(size.freq_dim, dim, nn.SiLU())
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
-        self.blocks = nn.ModuleList(Block(n, dim, size.heads, size.ffn_dim, eps) for n in range(size.layers))
+        blocks = [Block(n, dim, size.heads, size.ffn_dim, eps) for n in range(size.layers)]
+        blocks[-1].last = True
+        self.blocks = nn.ModuleList(blocks)
         self.head = Head(dim, size.channels * patch[1] * patch[2], eps)
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
         frames = latents.shape[1]
-        x = self.patch_embedding(latents.transpose(1, 2)).flatten(2).transpose(1, 2)  # [B, F * tokens, dim]
+        x = self.patch_embedding(latents)
         text, last, modulation = self._text(condition), memory.level(HEAD), None
         if last is None:
             time, modulation = self._time(timesteps, x.dtype)
             last = self.head.modulated(time, x.dtype)
         for block in self.blocks:
             x = block(x, modulation, text, condition.id, memory)
+        if memory.now.unread:
+            return latents
         return self._unpatch(self.head(x, *last), frames)
 
     def join(self, conditions: Sequence[Condition]) -> Condition | None:
