@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import platform
-import resource
-import statistics
-import time
+from pathlib import Path
 from typing import Annotated
 
 import torch
 
 from rollforge import __version__
 from rollforge.commands.arguments import Arguments, device, number, path
-from rollforge.commands.bench_models import MODELS, Model, configured, named
+from rollforge.commands.bench_models import MODELS, configured, named
+from rollforge.commands.bench_run import Timing, measure
 from rollforge.commands.output import print_out
 from rollforge.errors import UserError
+from rollforge.files.writing import write_json
 from rollforge.policies.base import CachePolicy
 from rollforge.ranges import Range
 from rollforge.registry import registry
-from rollforge.rollout import Rollout
 
 
 def run(arguments: list[str]) -> None:
@@ -33,6 +32,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--threads", type=number(Annotated[int, Range(1, 1024)]), default=None, help="CPU threads (default: torch's)"
     )
+    parser.add_argument("--json", type=path, default=None, help="also write what was measured to this file")
     parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda")
     chosen, rest = parser.parse_known_args(arguments)
     if chosen.config and chosen.model:
@@ -42,12 +42,17 @@ def run(arguments: list[str]) -> None:
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     print_out(_machine(chosen.device) + "\n\n" + HEADER + "\n")
+    timings: list[Timing] = []
     models = [configured(chosen.config, rest)] if chosen.config else map(named, chosen.model or MODELS)
     for model in models:
         policies = [_policy(name) for name in chosen.policy or ()] or model.policies
         for policy in policies:
-            print_out(measure(model, policy, chosen.blocks, chosen.device) + "\n")
-    print_out(NOTE)
+            timings.append(measure(model, policy, chosen.blocks, chosen.device))
+            print_out(row(timings[-1]) + "\n")
+    print_out("\n".join(["", PARTS, *map(parts, timings), NOTE]))
+    if chosen.json:
+        runs = [timing.as_dict() for timing in timings]
+        write_json(Path(chosen.json), {"machine": _machine(chosen.device), "included": NOTE.strip(), "runs": runs})
 
 
 HEADER = (
@@ -55,41 +60,39 @@ HEADER = (
     "| decode, ms | FPS | peak MiB |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
+PARTS = (
+    "| of a block, ms | denoise | commit | idle | encode | p90 | x real time | operators | TFLOP | floor |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
+)
 NOTE = """
 A block is 3 latent frames in parity and pocket, else the network's own: every denoising pass and the commit pass.
 Random weights (with --config those that it names), batch 1, float32, eager, attention by torch's
 scaled_dot_product_attention. The median and the tenths are of blocks with a full window (from block 8 on).
 Decode is timed apart; FPS is pixel frames per second with it (latent frames where there is no codec); encoding
-to mp4 is not included. Peak memory is of the process (CPU) or of the allocator (CUDA), everything so far included.
+to mp4 is timed and not included. Denoise, commit and idle (sampler, noise, plans) are means over all blocks. Operators
+are what torch's dispatcher runs for one more block, without views. The floor is the time of its matrix products,
+convolutions and attention at the rate of one large product, or of its bytes (weights, keys and values, once a pass) at
+the rate of one large copy, whichever is longer. Nothing is compiled, so there are no graph breaks. Peak
+memory is of the process (CPU) or of the allocator (CUDA), everything so far included.
 """
 
 
-@torch.no_grad()
-def measure(model: Model, policy: CachePolicy, blocks: int, device: str) -> str:
-    """One row of the table."""
-    backbone, codec = model.backbone.to(device).eval(), model.codec
-    decode = codec.to(device).eval().stream() if codec else None
-    rollout = Rollout(backbone, policy, model.sampler, **model.options)
-    frames = blocks * backbone.spec.block
-    times, decodes = [], []
-    before = time.perf_counter()
-    for block in rollout(model.condition, frames, negative=model.negative):
-        _wait(device)
-        times.append((time.perf_counter() - before) * 1000)
-        before = time.perf_counter()
-        if decode:
-            decode(block.latents)
-            _wait(device)
-            decodes.append((time.perf_counter() - before) * 1000)
-        before = time.perf_counter()
-    full = times[8:] or times[1:] or times
-    tenth = max(1, len(full) // 10)
-    ratio = statistics.median(full[-tenth:]) / statistics.median(full[:tenth])
-    median, decoding = statistics.median(full), statistics.median(decodes) if decodes else 0.0
-    fps = model.frames_of_a_block * 1000 / (median + decoding)
+def row(timing: Timing) -> str:
+    """One row of the first table."""
+    decode = "-" if timing.decode is None else f"{timing.decode:.2f}"
     return (
-        f"| {model.name} | {type(policy).__name__} | {len(full)} of {blocks} | {times[0]:.1f} | {median:.2f} "
-        f"| {ratio:.2f} | {f'{decoding:.2f}' if decode else '-'} | {fps:.1f} | {_peak(device):.0f} |"
+        f"| {timing.model} | {timing.policy} | {timing.timed} of {timing.blocks} | {timing.first:.1f} "
+        f"| {timing.median:.2f} | {timing.growth:.2f} | {decode} | {timing.fps:.1f} | {timing.peak_mib:.0f} |"
+    )
+
+
+def parts(timing: Timing) -> str:
+    """One row of the second table."""
+    encode = "-" if timing.encode is None else f"{timing.encode:.2f}"
+    return (
+        f"| {timing.policy}, {timing.model} | {timing.denoise:.2f} | {timing.commit:.2f} | {timing.idle:.2f} "
+        f"| {encode} | {timing.p90:.2f} | {timing.real_time:.2f} | {timing.operators} | {timing.tflop:.4f} "
+        f"| {timing.floor:.2f} |"
     )
 
 
@@ -100,17 +103,6 @@ def _policy(name: str) -> CachePolicy:
         raise UserError(f"{name} is a {part.kind}, not a cache policy; see: rollforge plugins.")
     policy: CachePolicy = part.load()()
     return policy
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
-def _peak(device: str) -> float:
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _machine(device: str) -> str:

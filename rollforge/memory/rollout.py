@@ -97,7 +97,7 @@ class RolloutMemory(FrameStore):
         known = self._known == (now := self._signature(step, plan)) and now is not None
         self._step, self._staged, self._writes, self._repeats = step, {}, step.writes, known
         times = range(plan.query, plan.query + len(step.frames))
-        self._now = Now(step.frames, times, step.phase, step.level, plan, self.unread and self.watch is None)
+        self._now = Now(step.frames, times, step.phase, step.level, plan, self.unread and self._in_parts)
         if not known:
             self._arrange(step, plan)
             self._prepared, self._known = self._read(step, plan), now
@@ -134,7 +134,7 @@ class RolloutMemory(FrameStore):
         do not read alike, or the policy is to see this branch alone."""
         own, layout, memories = self._readings[layer], self._layouts[layer], (self, *others)
         alike = all(memory._layouts[layer] == layout for memory in others)
-        if self.watch is not None or not alike or own.context != [None] or not own.room:
+        if not self._in_parts or not alike or own.context != [None] or not own.room:
             return None
         if own.keys is None:
             return own
@@ -143,6 +143,11 @@ class RolloutMemory(FrameStore):
             return None
         keys, values = whole.read(len(self._now.frames), len(layout))
         return replace(own, keys=keys, values=values)
+
+    @property
+    def _in_parts(self) -> bool:
+        """Whether layers may be read without ``attend``, as none is shown to a policy, or to a subclass."""
+        return self.watch is None and type(self).attend is RolloutMemory.attend
 
     def _check(self, step: Step, plan: ReadPlan) -> None:
         """Raises ``ValueError`` for a plan that this memory cannot follow, whatever is cached."""

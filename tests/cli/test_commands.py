@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,12 +68,30 @@ def test_help_names_every_command_and_what_it_does(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == text
 
 
-def test_bench_prints_one_row_for_each_policy(capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = ["--model", "parity", "--policy", "Window", "--policy", "AttentionSink"]
+def test_bench_prints_one_row_for_each_policy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    chosen = [
+        "--model",
+        "parity",
+        "--policy",
+        "Window",
+        "--policy",
+        "AttentionSink",
+        "--json",
+        str(tmp_path / "b.json"),
+    ]
     assert main(["bench", *chosen, "--blocks", "10", "--threads", "1"]) == 0
     text = capsys.readouterr().out
     assert re.search(r"^rollforge [\d.]+, torch [\d.]+\S*, .*, 1 threads$", text, re.MULTILINE)
-    head, *body = rows(text)
+    written = json.loads((tmp_path / "b.json").read_text())
+    for run in written["runs"]:
+        assert 0 < run["floor"] < run["denoise"] < run["median"] * 1.5
+        assert run["median"] <= run["p90"]
+        assert run["denoise"] > run["commit"] > 0
+        # 5 passes of 2 layers over 72 tokens: 14 matrices of 96 x 96, attention to 504 tokens and 16 of the text. The
+        # last layer of the commit pass has 3 matrices and no attention.
+        linear, attended = 2 * 72 * (9 * 14 + 3) * 96**2, 4 * 72 * 9 * (504 + 16) * 96
+        assert run["tflop"] * 1e12 == pytest.approx(linear + attended, rel=0.05)
+    head, *body = rows(text)[:3]
     assert head[:3] == ["model", "policy", "blocks timed"]
     assert [row[:3] for row in body] == [["parity", "Window", "2 of 10"], ["parity", "AttentionSink", "2 of 10"]]
     for row in body:
@@ -83,7 +103,7 @@ def test_bench_prints_one_row_for_each_policy(capsys: pytest.CaptureFixture[str]
 
 def test_bench_of_pocket_counts_decoding(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--model", "pocket", "--policy", "Window", "--blocks", "2", "--threads", "1"]) == 0
-    _, row = rows(capsys.readouterr().out)
+    row = rows(capsys.readouterr().out)[1]
     assert row[:3] == ["pocket", "Window", "1 of 2"]
     assert float(row[6]) > 0
     assert float(row[7]) == pytest.approx(3000 / (float(row[4]) + float(row[6])), rel=0.05)

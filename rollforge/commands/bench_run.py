@@ -1,0 +1,204 @@
+"""One rollout that ``rollforge bench`` times, and what it took."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from rollforge.commands.bench_models import Model
+from rollforge.gpu.timing import Clock, TimedSampler
+from rollforge.policies.base import CachePolicy
+from rollforge.rollout import Rollout, RolloutIterator
+
+FULL = 8
+"""Blocks before those that are timed: then the default window is full."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of a block, unless said otherwise.
+
+    Args:
+        model: what was rolled.
+        policy: under which cache policy.
+        timed: blocks that count.
+        blocks: blocks in all.
+        first: the first block.
+        median: of the timed ones.
+        p90: nine of ten took no longer.
+        growth: median of the last tenth divided by that of the first.
+        denoise: the denoising passes, on average over all blocks.
+        commit: the passes that write keys and values, likewise.
+        idle: the rest of the median block: the sampler, its noise, and plans.
+        decode: median; None without a codec.
+        encode: median of writing the frames to an mp4; None without a codec.
+        fps: frames per second with decoding: pixel frames, latent frames where there is no codec.
+        real_time: seconds of video made in a second.
+        operators: what torch's dispatcher runs for a block, without views.
+        tflop: multiplications and additions of matrix products, convolutions and attention, in 1e12.
+        floor: what the block would take at the measured rates of a matrix product and of a copy.
+        peak_mib: peak memory so far, of the process or of the CUDA allocator, in MiB.
+    """
+
+    model: str
+    policy: str
+    timed: int
+    blocks: int
+    first: float
+    median: float
+    p90: float
+    growth: float
+    denoise: float
+    commit: float
+    idle: float
+    decode: float | None
+    encode: float | None
+    fps: float
+    real_time: float
+    operators: int
+    tflop: float
+    floor: float
+    peak_mib: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the machine does at best: operations of one large matrix product, and bytes of one large copy, a second."""
+
+    product: float
+    copy: float
+
+    @classmethod
+    @cache
+    def measured(cls, device: str, dtype: torch.dtype) -> Rates:
+        """In half a second on a CPU."""
+        clock, size = Clock(_kind(device)), 8192 if device.startswith("cuda") else 1024
+        one = torch.randn(size, size, device=device, dtype=dtype)
+        source = torch.randn(16 * size, size, device=device, dtype=dtype)
+        target = torch.empty_like(source)
+        product = min(clock.milliseconds(lambda: one @ one, 3, 1) for _ in range(3))
+        copy = min(clock.milliseconds(lambda: target.copy_(source), 3, 1) for _ in range(3))
+        return cls(2 * size**3 / product * 1e3, 2 * source.nbytes / copy * 1e3)
+
+
+class Operators(TorchDispatchMode):
+    """Counts what the dispatcher runs, views left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not (func.is_view or func is torch.ops.aten._unsafe_view.default)
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def measure(model: Model, policy: CachePolicy, blocks: int, device: str) -> Timing:
+    """Rolls ``blocks`` blocks, and one more to count its work."""
+    backbone, clock = model.backbone.to(device).eval(), Clock(_kind(device))
+    spec, times, decodes, encodes = backbone.spec, [], [], []
+    run = Rollout(backbone, policy, model.sampler, **model.options)(
+        model.condition, (blocks + 2) * spec.block, negative=model.negative
+    )
+    run.parts.sampler = TimedSampler(run.sampler, clock)
+    with _output(model, device) as (decode, encode):
+        for _ in range(blocks):
+            latents, took = _timed(clock, lambda: next(run).latents)
+            times.append(took)
+            if decode and encode:
+                frames, took = _timed(clock, lambda: decode(latents))  # noqa: B023 # called at once
+                decodes.append(took)
+                encodes.append(_timed(clock, lambda: encode(frames))[1])  # noqa: B023
+    phases = {name: took / blocks for name, took in clock.take().items()}
+    denoise, commit = phases.pop("denoise", 0.0), sum(phases.values())
+    full = times[FULL:] or times[1:] or times
+    tenth = max(1, len(full) // 10)
+    median, decoding = statistics.median(full), statistics.median(decodes) if decodes else None
+    fps = model.frames_of_a_block * 1e3 / (median + (decoding or 0.0))
+    return Timing(
+        model.name, type(policy).__name__, len(full), blocks, times[0], median, sorted(full)[(9 * len(full) - 1) // 10],
+        statistics.median(full[-tenth:]) / statistics.median(full[:tenth]), denoise, commit,
+        max(0.0, statistics.mean(times) - denoise - commit), decoding,
+        statistics.median(encodes) if encodes else None, fps, fps / _frames_per_second(model),
+        *_work(run, backbone, device), _peak(device),
+    )  # fmt: skip
+
+
+def _work(run: RolloutIterator, backbone: torch.nn.Module, device: str) -> tuple[int, float, float]:
+    """Operators of one more block, its multiplications and additions in 1e12, and milliseconds at the best rates."""
+    calls: list[int] = []
+    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}
+    counted = FlopCounterMode(display=False, custom_mapping=attention)
+    weight = next(backbone.parameters(), torch.zeros(0))
+    hook = backbone.register_forward_pre_hook(lambda *_: calls.append(1))
+    with Operators() as operators, counted:
+        next(run)
+    hook.remove()
+    flop, rates = counted.get_total_flops(), Rates.measured(device, weight.dtype)
+    moved = len(calls) * (sum(each.nbytes for each in backbone.parameters()) + run.passes.nbytes)
+    return operators.count, flop / 1e12, 1e3 * max(flop / rates.product, moved / rates.copy)
+
+
+def _attention_flop(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
+    rows, heads, length, channels = q
+    return int(2 * rows * heads * length * k[2] * (channels + v[3]))
+
+
+@contextmanager
+def _output(
+    model: Model, device: str
+) -> Iterator[tuple[Callable[[Tensor], Tensor] | None, Callable[[Tensor], None] | None]]:
+    """What decodes a block, and what writes its first video to a file that is then deleted."""
+    if model.codec is None:
+        yield None, None
+        return
+    from rollforge.pipeline.video_rollout import to_bytes
+    from rollforge.video.writer import VideoWriter
+
+    spec = model.backbone.spec
+    with tempfile.TemporaryDirectory() as folder:
+        size, fps = model.codec.pixel_size(spec.width, spec.height), _frames_per_second(model)
+        with VideoWriter(Path(folder) / "bench.mp4", size, fps) as writer:
+            yield model.codec.to(device).eval().stream(), lambda frames: writer.write(to_bytes(frames)[0].numpy())
+
+
+def _frames_per_second(model: Model) -> float:
+    """Of the video, in those frames that a block is counted in."""
+    spec = model.backbone.spec
+    return spec.fps * model.frames_of_a_block / spec.block
+
+
+def _timed(clock: Clock, function: Callable[[], Tensor | None]) -> tuple[Any, float]:
+    """What it returned, and milliseconds."""
+    before = time.perf_counter()
+    made = function()
+    clock.wait()
+    return made, (time.perf_counter() - before) * 1e3
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
+
+
+def _peak(device: str) -> float:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
