@@ -15,7 +15,7 @@ from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
 from rollforge.errors import UserError
 
-PARTS = ("backbone", "conditioner", "codec")
+PARTS = ("backbone", "conditioner", "codec", "finish")
 
 
 def run(arguments: list[str]) -> int:
