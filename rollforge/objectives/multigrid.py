@@ -92,8 +92,8 @@ class Multigrid:
         """The clips of a step, cut from a batch of full ones. Raises ``UserError`` for clips that cannot be cut."""
         shape = self.at(step)
         self._check(objective, pipeline, shape)
-        if "trajectory" in batch:
-            raise UserError("Multigrid cuts videos and latents, not trajectories; leave model.multigrid out.")
+        if not {"latents", "video"} & batch.keys():
+            raise UserError("Multigrid cuts videos and latents, and the clips have neither; leave model.multigrid out.")
         kept = max(1, round(len(batch["caption"]) * (self.smallest / shape.size) ** 2))
         name: Literal["latents", "video"] = "latents" if "latents" in batch else "video"
         full, captions = batch[name][:kept], batch["caption"][:kept]
