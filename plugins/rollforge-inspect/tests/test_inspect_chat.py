@@ -108,7 +108,7 @@ BAD = {
     "outside": (call(500, 600), "the last was refused: start_time 500 must be below the video's length of 100 s."),
     "interval": (
         '<answer>{"text": "x", "interval": [200, 300]}</answer>',
-        "answered with the interval [200, 300]; expec",
+        "answered with the interval [200, 300]; expected",
     ),
     "no interval": ('<answer>{"text": "x", "interval": 3}</answer>', "answered with the interval 3; expected [start"),
     "ten megabytes": (b"x" * 10_000_000, f"answered with more than {LARGEST >> 10} KiB; limit its answers."),
