@@ -61,7 +61,7 @@ class PerturbedNoise(NoisePrior):
     Args:
         base: what is perturbed. Default: ``IndependentNoise``.
         frame: a latent frame; the block that holds it is perturbed.
-        strength: 0 changes nothing, 1 draws the block anew.
+        strength: 0 changes nothing, 1 draws the block again.
     """
 
     def __init__(self, base: NoisePrior | None = None, frame: CountFromZero = 0, strength: Share = 0.1) -> None:

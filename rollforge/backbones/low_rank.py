@@ -47,7 +47,7 @@ class LowRank:
         peft = _peft()
         config = peft.LoraConfig(r=self.rank, lora_alpha=alpha, target_modules=names)
         peft.inject_adapter_in_model(config, network)
-        for name in names:  # so that whoever has the tensors can add them together
+        for name in names:  # so that a caller that has the tensors can add them together
             network.get_submodule(name).register_buffer(ALPHA[1:], torch.tensor(alpha))
 
     def _names(self, network: nn.Module) -> list[str]:

@@ -29,7 +29,7 @@ FULL = 8
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of a block, unless said otherwise.
+    """Milliseconds of a block, unless stated otherwise.
 
     Args:
         model: what was rolled.

@@ -1,4 +1,4 @@
-"""What stands beside the figures of a run: of which frames they are, how these were made, and what was active."""
+"""The identity of a run, shown with its figures: of which frames they are, how these were made, and what was active."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class RolloutMemory(FrameStore):
         self._layouts = layouts
 
     def reading_with(self, others: Sequence[RolloutMemory], layer: int) -> Reading | None:
-        """What this memory and others read in a layer of the pass that each has begun, as one batch; None where they
+        """What this memory and others read in a layer of the pass that each has started, as one batch; None where they
         do not read alike, or the policy is to see this branch alone."""
         own, layout, memories = self._readings[layer], self._layouts[layer], (self, *others)
         alike = all(memory._layouts[layer] == layout for memory in others)

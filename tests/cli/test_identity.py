@@ -1,4 +1,4 @@
-"""What stands beside the figures of a run: prompts, frames before encoding, noise, commit and counters."""
+"""The identity of a run, shown with its figures: prompts, frames before encoding, noise, commit and counters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol's tables: what stands in them, beside whose identity."""
+"""The protocol's tables: their rows, and the identity of each run."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from rollforge.registry import registry
 
 WAVE = """
 def run(arguments):
-    \"\"\"Greets whoever is named.
+    \"\"\"Greets the person named.
 
     More.
     \"\"\"
@@ -74,7 +74,7 @@ def test_plugins_lists_commands_and_names_those_that_are_broken(
     install("empty", "", "empty")
     assert main(["plugins"]) == 0
     assert [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines() if "rollforge-wave" in line] == [
-        ["wave", "rollforge-wave", "1.2", "Greets whoever is named."]
+        ["wave", "rollforge-wave", "1.2", "Greets the person named."]
     ]
     assert "Plugin problem: rollforge-torn 1.2: the command 'torn' cannot be used (ModuleNotFoundError" in caplog.text
     assert "Plugin problem: rollforge-empty 1.2: the command 'empty' cannot be used (AttributeError" in caplog.text

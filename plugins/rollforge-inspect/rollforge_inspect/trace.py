@@ -59,5 +59,5 @@ class Trace:
 
 
 def _call(call: Call, seen: Look | ToolError) -> dict[str, Any]:
-    told: dict[str, Any] = {"thought": call.thought, "name": call.name, "arguments": dict(call.arguments)}
-    return told | ({"frames": len(seen.times)} if isinstance(seen, Look) else {"error": str(seen)})
+    entry: dict[str, Any] = {"thought": call.thought, "name": call.name, "arguments": dict(call.arguments)}
+    return entry | ({"frames": len(seen.times)} if isinstance(seen, Look) else {"error": str(seen)})

@@ -19,9 +19,9 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, said: Sequence[str | int | bytes | None]) -> None:
+    def __init__(self, replies: Sequence[str | int | bytes | None]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.said, self.asked = list(said), list[dict[str, Any]]()
+        self.replies, self.asked = list(replies), list[dict[str, Any]]()
         self.keys: list[str | None] = []
 
     @property
@@ -36,18 +36,18 @@ class Handler(BaseHTTPRequestHandler):
         content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert self.path == "/v1/chat/completions"
         self.server.keys.append(self.headers.get("Authorization"))
-        said = self.server.said[min(len(self.server.asked), len(self.server.said) - 1)]
+        replies = self.server.replies[min(len(self.server.asked), len(self.server.replies) - 1)]
         self.server.asked.append(content)
-        if said is None:
+        if replies is None:
             time.sleep(0.6)
             return
-        if isinstance(said, int):
-            self.send_response(said)
+        if isinstance(replies, int):
+            self.send_response(replies)
             self.send_header("Location", "http://127.0.0.1:1/elsewhere")
             self.end_headers()
             return
-        message = {"role": "assistant", "content": said if isinstance(said, str) else ""}
-        body = said if isinstance(said, bytes) else json.dumps({"choices": [{"message": message}]}).encode()
+        message = {"role": "assistant", "content": replies if isinstance(replies, str) else ""}
+        body = replies if isinstance(replies, bytes) else json.dumps({"choices": [{"message": message}]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -61,9 +61,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(*said: str | int | bytes | None) -> Iterator[Server]:
+def serving(*replies: str | int | bytes | None) -> Iterator[Server]:
     """A server that runs meanwhile."""
-    with Server(said) as server:
+    with Server(replies) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:

@@ -54,7 +54,7 @@ def test_it_skims_looks_and_answers(videos: Videos, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "expected"),
     [
         (call(90, 101), "end_time 101 must not be above the video's length of 100 s."),
         (call("a", 5), "start_time must be a number of seconds, not 'a'."),
@@ -68,13 +68,13 @@ def test_it_skims_looks_and_answers(videos: Videos, monkeypatch: pytest.MonkeyPa
     ],
     ids=["outside", "text", "name", "broken", "missing", "list", "huge", "nan", "deep"],
 )
-def test_a_wrong_call_is_refused_and_may_be_made_again(videos: Videos, wrong: str, told: str) -> None:
+def test_a_wrong_call_is_refused_and_may_be_made_again(videos: Videos, wrong: str, expected: str) -> None:
     with serving(wrong, call(), ANSWER) as server:
         trace = asked(server, videos["cut"])
     assert trace.answer == "at 37 s"
-    assert trace.as_json()["calls"][0]["error"].startswith(told)
+    assert trace.as_json()["calls"][0]["error"].startswith(expected)
     (part,) = server.asked[1]["messages"][-1]["content"]
-    assert part["text"].startswith(f"<tool_response>Error: {told}")
+    assert part["text"].startswith(f"<tool_response>Error: {expected}")
     assert trace.windows == [(30.0, 40.0)]
 
 
@@ -125,14 +125,14 @@ BAD = {
 def test_an_endpoint_that_fails_is_one_sentence_and_nothing_is_written(
     videos: Videos, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said, told = BAD[name]
-    with serving(said) as server:
+    reply, expected = BAD[name]
+    with serving(reply) as server:
         more = ["--thinker", "chat", "--endpoint", server.address, "--model", "m", "--calls", "3"]
-        more += ["--timeout", "0.2"] if said is None else []
+        more += ["--timeout", "0.2"] if reply is None else []
         line = ["inspect", str(videos["cut"]), "-q", "when?", "--output_dir", str(tmp_path / "out"), *more]
         assert main(line) == 2
     stderr = capsys.readouterr().err
-    assert told in stderr
+    assert expected in stderr
     assert stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

@@ -45,9 +45,9 @@ def test_the_loop_skims_calls_and_ends_with_the_answer(videos: Videos) -> None:
     assert str(refused) == "end_time 101 must not be above the video's length of 100 s."
     assert thinker.left == [4, 3, 2]
     assert trace.windows == [(30.0, 40.0)]
-    told = trace.as_json()
-    assert (told["answer"], told["interval"], told["windows"]) == ("at 37 s", [36.0, 38.0], [[30.0, 40.0]])
-    assert [(call["name"], call.get("frames"), call.get("error", "")[:8]) for call in told["calls"]] == [
+    written = trace.as_json()
+    assert (written["answer"], written["interval"], written["windows"]) == ("at 37 s", [36.0, 38.0], [[30.0, 40.0]])
+    assert [(call["name"], call.get("frames"), call.get("error", "")[:8]) for call in written["calls"]] == [
         ("crop_video", 10, ""), ("crop_video", None, "end_time"),
     ]  # fmt: skip
 
@@ -71,10 +71,10 @@ def test_without_an_answer_it_ends_after_the_calls(videos: Videos) -> None:
         (None, 5, "start_time must be a number of seconds, not None."),
     ],
 )
-def test_the_tool_refuses_windows_outside_of_the_video(videos: Videos, start: Any, end: Any, told: str) -> None:
+def test_the_tool_refuses_windows_outside_of_the_video(videos: Videos, start: Any, end: Any, expected: str) -> None:
     with pytest.raises(ToolError) as refused:
         crop_video(Video(videos["cut"]), start, end)
-    assert str(refused.value).startswith(told)
+    assert str(refused.value).startswith(expected)
 
 
 def test_a_window_has_from_one_to_128_frames(videos: Videos) -> None:
@@ -105,7 +105,7 @@ def test_the_command_writes_a_trace_and_a_page(
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "expected"),
     [
         (["--question", " "], "The question has no words"),
         (["--question", "x", "--endpoint", "http://127.0.0.1:1"], "--endpoint belongs to --thinker chat"),
@@ -115,11 +115,11 @@ def test_the_command_writes_a_trace_and_a_page(
     ],
 )
 def test_what_the_command_cannot_do_is_one_sentence_and_writes_nothing(
-    videos: Videos, tmp_path: Path, more: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    videos: Videos, tmp_path: Path, more: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["inspect", str(videos["short"]), "--output_dir", str(tmp_path / "out"), *more]) == 2
     stderr = capsys.readouterr().err
-    assert told in stderr
+    assert expected in stderr
     assert stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

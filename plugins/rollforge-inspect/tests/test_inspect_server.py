@@ -34,16 +34,16 @@ def test_the_tools_show_frames_and_find_changes(videos: Videos) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         ({"video_path": "cut.mp4", "start_time": 99, "end_time": 101}, "end_time 101 must not be above"),
         ({"video_path": "../cut.mp4", "start_time": 1, "end_time": 2}, "is not in the folder of videos"),
         ({"video_path": "missing.mp4", "start_time": 1, "end_time": 2}, "missing.mp4"),
     ],
 )
-def test_what_a_tool_refuses_is_told(videos: Videos, arguments: dict[str, Any], told: str) -> None:
+def test_what_a_tool_refuses_is_told(videos: Videos, arguments: dict[str, Any], expected: str) -> None:
     pytest.importorskip("mcp", reason="the package mcp is not installed")
-    with pytest.raises(Exception, match=told):
+    with pytest.raises(Exception, match=expected):
         called(server(videos["cut"].parent), "crop_video", **arguments)
 
 

@@ -62,8 +62,8 @@ class ChatThinker(Thinker):
         if isinstance(seen, ToolError):
             return [_text(f"<tool_response>Error: {seen}</tool_response> {_left(calls_left)}")]
         opening = len(self.messages) == 1
-        told = f"{self.video.path.name}, {self.video.seconds:.1f} s. Question: {self.question}" if opening else ""
-        parts = [_text(f"{told or '<tool_response>'} Frames from {seen.start:g} s to {seen.end:g} s:")]
+        message = f"{self.video.path.name}, {self.video.seconds:.1f} s. Question: {self.question}" if opening else ""
+        parts = [_text(f"{message or '<tool_response>'} Frames from {seen.start:g} s to {seen.end:g} s:")]
         for at in _spread(len(seen.times), self.frames):
             parts += [_text(f"{seen.times[at]:.2f} s"), _picture(jpeg(seen.frames[at]))]
         return [*parts, _text(_left(calls_left) if opening else f"</tool_response> {_left(calls_left)}")]

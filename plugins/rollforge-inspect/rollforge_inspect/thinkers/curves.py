@@ -29,7 +29,7 @@ WORDS = {
     "drift": ("drift", "colour", "color", "tint", "hue", "brightness", "darker", "brighter"),
 }
 """Words of a question, and the event that it asks for."""
-SAID = {
+TEXTS = {
     "cut": "The picture becomes another at {moment:.1f} s.",
     "object": "Something in the picture appears or vanishes at {moment:.1f} s.",
     "drift": "The colour drifts from {start:.1f} s to {end:.1f} s.",
@@ -76,7 +76,7 @@ class CurveThinker(Thinker):
         sharp = event.kind == "drift" or event.end - event.start <= SHARP
         if calls_left and (first or not sharp):
             return Call.of(event.thought, start, end)
-        text = SAID[event.kind].format(start=start, end=end, moment=(event.start + event.end) / 2)
+        text = TEXTS[event.kind].format(start=start, end=end, moment=(event.start + event.end) / 2)
         return Answer(event.thought, text, (start, end))
 
     def _interval(self, event: Event) -> Interval:
