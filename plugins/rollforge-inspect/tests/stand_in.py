@@ -36,18 +36,18 @@ class Handler(BaseHTTPRequestHandler):
         content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert self.path == "/v1/chat/completions"
         self.server.keys.append(self.headers.get("Authorization"))
-        replies = self.server.replies[min(len(self.server.asked), len(self.server.replies) - 1)]
+        reply = self.server.replies[min(len(self.server.asked), len(self.server.replies) - 1)]
         self.server.asked.append(content)
-        if replies is None:
+        if reply is None:
             time.sleep(0.6)
             return
-        if isinstance(replies, int):
-            self.send_response(replies)
+        if isinstance(reply, int):
+            self.send_response(reply)
             self.send_header("Location", "http://127.0.0.1:1/elsewhere")
             self.end_headers()
             return
-        message = {"role": "assistant", "content": replies if isinstance(replies, str) else ""}
-        body = replies if isinstance(replies, bytes) else json.dumps({"choices": [{"message": message}]}).encode()
+        message = {"role": "assistant", "content": reply if isinstance(reply, str) else ""}
+        body = reply if isinstance(reply, bytes) else json.dumps({"choices": [{"message": message}]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -58,7 +58,7 @@ def test_without_an_answer_it_ends_after_the_calls(videos: Videos) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "told"),
+    ("start", "end", "expected"),
     [
         (-1, 5, "start_time -1 must not be below 0."),
         (5, 5, "end_time 5 must be above start_time 5."),
