@@ -63,7 +63,7 @@ RULES: dict[str, str] = {
     "kv-shape": "decode gives back keys and values of the shape, dtype and device that encode took",
     "kv-error": "keys and values are restored within the tolerance",
     "kv-plain": "the encoded form is plain data, so that a snapshot can hold it",
-    "kv-copy": "the encoded form shares no memory with its input, and decoding does not change it",
+    "kv-again": "decoding does not change the encoded form, nor what it is made of",
     "kv-batch": "a batch of two equals two of one",
     "metric-curve": "a curve has one number for each frame of the update",
     "metric-input": "measuring does not change the frames",

@@ -154,6 +154,11 @@ def two_blocks() -> RolloutData:
     return data(0.6)
 
 
+def one_level(frames: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether no pixel differs by more than one of 255: a compiled pass computes its products apart."""
+    return frames.shape == expected.shape and bool((frames.int() - expected.int()).abs().max() <= 1)
+
+
 def test_predict_returns_the_frames_and_hands_every_block_to_a_callback() -> None:
     watcher, own = Watcher(), module()
     (frames,) = trainer(watcher).predict(own, data())
@@ -284,7 +289,7 @@ def test_compile_rolls_the_network_under_torch_compile(chosen: Any, mode: str, m
     (compiled,) = trainer().predict(own, two_blocks())
     assert modes == [mode]
     assert set(own.state_dict()) == names
-    assert torch.equal(compiled, frames)
+    assert one_level(compiled, frames)
 
 
 def test_a_compiled_network_is_what_the_pipeline_rolls() -> None:
@@ -300,4 +305,4 @@ def test_a_compiled_network_is_what_the_pipeline_rolls() -> None:
     assert own.pipeline.backbone is own.backbone
     (compiled,) = trainer().predict(own, two_blocks())
     assert passes
-    assert torch.equal(compiled, frames)
+    assert one_level(compiled, frames)

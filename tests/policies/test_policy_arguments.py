@@ -41,7 +41,7 @@ def test_sinks_must_fit_in_the_context(kind: type[CachePolicy]) -> None:
 @pytest.mark.parametrize("kind", [Window, *SINKS])
 def test_a_policy_explains_itself(kind: type[CachePolicy]) -> None:
     first = (inspect.getdoc(kind) or "").splitlines()[0]
-    assert first.startswith("Sees ")
+    assert first.startswith("Attends to ")
     assert first.endswith(".")
 
 

@@ -528,9 +528,10 @@ class Wrapped(IdentityKVCodec):
         return kept[0], kept[1]
 
 
-class Borrowing(IdentityKVCodec):
-    def encode(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return k, v
+class Spending(IdentityKVCodec):
+    def decode(self, kept: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        k, v = kept
+        return k.neg_().neg(), v
 
 
 class Shrinking(IdentityKVCodec):
@@ -825,7 +826,7 @@ BROKEN: dict[str, tuple[Check, Callable[[], Any]]] = {
     "kv-shape": (testing.check_kv_codec, Flat),
     "kv-error": (testing.check_kv_codec, Rounding),
     "kv-plain": (testing.check_kv_codec, Wrapped),
-    "kv-copy": (testing.check_kv_codec, Borrowing),
+    "kv-again": (testing.check_kv_codec, Spending),
     "kv-batch": (lambda part: testing.check_kv_codec(part, tolerance=0.1), Shrinking),
     "metric-curve": (testing.check_metric, Short),
     "metric-input": (testing.check_metric, Painting),

@@ -142,7 +142,7 @@ def test_settings_and_weights_that_will_not_do_are_refused() -> None:
         def embed(self, frames: Tensor) -> Tensor:
             return super().embed(frames) * float("nan")
 
-    with pytest.raises(UserError, match="no numbers"):
+    with pytest.raises(UserError, match="not finite"):
         FeatureDrift(Broken()).update(video((1, 1, 1)), 0)
 
 

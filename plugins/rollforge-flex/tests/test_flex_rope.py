@@ -134,7 +134,7 @@ class Counting(FlexRope):
     turned = 0
 
     def turn(self, x: Tensor, placement: tuple[Tensor, Tensor]) -> Tensor:
-        type(self).turned += x.shape[1] // TOKENS
+        type(self).turned += x.shape[0] * x.shape[1] // TOKENS  # layers of one sample, or one
         return super().turn(x, placement)
 
 

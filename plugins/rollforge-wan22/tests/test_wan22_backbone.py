@@ -160,7 +160,7 @@ def turned(x: Tensor, times: Any) -> Tensor:
 
 
 class Compared(Backbone):
-    """The model under test; every pass of it must equal the reference's."""
+    """The model under test; every pass of it whose output is read must equal the reference's."""
 
     def __init__(self, model: Wan22, reference: Uncached) -> None:
         super().__init__()
@@ -170,7 +170,8 @@ class Compared(Backbone):
     def forward(self, x: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
         flow = self.model(x, timesteps, condition, memory)
         expected = self.reference.flow(x, timesteps, condition, memory.now)
-        torch.testing.assert_close(flow, expected, rtol=0, atol=2e-5)
+        if not memory.now.unread:
+            torch.testing.assert_close(flow, expected, rtol=0, atol=2e-5)
         self.phases.append(memory.now.phase)
         return flow
 

@@ -182,7 +182,7 @@ def test_two_names_for_one_weight(tmp_path: Path, weights: State) -> None:
         ({}, {"layers": 1}, ["blocks.1.", "is unexpected"]),
         ({"blocks.999999999.x": (1,)}, {}, ["blocks.2.modulation is missing", "blocks.999999999.x is unexpected"]),
         ({}, {"heads": 5}, ["dim 24", "5 heads"]),
-        ({}, {"heads": None}, ["dim 24", "give heads"]),
+        ({}, {"heads": None}, ["dim 24", "set heads"]),
     ],
 )  # fmt: skip
 def test_weights_that_do_not_fit(
