@@ -368,8 +368,8 @@ class Virtual:
         count: how many frames ``make`` makes at once, ``frame, frame + 1, ...``. Where it is given, also as 1, the
             function returns ``[B, count, tokens, heads, head_dim]``. A choice of frames for each layer and sample reads
             its sources once.
-        rotated: whether its keys keep the rotation of their birth, and so are read at the times of their frames
-            whatever the plan says.
+        rotated: whether its keys keep the rotation that they were made with, and so are read at the times of their
+            frames whatever the plan says.
 
     Raises:
         UserError: a number of 0 or more, no frames, or weights that do not fit them.

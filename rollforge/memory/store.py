@@ -43,7 +43,7 @@ class FrameStore(CachedMemory):
         self.spec, self.visible, self.combine = spec, visible, combine
         self.positions, self.kv_codec = positions or Rope(), kv_codec or IdentityKVCodec()
         self.raw: dict[int, list[Any]] = {}  # frame -> what the KV codec keeps, layer by layer; virtual ones as made
-        self.rotated: set[int] = set()  # virtual frames whose keys keep the rotation of their birth
+        self.rotated: set[int] = set()  # virtual frames whose keys keep the rotation that they were made with
         self.places: dict[int, dict[int, Tensor]] = {}  # virtual frames of single tokens -> layer -> their places
         self.born: dict[int, int] = {}  # frame -> the time index at which it was written
         self._layouts: list[list[Entry]] = [[] for _ in range(spec.layers)]  # what the slots hold during a pass

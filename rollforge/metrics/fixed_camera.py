@@ -23,11 +23,14 @@ class FixedCamera(FrameMetric):
     A pixel is static where the mean flow of the first window is at most Otsu's threshold, and dynamic elsewhere. Window
     lengths, the fit of the similarity to the static region, and means over all pairs for DLR and DAR are our reading.
 
-    Curves, NaN in the first window and between measured frames:
+    Curves are NaN in the first window and between measured frames, figures of the whole video where it is shorter than
+    two windows, or a region is empty.
+
+    Curves:
         background_flow: mean flow of the static region.
         foreground_flow: mean flow of the dynamic region after the camera's similarity (RANSAC) is taken out.
 
-    Whole video, NaN where it is shorter than two windows, or a region is empty:
+    Whole video:
         snf_fbd, snf_matches: median displacement of ORB keypoints of the static region between the first and the last
             measured frame, in per cent of the diagonal, and how many matched. A later note gives it less weight.
         snf_nbf: mean static flow.

@@ -22,7 +22,9 @@ def latent_statistics(latents: Tensor) -> Tensor:
 class LatentStatistics(Metric):
     """Whether latents keep their scale. Agrees with numpy to 1e-5, relative.
 
-    Curves, one number for each latent frame:
+    Curves have one number for each latent frame.
+
+    Curves:
         latent_mean, latent_spread, latent_largest: mean, standard deviation and largest absolute value of the frame.
 
     Whole video:

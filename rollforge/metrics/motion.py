@@ -20,7 +20,9 @@ class Motion(FrameMetric):
 
     Flow is read on a grid of every ``min(H, W) // 120``-th pixel.
 
-    Curves, NaN but at each ``round(fps / 8)``-th frame:
+    Curves are NaN but at each ``round(fps / 8)``-th frame.
+
+    Curves:
         flow_top: mean over the fastest 5 % of pixels, in pixels per frame.
         flow_median: median over pixels, in pixels per frame.
 

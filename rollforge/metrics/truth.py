@@ -29,7 +29,9 @@ OPENING = 21  # frames that repetition compares with
 class WorldTruth(Metric):
     """Presence, colour, motion of the captioned objects; background and landscape; sharpness; repetition.
 
-    Curves, one number for each frame:
+    Curves have one number for each frame.
+
+    Curves:
         presence: share of the captioned objects found: somewhere the object's own rendering fits its visible part to
             ``tolerance`` (root mean square), and better than the other shapes of that colour. An object that is almost
             completely hidden behind a nearer one is not found, so true videos score a little below 1.

@@ -20,7 +20,7 @@ class MemFlow(CachePolicy):
     The candidate of block ``i`` is its first frame as committed, with the number ``e = i // interval + 1``. Before the
     next block it enters the bank: slot ``e`` while there are as many; later the bank becomes its best frames, one fewer
     than it holds, followed by the candidate. A frame's score is its mean rotated key times the mean key of the text,
-    summed over heads; each layer and sample chooses by itself. Keys keep the rotation of their birth. Source: MemFlow
+    summed over heads; each layer and sample chooses by itself. Keys keep the rotation that they had. Source: MemFlow
     (arXiv 2512.14699) and its released program, whose settings are the defaults.
 
     Args:
