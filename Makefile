@@ -21,7 +21,7 @@ test: $(READY) $(BROWSER) style
 test-all: $(READY) $(BROWSER) style
 	@$(TOGETHER) types suite SELECT="-m ''"
 
-# Processes of one thread, half as many again as there are cores: tests that kill, resume and write files wait.
+# One process of one thread for each core.
 suite: $(READY)
 	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(SELECT)
 

@@ -23,11 +23,6 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(10_000)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as there are cores: tests that kill, resume and write files wait for others."""
-    return max(1, round(1.5 * len(os.sched_getaffinity(0))))
-
-
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     """A fork server, the same for all test processes of ``pytest --numprocesses``."""
