@@ -42,7 +42,7 @@ class Timing:
         growth: median of the last tenth divided by that of the first.
         denoise: the denoising passes, on average over all blocks.
         commit: the passes that write keys and values, likewise.
-        idle: the rest of the median block: the sampler, its noise, and plans.
+        idle: the rest of the average block: the sampler, its noise, and plans.
         decode: median; None without a codec.
         encode: median of writing the frames to an mp4; None without a codec.
         fps: frames per second with decoding: pixel frames, latent frames where there is no codec.

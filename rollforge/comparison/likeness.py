@@ -28,18 +28,18 @@ def centred(pictures: Pictures) -> Curve:
     return np.divide(flat, length, out=np.full_like(flat, NAN), where=length > 0)
 
 
-def identity(takes: Sequence[Pictures]) -> list[Curve]:
+def identity(videos: Sequence[Pictures]) -> list[Curve]:
     """Of videos of one prompt ``[T, 16, 16, 3]``: likeness to the own first second, minus its mean over the others'.
 
     One curve ``[T]`` for each; above 0 while a video is nearer to its own opening than to that of other seeds.
     """
-    if len(takes) < 2:
-        return [np.full(len(take), NAN) for take in takes]
-    seen = [centred(take) for take in takes]
+    if len(videos) < 2:
+        return [np.full(len(video), NAN) for video in videos]
+    seen = [centred(video) for video in videos]
     openings = np.stack([one[0] for one in seen])
     found = []
     for n, one in enumerate(seen):
-        likeness = one @ openings.T  # [T, takes]
+        likeness = one @ openings.T  # [T, videos]
         found.append(likeness[:, n] - np.delete(likeness, n, axis=1).mean(axis=1))
     return found
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from rollforge.comparison import likeness
 from rollforge.comparison.paired import DRAWS, Values, markdown_table
+from rollforge.comparison.point_thumbnails import PointThumbnails, base_of
 from rollforge.comparison.quantities import Group, Quantity
 from rollforge.comparison.run_result import Comparison, RunResult, number
-from rollforge.comparison.takes import Takes, base_of
 from rollforge.evaluation.run_identity import RunIdentity
 from rollforge.metrics.summary import mean
 
@@ -53,9 +53,9 @@ class Protocol:
         return {label: RunIdentity.of([*point.videos.values()]) for label, point in self.points.items()}
 
     @cached_property
-    def takes(self) -> dict[str, Takes]:
+    def thumbnails(self) -> dict[str, PointThumbnails]:
         """The thumbnails of each point."""
-        return {label: Takes(point) for label, point in self.points.items()}
+        return {label: PointThumbnails(point) for label, point in self.points.items()}
 
     @property
     def runs(self) -> dict[str, str]:
@@ -122,13 +122,13 @@ class Protocol:
 
     def _identity(self) -> Group | None:
         name = "likeness to the own opening minus that to other seeds', last 5 s"
-        found = Quantity(name, {label: takes.identity() for label, takes in self.takes.items()})
+        found = Quantity(name, {label: seen.identity() for label, seen in self.thumbnails.items()})
         known = any(not np.isnan(value) for values in found.values.values() for value in values.values())
         return Group("Identity (thumbnails)", [found]) if known else None
 
     def _convergence(self) -> Group | None:
-        apart = {label: takes.across(likeness.apart) for label, takes in self.takes.items()}
-        own = {label: takes.across(likeness.retrieved) for label, takes in self.takes.items()}
+        apart = {label: seen.across(likeness.apart) for label, seen in self.thumbnails.items()}
+        own = {label: seen.across(likeness.retrieved) for label, seen in self.thumbnails.items()}
         quantities = [
             Quantity(f"{name}, {where} 5 s", {label: _end(curves, n) for label, curves in found.items()})
             for name, found in (("distance", apart), ("prompt retrieved", own))
@@ -143,7 +143,7 @@ class Protocol:
         shares: dict[str, Values] = {}
         for label, point in self.points.items():
             if base := base_of(point, self.comparison.measured):
-                found = self.takes[base.label].parted(self.takes[label])
+                found = self.thumbnails[base.label].parted(self.thumbnails[label])
                 seconds[label] = {prompt: mean(np.array(values)) for prompt, values in found.items()}
                 shares[label] = {prompt: float(np.mean(~np.isnan(values))) for prompt, values in found.items()}
         quantities = [Quantity("share that parts", shares), Quantity("second at which those part", seconds)]
@@ -157,7 +157,7 @@ def fallen(point: RunResult, curve: str) -> Values:
         ratio = number(((video.get("summary") or {}).get(curve) or {}).get("ratio_15"))
         return ratio if np.isnan(ratio) else float(ratio < FALLS)
 
-    return point.over_takes(below)
+    return point.over_videos(below)
 
 
 def _end(curves: dict[str, likeness.Curve], n: int) -> Values:

@@ -87,18 +87,18 @@ class RunResult:
 
     def values(self, curve: str, statistic: str) -> dict[str, float]:
         """A figure by prompt, NaN where there is none; of several videos of one prompt the mean."""
-        return self.over_takes(lambda video: number(((video.get("summary") or {}).get(curve) or {}).get(statistic)))
+        return self.over_videos(lambda video: number(((video.get("summary") or {}).get(curve) or {}).get(statistic)))
 
     def figures(self, name: str) -> dict[str, float]:
         """The same of a figure of whole videos."""
-        return self.over_takes(lambda video: number((video.get("figures") or {}).get(name)))
+        return self.over_videos(lambda video: number((video.get("figures") or {}).get(name)))
 
     @cached_property
     def figure_names(self) -> list[str]:
         """Names of the figures of whole videos."""
         return list(dict.fromkeys(str(name) for video in self.videos.values() for name in video.get("figures") or {}))
 
-    def over_takes(self, measure: Callable[[Mapping[str, Any]], float]) -> dict[str, float]:
+    def over_videos(self, measure: Callable[[Mapping[str, Any]], float]) -> dict[str, float]:
         """A measure of videos by prompt; of several videos of one prompt the mean of what is a number."""
         found: dict[str, list[float]] = {}
         for (_, prompt), video in self.videos.items():

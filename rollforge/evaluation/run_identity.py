@@ -39,8 +39,10 @@ class RunIdentity(NamedTuple):
         frames = md5(json.dumps(known).encode(), usedforsecurity=False).hexdigest()
         seeds = _each(ordered, "seed")
         samples = [int(video.get("sample") or 0) for video in ordered]
-        places = f"samples {samples[0]} to {samples[-1]}" if len(samples) > 1 else f"sample {samples[0]}"
-        noise = f"{_each(ordered, 'noise')}, seed {seeds}, {places}" if samples else UNKNOWN
+        noise = UNKNOWN
+        if samples:
+            places = f"samples {samples[0]} to {samples[-1]}" if len(samples) > 1 else f"sample {samples[0]}"
+            noise = f"{_each(ordered, 'noise')}, seed {seeds}, {places}"
         counts = {
             name: sum(float((video.get("read") or {}).get(name, 0)) for video in ordered) / max(1, len(ordered))
             for name in FEATURES

@@ -19,8 +19,8 @@ PERTURBED, PLAIN = "PerturbedNoise", "IndependentNoise"
 Values = dict[str, float]
 
 
-class Takes:
-    """Videos of a point that have thumbnails. Several of one prompt, as of two seeds, are its takes, by sample.
+class PointThumbnails:
+    """Videos of a point that have thumbnails; of one prompt there may be several, as of two seeds.
 
     Args:
         point: a finished run.
@@ -37,7 +37,7 @@ class Takes:
 
     @cached_property
     def by_prompt(self) -> dict[str, dict[Key, Pictures]]:
-        """The takes of each prompt."""
+        """The videos of each prompt, by sample."""
         found: dict[str, dict[Key, Pictures]] = {}
         for key, pictures in self.videos.items():
             found.setdefault(key[1], {})[key] = pictures
@@ -46,32 +46,32 @@ class Takes:
     def identity(self) -> Values:
         """Likeness to the own opening minus that to other seeds', over the last five seconds, by prompt."""
         return {
-            prompt: mean(np.array([likeness.at_ends(curve)[1] for curve in likeness.identity([*takes.values()])]))
-            for prompt, takes in self.by_prompt.items()
+            prompt: mean(np.array([likeness.at_ends(curve)[1] for curve in likeness.identity([*videos.values()])]))
+            for prompt, videos in self.by_prompt.items()
         }
 
     def across(self, measure: Callable[[Pictures], likeness.Curve]) -> dict[str, likeness.Curve]:
-        """A measure of videos of different prompts ``[N, T, ...]``, by prompt: the mean over takes, ``[T]``."""
+        """A measure of videos of different prompts ``[N, T, ...]``, by prompt: the mean over its videos, ``[T]``."""
         found: dict[str, list[likeness.Curve]] = {}
         for prompts, stacked in self._sets():
             for prompt, curve in zip(prompts, measure(stacked), strict=True):
                 found.setdefault(prompt, []).append(curve)
         return {prompt: np.mean(_cut(curves), axis=0) for prompt, curves in found.items()}
 
-    def parted(self, twin: Takes) -> dict[str, list[float]]:
+    def parted(self, twin: PointThumbnails) -> dict[str, list[float]]:
         """The seconds at which the videos of a twin part from these, NaN where they never do, by prompt."""
         found: dict[str, list[float]] = {}
-        for prompt, takes in self.by_prompt.items():
-            for key, own in takes.items():
-                others = [other for place, other in takes.items() if place != key]
+        for prompt, videos in self.by_prompt.items():
+            for key, own in videos.items():
+                others = [other for place, other in videos.items() if place != key]
                 if key in twin.videos and others:
                     found.setdefault(prompt, []).append(likeness.parted(own, twin.videos[key], others))
         return found
 
     def _sets(self) -> Iterator[tuple[list[str], Pictures]]:
-        """The first takes of all prompts, the second takes, and so on: more than one video, of one length."""
+        """The first video of every prompt, the second of each, and so on: more than one video, of one length."""
         for n in range(max(map(len, self.by_prompt.values()), default=0)):
-            nth = {prompt: [*takes.values()][n] for prompt, takes in self.by_prompt.items() if n < len(takes)}
+            nth = {prompt: [*videos.values()][n] for prompt, videos in self.by_prompt.items() if n < len(videos)}
             if len(nth) > 1:
                 yield [*nth], np.stack(_cut(nth.values()))
 
