@@ -29,7 +29,7 @@ def footprint(codec: VideoCodec, spec: ModelSpec, dtype: torch.dtype, tile: int 
     Feature maps grow with the area, so tiles, which overlap, carry more in all and work on less at once. None for a
     codec that cannot run without numbers.
     """
-    full = _untiled(codec, spec, dtype)
+    full = _untiled(codec, spec.block, spec.latent_shape, dtype)
     if full is None or tile is None:
         return full
     total, largest = _areas(codec, spec, tile)
@@ -41,7 +41,7 @@ def footprint(codec: VideoCodec, spec: ModelSpec, dtype: torch.dtype, tile: int 
 
 def encoding_bytes(codec: VideoCodec, spec: ModelSpec, dtype: torch.dtype, tile: int | None, frames: int) -> int | None:
     """Bytes held while the opening of a video, ``frames`` latent frames long, is encoded. None as for ``footprint``."""
-    full = _untiled_encoding(codec, spec, dtype, frames)
+    full = _untiled_encoding(codec, spec.latent_shape, dtype, frames)
     if full is None or tile is None:
         return full
     width, height = codec.pixel_size(spec.width, spec.height)
@@ -65,12 +65,14 @@ def _covered(size: int, tile: int, overlap: int) -> int:
 
 @once_per_structure
 @torch.no_grad()
-def _untiled(codec: VideoCodec, spec: ModelSpec, dtype: torch.dtype) -> Footprint | None:
+def _untiled(
+    codec: VideoCodec, block: int, latent_shape: tuple[int, int, int], dtype: torch.dtype
+) -> Footprint | None:
     try:
         shapes = without_numbers(codec, dtype)
         if hasattr(shapes, "tile"):
             shapes.tile = None
-        return _of_stream(shapes, torch.empty(1, spec.block, *spec.latent_shape, device="meta"))
+        return _of_stream(shapes, torch.empty(1, block, *latent_shape, device="meta"))
     except Exception:  # any codec, by anyone: whatever it does that needs numbers
         return None
 
@@ -97,12 +99,15 @@ def _of_stream(part: VideoCodec | Finish, block: Tensor) -> Footprint:
 
 @once_per_structure
 @torch.no_grad()
-def _untiled_encoding(codec: VideoCodec, spec: ModelSpec, dtype: torch.dtype, frames: int) -> int | None:
+def _untiled_encoding(
+    codec: VideoCodec, latent_shape: tuple[int, int, int], dtype: torch.dtype, frames: int
+) -> int | None:
     try:
         shapes = without_numbers(codec, dtype)
         if hasattr(shapes, "tile"):
             shapes.tile = None
-        width, height = shapes.pixel_size(spec.width, spec.height)
+        _, rows, columns = latent_shape
+        width, height = shapes.pixel_size(columns, rows)
         with Live(shapes) as live:
             pixels = torch.empty(1, shapes.pixel_frames(frames), height, width, 3, device="meta", dtype=torch.uint8)
             shapes.encode(pixels.permute(0, 1, 4, 2, 3).float() / 255)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from rollforge.video.sheet import ContactSheet, draw, save
 
 MOST = 8
 """Clips of a batch that an error names."""
+PICTURES_EVERY = 10.0
+"""Seconds between two drawings of a curve, which takes a tenth of a second. The last report draws it in any case."""
 
 
 class TrainingReport(Callback):
@@ -35,7 +38,7 @@ class TrainingReport(Callback):
 
     Samples are generated from the config's own prompts, with the averaged weights where there are any. Their drift goes
     to ``validation.csv`` and ``validation.png``, speed and memory to ``speed.csv``, and all of it to Lightning's
-    loggers. A report does not change the training, nor its random numbers. The curves are part of every checkpoint.
+    loggers. Reports that follow each other within seconds do not draw the two curves again. A report does not change the training, nor its random numbers. The curves are part of every checkpoint.
 
     Args:
         folder: the run folder.
@@ -47,6 +50,7 @@ class TrainingReport(Callback):
         self.curve, self.validation, self.speed = LossCurve(), Validation(), Speed(folder / "speed.csv")
         self.step = 0  # of the last row
         self.saved = 0  # step of the last report or of the checkpoint that training started from
+        self.drawn = -math.inf  # when, on the monotonic clock
 
     def state_dict(self) -> dict[str, Any]:
         return self.curve.state_dict() | {"validation": self.validation.state_dict()}
@@ -83,31 +87,40 @@ class TrainingReport(Callback):
             return "Nothing was saved before."
         return f"The checkpoint and the weights of step {self.saved} stay in {self.folder}."
 
-    def report(self, trainer: Trainer, module: Any) -> None:
+    def report(self, trainer: Trainer, module: Any, last: bool = False) -> None:
         """Writes all files. With several processes rank 0 writes, but all must call this.
+
+        Args:
+            trainer: of the training.
+            module: what is trained.
+            last: whether no other report follows, so that every picture must show all of the training.
 
         Raises ``NotWritten`` if it cannot be written.
         """
         self.saved = trainer.global_step
+        draws = last or time.monotonic() - self.drawn >= PICTURES_EVERY
         if trainer.is_global_zero:
             self._log(trainer, "train", self.speed.report(trainer.global_step, module.device))
         with unchanged_random_state(), module.averaged():
             weights = merged(whole_weights(module.trained))
             if trainer.is_global_zero:
-                self._curve(module, weights)
+                self._curve(module, weights, draws)
             if trainer.is_global_zero or is_sharded(module.backbone):
-                self._samples(trainer, module)
+                self._samples(trainer, module, draws)
+        if draws:
+            self.drawn = time.monotonic()
         self.speed.restart(trainer.global_step)
 
-    def _curve(self, module: Any, weights: dict[str, Tensor]) -> None:
+    def _curve(self, module: Any, weights: dict[str, Tensor], draws: bool) -> None:
         assert module.objective is not None
         write(self.folder / "losses.csv", self.curve.csv())
-        plots.save(self.curve.figure(self.reference), self.folder / "loss.png")
+        if draws:
+            plots.save(self.curve.figure(self.reference), self.folder / "loss.png")
         contiguous = {name: value.contiguous() for name, value in weights.items()}
         about = {"format": "pt", "objective": type(module.objective).__name__}
         write_tensors(self.folder / f"{module.objective.trains}.safetensors", contiguous, about)
 
-    def _samples(self, trainer: Trainer, module: Any) -> None:
+    def _samples(self, trainer: Trainer, module: Any, draws: bool) -> None:
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, RolloutData) or not data.prompts:
             return
@@ -132,15 +145,16 @@ class TrainingReport(Callback):
         page = draw(sheets, title, pipeline.horizon_seconds)
         save(page, file := self.folder / f"samples-{trainer.global_step:06d}.png")
         log_image(trainer.loggers, "validation/samples", file, page, trainer.global_step)
-        self._drift(trainer, videos, pipeline)
+        self._drift(trainer, videos, pipeline, draws)
 
-    def _drift(self, trainer: Trainer, videos: list[dict[str, Tensor]], pipeline: Any) -> None:
-        """Writes and draws the drift of the samples."""
+    def _drift(self, trainer: Trainer, videos: list[dict[str, Tensor]], pipeline: Any, draws: bool) -> None:
+        """Writes the drift of the samples, and draws it."""
         if not any(videos):
             return
         found = self.validation.add(trainer.global_step, videos, pipeline.fps, pipeline.horizon_seconds)
         write(self.folder / "validation.csv", self.validation.csv())
-        plots.save(self.validation.figure(), self.folder / "validation.png")
+        if draws:
+            plots.save(self.validation.figure(), self.folder / "validation.png")
         self._log(trainer, "validation", found)
 
     @staticmethod

@@ -79,7 +79,7 @@ class TrainingSaver(Callback):
     def finish(self, trainer: Trainer, module: Any) -> None:
         """The last report and the last checkpoint. A signal that came meanwhile changes nothing: all is done."""
         if trainer.global_step:
-            self.report.report(trainer, module)
+            self.report.report(trainer, module, last=True)
         self._save(trainer)
         self._note(trainer, complete=True, step=trainer.global_step)
 

@@ -78,10 +78,10 @@ class Validation:
                     axes.plot(self._times(curves[name]), curves[name], color=colour, label=label, linewidth=1)
             if self.horizon < self.seconds:
                 axes.axvline(self.horizon, color="0.5", linestyle=":")
-            axes.set_title(literal(name), fontsize=9)
+            axes.set_title(literal(name), fontsize=9, y=1)  # fixed, as below: to seek places takes long
             axes.set_xlabel("seconds")
         figure.axes[0].legend(fontsize=7)
-        figure.tight_layout()
+        figure.subplots_adjust(0.2 / len(names), 0.2, 1 - 0.03 / len(names), 0.88, wspace=0.35)
         return figure
 
     def state_dict(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from small import MODEL
+from small import LONGER, MODEL
 
 REAL = sys.executable
 
@@ -75,10 +75,12 @@ def rehearse() -> None:
         with trust.guarded():
             for command in ("predict", "test", "fit"):
                 ParsedCLI(command, read([f"--config={config}"]))
-        pipeline = rollforge.load(config)
-    backbone, codec = pipeline.backbone.train(), pipeline.codec.train()  # as they are when a command counts
-    decoder.footprint(codec, backbone.spec, torch.float32, None)
-    passes.activations(backbone, torch.float32)
+        for model in (MODEL, LONGER):
+            config.write_text(json.dumps({"model": model}))
+            pipeline = rollforge.load(config)
+            backbone, codec = pipeline.backbone.train(), pipeline.codec.train()  # as they are when a command counts
+            decoder.footprint(codec, backbone.spec, torch.float32, None)
+            passes.activations(backbone, torch.float32)
 
 
 def child(order: dict[str, Any], streams: list[int]) -> NoReturn:

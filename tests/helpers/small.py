@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -26,6 +27,11 @@ MODEL: dict[str, Any] = {
     "policy": {"class_path": "RollingSink", "init_args": {"context_blocks": 2, "sink_blocks": 1}},
     "sampler": {"class_path": "Euler", "init_args": {"steps": 1}},
 }
+LONGER = deepcopy(MODEL)
+"""One with room for a longer context, whose runs are stopped and resumed."""
+LONGER["backbone"]["init_args"].update(window=12, horizon=12)
+LONGER["policy"]["init_args"].update(context_blocks=3, sink_blocks=2)
+LONGER["sampler"]["init_args"].update(steps=2, guidance=1.0)
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ import forks
 import pytest
 import yaml
 from forks import Forks
+from small import LONGER
 
 from rollforge.errors import UserError
 from rollforge.video.reader import frames
@@ -26,14 +27,7 @@ RED = "a red ball over snow at day"
 TWO = "a green cone and a blue box over sand at night"
 FRAMES = 84  # 28 blocks
 PATIENCE = 300  # seconds until a process that does not do what is waited for fails the test
-SMALL: dict[str, Any] = {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 64, "window": 12, "horizon": 12}
-MODEL: dict[str, Any] = {
-    "backbone": {"class_path": "Pocket", "init_args": {**SMALL, "weights": "random"}},
-    "conditioner": {"class_path": "PocketText"},
-    "codec": {"class_path": "PocketCodec", "init_args": {"width": 16, "weights": "random"}},
-    "policy": {"class_path": "RollingSink", "init_args": {"context_blocks": 3, "sink_blocks": 2}},
-    "sampler": {"class_path": "Euler", "init_args": {"steps": 2, "guidance": 1.0}},
-}
+MODEL = LONGER
 DATA: dict[str, Any] = {"prompts": [RED], "seconds": FRAMES / 8}
 SNAPSHOTS: dict[str, Any] = {"every_blocks": 2}
 

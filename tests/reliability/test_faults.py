@@ -65,6 +65,7 @@ def test_a_video_that_the_disk_does_not_take_ends_the_run_and_goes_on_when_there
 ) -> None:
     """With a limit on the size of a file, which every system has."""
     case.pixels = 384  # files as large as they commonly are
+    case.config["data"]["seconds"] = 48 / 8
     case.config["snapshots"]["kv"] = "recompute"
     size = sum(path.stat().st_size for path in whole(case).out.glob("*.mp4"))
     printed = case.run(code=2, before=LIMITED.format(size=size * 2 // 3))
@@ -91,12 +92,13 @@ def test_a_snapshot_that_the_disk_does_not_take_is_said_and_the_video_is_finishe
 
 def test_a_full_disk_stops_the_video_but_not_its_snapshots(case: Any, whole: Whole, disk: Path) -> None:
     case.pixels = 384  # files as large as they commonly are
+    case.config["data"]["seconds"] = 48 / 8
     case.config["snapshots"]["kv"] = "recompute"
     case.out.parent.mkdir(exist_ok=True)
     disk.joinpath("out").mkdir()
     case.out.symlink_to(disk / "out")
     filler = disk / "filler"
-    filler.write_bytes(bytes(ROOM - 1_200_000))
+    filler.write_bytes(bytes(ROOM - 700_000))
     printed = case.run(code=2)
     assert "No space left on device" in sentence(printed)
     assert case.count(case.partial) >= 3 * case.number() - 12

@@ -243,7 +243,7 @@ def while_saving(at: int) -> tuple[str, Signals]:
 
 def test_a_training_that_is_killed_again_and_again_is_the_uninterrupted_one(case: Any, another: Any) -> None:
     kills = [at_batch(SIGKILL, 8), while_saving(2), at_batch(SIGTERM, 4), at_batch(SIGINT, 4)]
-    survive(case, another, SETTINGS["all at once"], kills)
+    survive(case, another, {**SETTINGS["all at once"], "report_every": 3}, kills)
 
 
 @pytest.mark.matrix
