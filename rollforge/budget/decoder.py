@@ -65,9 +65,7 @@ def _covered(size: int, tile: int, overlap: int) -> int:
 
 @once_per_structure
 @torch.no_grad()
-def _untiled(
-    codec: VideoCodec, block: int, latent_shape: tuple[int, int, int], dtype: torch.dtype
-) -> Footprint | None:
+def _untiled(codec: VideoCodec, block: int, latent_shape: tuple[int, int, int], dtype: torch.dtype) -> Footprint | None:
     try:
         shapes = without_numbers(codec, dtype)
         if hasattr(shapes, "tile"):
