@@ -38,7 +38,8 @@ class TrainingReport(Callback):
 
     Samples are generated from the config's own prompts, with the averaged weights where there are any. Their drift goes
     to ``validation.csv`` and ``validation.png``, speed and memory to ``speed.csv``, and all of it to Lightning's
-    loggers. Reports that follow each other within seconds do not draw the two curves again. A report does not change the training, nor its random numbers. The curves are part of every checkpoint.
+    loggers. Reports that follow each other within seconds do not draw the two curves again. A report does not change
+    the training, nor its random numbers. The curves are part of every checkpoint.
 
     Args:
         folder: the run folder.
