@@ -21,9 +21,9 @@ test: $(READY) $(BROWSER) style
 test-all: $(READY) $(BROWSER) style
 	@$(TOGETHER) types suite SELECT="-m ''"
 
-# One process of one thread for each core.
+# One process of one thread for each core. Tests start many interpreters, so compiled modules are kept.
 suite: $(READY)
-	cd $(ROOT) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(SELECT)
+	cd $(ROOT) && PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(SELECT)
 
 # Installs the lowest version that pyproject.toml states of every dependency (some 7 GB), and rolls a video with them.
 lower-bounds:
