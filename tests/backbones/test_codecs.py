@@ -12,7 +12,6 @@ from rollforge.backbones.pocket.codec import PocketCodec
 from rollforge.backbones.wan.codec import WanVAE
 from rollforge.backbones.wan.tiny import TinyWanDecoder
 
-
 SIZES: dict[type[VideoCodec], dict[str, Any]] = {
     PocketCodec: {"width": 16}, TinyWanDecoder: {"channels": (16, 16, 8, 8)}, WanVAE: {"base_dim": 8},
 }  # fmt: skip
