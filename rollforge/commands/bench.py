@@ -61,13 +61,13 @@ HEADER = (
     "|---|---|---|---|---|---|---|---|---|"
 )
 PARTS = (
-    "| of a block, ms | denoise | commit | idle | encode | p90 | x real time | operators | TFLOP | floor |\n"
-    "|---|---|---|---|---|---|---|---|---|---|"
+    "| a block, ms | denoise | commit | idle | encode | p90 | x real time | operators | TFLOP | floor | attention |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|"
 )
 NOTE = """
 A block is 3 latent frames in parity and pocket, else the network's own: every denoising pass and the commit pass.
-Random weights (with --config those that it names), batch 1, float32, eager, attention by torch's
-scaled_dot_product_attention. The median and the tenths are of blocks with a full window (from block 8 on).
+Random weights (with --config those that it names), batch 1, float32, eager; attention is the
+kernel of self-attention without a bias. The median and the tenths are of blocks with a full window (from block 8 on).
 Decode is timed apart; FPS is pixel frames per second with it (latent frames where there is no codec); encoding
 to mp4 is timed and not included. Denoise, commit and idle (sampler, noise, plans) are means over all blocks. Operators
 are what torch's dispatcher runs for one more block, without views. The floor is the time of its matrix products,
@@ -92,7 +92,7 @@ def parts(timing: Timing) -> str:
     return (
         f"| {timing.policy}, {timing.model} | {timing.denoise:.2f} | {timing.commit:.2f} | {timing.idle:.2f} "
         f"| {encode} | {timing.p90:.2f} | {timing.real_time:.2f} | {timing.operators} | {timing.tflop:.4f} "
-        f"| {timing.floor:.2f} |"
+        f"| {timing.floor:.2f} | {timing.attention} |"
     )
 
 

@@ -51,6 +51,7 @@ class Timing:
         tflop: multiplications and additions of matrix products, convolutions and attention, in 1e12.
         floor: what the block would take at the measured rates of a matrix product and of a copy.
         peak_mib: peak memory so far, of the process or of the CUDA allocator, in MiB.
+        attention: the kernel that attends without a bias.
     """
 
     model: str
@@ -72,6 +73,7 @@ class Timing:
     tflop: float
     floor: float
     peak_mib: float
+    attention: str
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -138,8 +140,13 @@ def measure(model: Model, policy: CachePolicy, blocks: int, device: str) -> Timi
         statistics.median(full[-tenth:]) / statistics.median(full[:tenth]), denoise, commit,
         max(0.0, statistics.mean(times) - denoise - commit), decoding,
         statistics.median(encodes) if encodes else None, fps, fps / _frames_per_second(model),
-        *_work(run, backbone, device), _peak(device),
+        *_work(run, backbone, device), _peak(device), _attention(run),
     )  # fmt: skip
+
+
+def _attention(run: RolloutIterator) -> str:
+    memory = next(iter(run.passes.memories.values()))
+    return memory.kernel.describe(run.passes.device, run.passes.dtype, run.spec.head_dim)
 
 
 def _work(run: RolloutIterator, backbone: torch.nn.Module, device: str) -> tuple[int, float, float]:

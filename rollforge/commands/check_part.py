@@ -29,6 +29,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "flow": testing.check_flow,
     "positions": testing.check_positions,
     "combine": testing.check_combine,
+    "attention": testing.check_attention,
     "conditioner": testing.check_conditioner,
     "objective": testing.check_objective,
     "matching": testing.check_matching,

@@ -30,7 +30,8 @@ from rollforge.snapshots.settings import Snapshots
 from rollforge.video.writer import SMALL, enlargement
 
 DEVICE_KEYS = ("accelerator", "devices", "strategy", "precision", "num_nodes", "accumulate_grad_batches")
-PLAIN = ("policy", "compare_policy", "sampler", "positions", "kv_codec", "combine")  # errors of the config alone
+PLAIN = ("policy", "compare_policy", "sampler", "positions", "kv_codec", "combine", "attention")
+"""Components whose errors are those of the config alone."""
 
 
 class ConfigChecks:

@@ -30,7 +30,7 @@ SIZES = ("dim", "layers", "ffn_dim")
 
 NEEDED = ("backbone", "conditioner", "codec", "policy", "sampler")
 """The components that every pipeline has."""
-OPTIONAL = ("noise", "positions", "kv_codec", "block_check", "memory", "combine", "finish")
+OPTIONAL = ("noise", "positions", "kv_codec", "block_check", "memory", "combine", "attention", "finish")
 """Those that have a default."""
 TYPES: dict[str, Any] = {
     **get_type_hints(Pipeline),

@@ -27,7 +27,7 @@ from rollforge.lightning.data import RolloutData
 from rollforge.lightning.parallel import data_parallel, shard
 from rollforge.lightning.precision import float32_by_default, keeping_format
 from rollforge.lightning.training import TrainedModule
-from rollforge.memory import Combine, KVCodec, MakeMemory, Positions, RolloutMemory
+from rollforge.memory import Attention, Combine, KVCodec, MakeMemory, Positions, RolloutMemory
 from rollforge.metrics.base import Metric
 from rollforge.noise import NoisePrior
 from rollforge.objectives.base import Objective
@@ -61,6 +61,7 @@ class RolloutModule(TrainedModule):
         negative_prompt: the prompt that guidance leads away from. Default: the empty one.
         memory: memory of a rollout. Default: ``RolloutMemory``.
         combine: what joins the branches of a plan that has several.
+        attention: the kernel that memories attend with. Default: torch's, as it chooses.
         compile: whether rollouts run the network under ``torch.compile``, and in which of its modes; true is
             ``default``. The first blocks take minutes longer, later starts less (torch keeps what it compiled).
         finish: stage that processes decoded frames before they are displayed and written. Default: none.
@@ -93,6 +94,7 @@ class RolloutModule(TrainedModule):
         negative_prompt: str = "",
         memory: MakeMemory | None = None,
         combine: Combine | None = None,
+        attention: Attention | None = None,
         compile: Compile = False,
         finish: Finish | None = None,
         measure_finished: bool = False,
@@ -109,7 +111,7 @@ class RolloutModule(TrainedModule):
         super().__init__()
         optional: dict[str, Any] = {
             "noise": noise, "positions": positions, "kv_codec": kv_codec, "block_check": block_check,
-            "memory": memory or RolloutMemory, "combine": combine,
+            "memory": memory or RolloutMemory, "combine": combine, "attention": attention,
         }  # fmt: skip
         self.backbone, self.conditioner, self.codec = backbone, conditioner, codec
         self.pipeline = Pipeline(

@@ -12,6 +12,7 @@ from torch import Tensor
 from rollforge.errors import UserError
 from rollforge.memory.base import LevelFeatures, Memory, TextKeys
 from rollforge.memory.combine import Combine
+from rollforge.memory.kernels import Attention, Sdpa
 from rollforge.memory.kv_codec import KVCodec
 from rollforge.memory.observing import Watch
 from rollforge.memory.routing import Routing
@@ -34,6 +35,8 @@ class CachedMemory(Memory):
     observable: ClassVar[bool] = False
     """Whether it fills the ``watch`` that a rollout sets, for policies that observe queries and keys."""
     watch: Watch | None = None
+    kernel: Attention = Sdpa()
+    """What it attends with; a rollout sets its own."""
     device: torch.device | None = None
     """The device of the network; a rollout sets it. Default: that of the queries in the first pass."""
     routing: Routing | None = None

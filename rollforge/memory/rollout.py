@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from rollforge.errors import UserError, attribute_errors, attributed
-from rollforge.memory.attention import attention
 from rollforge.memory.base import Now, Projection, Recurrent, TextKeys
 from rollforge.memory.bias import branches_of, causal_bias, check_segments, context_bias
 from rollforge.memory.combine import Combine
@@ -254,7 +253,7 @@ class RolloutMemory(FrameStore):
 
         ``bias`` is added to the logits; it is broadcast to ``[B, heads, L, S]``.
         """
-        return attention(q, keys, values, bias)
+        return self.kernel(q, keys, values, bias)
 
     def _turn(self, x: Tensor, placement: Placement) -> Tensor:
         try:

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rollforge.memory.attention import attention
 from rollforge.memory.bias import NEVER
 from rollforge.memory.combine import Combine
 from rollforge.memory.kv_codec import KVCodec
@@ -69,4 +68,4 @@ class RoutedMemory(Checked, RolloutMemory):
         contents = [content for content, _ in self._layouts[layer]]
         hidden = self.routing.bias(q, keys[:, own:], tokens, contents, allowed)
         route = torch.cat([hidden.new_zeros(*hidden.shape[:-1], own), hidden], dim=-1)
-        return attention(q, keys, values, route if bias is None else bias + route)
+        return super().attention(layer, q, keys, values, route if bias is None else bias + route)

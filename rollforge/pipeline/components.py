@@ -21,7 +21,7 @@ from rollforge.data.opening import Frames, opening_frames
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, attribute_errors
 from rollforge.finish.base import Finish
-from rollforge.memory import Combine, IdentityKVCodec, KVCodec, MakeMemory, Positions, RolloutMemory
+from rollforge.memory import Attention, Combine, IdentityKVCodec, KVCodec, MakeMemory, Positions, RolloutMemory, Sdpa
 from rollforge.memory.routing import Routing
 from rollforge.noise import IndependentNoise, NoisePrior
 from rollforge.policies.base import CachePolicy
@@ -55,6 +55,7 @@ class Components:
         negative_prompt: the prompt that guidance leads away from. Default: the empty one.
         memory: what makes the memory of a rollout, once for each guidance branch. Default: ``RolloutMemory``.
         combine: what joins the branches of a plan that has several.
+        attention: the kernel that memories attend with. Default: torch's, as it chooses.
         compile: whether rollouts run the network under ``torch.compile``, and in which of its modes; true is
             ``default``. The first blocks take minutes longer, later starts less (torch keeps what it compiled).
         finish: what decoded frames go through before they are shown and written. Default: nothing.
@@ -73,6 +74,7 @@ class Components:
     negative_prompt: str = ""
     memory: MakeMemory = RolloutMemory
     combine: Combine | None = None
+    attention: Attention = field(default_factory=Sdpa)
     compile: Compile = False
     finish: Finish | None = None
     measure_finished: bool = False
@@ -211,7 +213,7 @@ class Components:
             self.backbone.compile(mode="default" if self.compile is True else self.compile)
         return Rollout(
             self.backbone, policy or self.policy, self.sampler, self.noise, self.positions, self.kv_codec,
-            self.block_check, self.memory, self.combine,
+            self.block_check, self.memory, self.combine, attention=self.attention,
         )  # fmt: skip
 
     def memory_input(

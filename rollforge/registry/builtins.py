@@ -51,6 +51,13 @@ def rollforge_register_combine(register: Register) -> None:
 
 
 @hookimpl
+def rollforge_register_attention(register: Register) -> None:
+    register("rollforge.memory.kernels:Sdpa")
+    register("rollforge.memory.hub_kernels:FlashAttention3")
+    register("rollforge.memory.hub_kernels:SageAttention")
+
+
+@hookimpl
 def rollforge_register_kv_codec(register: Register) -> None:
     register("rollforge.memory.kv_codec:IdentityKVCodec")
 

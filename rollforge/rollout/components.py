@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from rollforge.backbones.base import Backbone
-from rollforge.memory import Combine, IdentityKVCodec, KVCodec, MakeMemory, Positions, RolloutMemory
+from rollforge.memory import Attention, Combine, IdentityKVCodec, KVCodec, MakeMemory, Positions, RolloutMemory, Sdpa
 from rollforge.noise import IndependentNoise, NoisePrior
 from rollforge.policies.base import CachePolicy
 from rollforge.rollout.block_check import BlockCheck
@@ -31,6 +31,7 @@ class RolloutComponents:
         combine: what joins the branches of a plan that has several.
         encode: for policies that request a ``Reencode``: the latent ``[B, 1, C, H, W]`` of a finished frame's pixels,
             encoded as the first of a video, as a pipeline gives it.
+        attention: the kernel that memories attend with.
     """
 
     backbone: Backbone
@@ -43,6 +44,7 @@ class RolloutComponents:
     memory: MakeMemory = RolloutMemory
     combine: Combine | None = None
     encode: Callable[[int], Tensor] | None = None
+    attention: Attention = field(default_factory=Sdpa)
 
     def __post_init__(self) -> None:
         self.positions = self.positions or self.backbone.positions

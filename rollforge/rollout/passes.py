@@ -17,7 +17,7 @@ from rollforge.backbones.base import Backbone, Condition
 from rollforge.borders import check_tensor
 from rollforge.devices import sent
 from rollforge.errors import UserError, attribute_errors
-from rollforge.memory import CachedMemory, MakeMemory, Memory
+from rollforge.memory import Attention, CachedMemory, MakeMemory, Memory
 from rollforge.memory.base import LevelFeatures
 from rollforge.memory.joined import JoinedMemory
 from rollforge.memory.observing import Watch
@@ -47,6 +47,7 @@ class PassRunner:
         schedules: the conditions of each guidance branch.
         memory: makes the memory of a branch.
         encode: the latent ``[B, 1, C, H, W]`` of a finished frame's pixels, encoded as the first of a video.
+        attention: the kernel that the memories attend with. Raises ``UserError`` where it cannot run.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class PassRunner:
         schedules: Mapping[str, Schedule],
         memory: MakeMemory,
         encode: Encode | None = None,
+        attention: Attention | None = None,
     ) -> None:
         weight = next(backbone.parameters(), torch.zeros(0))
         self.device, self.dtype = weight.device, weight.dtype
@@ -65,11 +67,15 @@ class PassRunner:
             visible = frame_count(parts.policy, parts.policy.visible(self.spec.block), "visible")
         self.takes_extra = takes_extra(backbone)
         self._sharded = is_sharded(backbone)
+        if attention is not None:
+            attention.check(self.device, _computing(self.device, self.dtype), self.spec.head_dim)
         arguments = self.spec, visible, parts.positions, parts.kv_codec, parts.combine
         with attribute_errors("memory", memory, "starting a rollout"):
             self.memories = {branch: memory(*arguments) for branch in schedules}
         for made in self.memories.values():
             made.device = self.device
+            if attention is not None:
+                made.kernel = attention
         self.encode, self.read = encode, ReadCounts()
         next(iter(self.memories.values())).watch = _watch(parts.policy, self.spec)  # all branches run the same passes
         self.finished: dict[int, Tensor] = {}  # latents of live frames, which a later pass may read again
@@ -366,3 +372,8 @@ def _watch(policy: CachePolicy, spec: ModelSpec) -> Watch | None:
     """Gathers the queries and keys that a policy observes, if any."""
     layers = range(spec.layers) if policy.observes == "all" else policy.observes
     return Watch(layers, policy.sees, policy.whole, spec.tokens) if layers else None
+
+
+def _computing(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """What the network computes in: the dtype of autocast, or that of its weights."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype

@@ -6,6 +6,7 @@
 Each check raises ``CheckFailed``, an ``AssertionError``, with the rule that the part breaks.
 """
 
+from rollforge.testing.attention import check_attention
 from rollforge.testing.backbone import check_backbone
 from rollforge.testing.codec import check_codec
 from rollforge.testing.conditioner import check_conditioner
@@ -27,6 +28,7 @@ from rollforge.testing.training import check_dataset, check_objective
 __all__ = [
     "RULES",
     "CheckFailed",
+    "check_attention",
     "check_backbone",
     "check_codec",
     "check_combine",

@@ -90,6 +90,10 @@ RULES: dict[str, str] = {
     "positions-shape": "turn keeps shape and dtype, and stays finite far beyond any table",
     "positions-frame": "the placement of a frame does not depend on the frames next to it",
     "positions-key": "where the key is equal, so are the placements",
+    "attention-dense": "the result is the softmax of q . k / sqrt(head_dim), plus the bias, times the values",
+    "attention-shared": "fewer key heads are each shared by as many heads of the queries in a row",
+    "attention-repeat": "the same call gives the same result, and changes nothing that it was given",
+    "attention-batch": "a batch of two equals two of one",
     "combine-shape": "the result has the shape of one branch, and is finite",
     "combine-repeat": "the same outputs give the same result, and are not changed",
     "combine-batch": "a batch of two equals two of one",
@@ -118,6 +122,7 @@ PAGES = {
     "dataset": "dataset",
     "positions": "positions",
     "combine": "combine",
+    "attention": "attention",
     "memory": "memory",
 }
 """The kind of part that a rule is for, by the first word of its name."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rollforge import testing
 from rollforge.backbones.base import Backbone, Condition, Conditioner, DecodeStream, VideoCodec
 from rollforge.finish import Finish, FinishStream
-from rollforge.memory import Combine, IdentityKVCodec, RolloutMemory
+from rollforge.memory import Attention, Combine, IdentityKVCodec, RolloutMemory, Sdpa
 from rollforge.memory.base import Memory
 from rollforge.metrics import DIS, Metric
 from rollforge.noise import IndependentNoise
@@ -711,6 +711,11 @@ def joining(join: Callable[[Sequence[Tensor]], Tensor]) -> Combine:
     return type("Broken", (Combine,), {"__call__": lambda self, outputs, *more: join(outputs)})()
 
 
+def attending(change: Callable[..., Tensor]) -> Attention:
+    """Attention that calls torch's otherwise; ``change`` gets a function for it, then the arguments."""
+    return type("Broken", (Sdpa,), {"__call__": lambda self, *given: change(Sdpa(), *given)})()
+
+
 class Blind(RolloutMemory):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *more: Any, **named: Any) -> Tensor:
         return super().attend(layer, q, k, v, *more, **named) + 0.01
@@ -853,6 +858,23 @@ BROKEN: dict[str, tuple[Check, Callable[[], Any]]] = {
     "positions-shape": (testing.check_positions, lambda: turning(lambda x, placed: x.double())),
     "positions-frame": (testing.check_positions, Together),
     "positions-key": (testing.check_positions, Keyless),
+    "attention-dense": (testing.check_attention, lambda: attending(lambda torchs, q, k, v, bias: torchs(q, k, v))),
+    "attention-shared": (
+        testing.check_attention,
+        lambda: attending(
+            lambda torchs, q, k, v, bias: torchs(
+                q, *(each.repeat(1, 1, q.shape[2] // k.shape[2], 1) for each in (k, v)), bias
+            )
+        ),
+    ),
+    "attention-repeat": (
+        testing.check_attention,
+        lambda: attending(lambda torchs, q, k, v, bias: torchs(q, k, v, bias) + q.mul_(1.01).sum() * 0),
+    ),
+    "attention-batch": (
+        testing.check_attention,
+        lambda: attending(lambda torchs, q, k, v, bias: torchs(q, k, v, bias) + (len(q) == 1)),
+    ),
     "combine-shape": (testing.check_combine, lambda: joining(lambda outputs: outputs[0][:, :1])),
     "combine-repeat": (testing.check_combine, lambda: joining(lambda outputs: outputs[0].add_(1))),
     "combine-batch": (testing.check_combine, lambda: joining(lambda outputs: outputs[0] + outputs[0].mean())),

@@ -17,8 +17,9 @@ from rollforge.backbones.wan.codec import WanVAE
 from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.wan.tiny import TinyWanDecoder
 from rollforge.finish import Enlarge
-from rollforge.memory import IdentityKVCodec, RolloutMemory
+from rollforge.memory import IdentityKVCodec, RolloutMemory, Sdpa
 from rollforge.memory.combine import BlendBranches
+from rollforge.memory.kernels import Kernel
 from rollforge.noise import FixedNoise, IndependentNoise, RepeatedNoise
 from rollforge.objectives import DMD, GAN, Matching, SiD
 from rollforge.policies import AttentionSink, LongLive, RollingSink, SlidingIndices, Window
@@ -26,6 +27,7 @@ from rollforge.positions import NoPositions, Rope
 from rollforge.registry import registry
 from rollforge.samplers import Euler, FewStep
 from rollforge.testing import (
+    check_attention,
     check_backbone,
     check_codec,
     check_combine,
@@ -124,6 +126,11 @@ def test_positions_and_what_joins_branches() -> None:
     check_positions(Rope())
     check_positions(NoPositions())
     check_combine(BlendBranches(0.3))
+
+
+@pytest.mark.parametrize("kernel", ["auto", "flash", "math"])
+def test_attention(kernel: Kernel) -> None:
+    check_attention(Sdpa(kernel))
 
 
 @pytest.mark.parametrize(
