@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import chain, count, islice
 from typing import TYPE_CHECKING, Literal, get_args
 
 from rollforge.errors import UserError
@@ -295,7 +296,8 @@ class Segment:
 
     def entries(self) -> Iterator[tuple[int, int]]:
         """The run as ``(content frame, time index)`` pairs."""
-        return ((self.content + n * self.stride, self.time + n) for n in range(self.length))
+        contents = islice(count(self.content, self.stride), self.length)
+        return zip(contents, count(self.time), strict=False)
 
     @property
     def plain(self) -> bool:
@@ -338,7 +340,7 @@ class ReadPlan:
 
     def entries(self) -> tuple[tuple[int, int], ...]:
         """Every ``(content frame, time index)`` pair, in order."""
-        return tuple(pair for segment in self.segments for pair in segment.entries())
+        return tuple(chain.from_iterable(segment.entries() for segment in self.segments))
 
 
 def _of_depth(run: Segment, layers: int) -> Segment:

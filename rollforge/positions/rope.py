@@ -7,9 +7,12 @@ are float64 products of position and frequency, cast once, so positions far beyo
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rollforge.devices import sent
@@ -17,6 +20,8 @@ from rollforge.errors import UserError
 from rollforge.positions.base import Positions
 from rollforge.ranges import Positive
 from rollforge.spec import ModelSpec, ReadPlan, Step
+
+Angles = NDArray[np.float32]
 
 
 class Rotation(NamedTuple):
@@ -95,24 +100,27 @@ class Rope(Positions):
         plan: ReadPlan | None = None,
     ) -> Rotation:
         """The rotation of all tokens of frames at the time indices ``times``."""
-        _, high, wide = split_pairs(spec.head_dim)
         rows, columns = spec.grid
         frequency = self.frequencies(spec, step, plan)
         frequency = frequency if frequency.ndim == 2 else frequency[None]
-        heads, frames = len(frequency), len(times)
         time = torch.tensor(times, dtype=torch.float64)[:, None, None] * frequency  # [F, heads, pairs]
-        height = torch.arange(rows, dtype=torch.float64)[:, None] * axis_frequencies(high, self.theta)
-        width = torch.arange(columns, dtype=torch.float64)[:, None] * axis_frequencies(wide, self.theta)
-        shape = (frames, rows, columns, heads, -1)
-        angle = torch.cat(
-            [
-                time[:, None, None].expand(shape),
-                height[None, :, None, None].expand(shape),
-                width[None, None, :, None].expand(shape),
-            ],
-            dim=-1,
-        ).flatten(0, 2)
-        return Rotation(sent(angle.cos().float(), device), sent(angle.sin().float(), device))
+        shape = (len(times), rows, columns, len(frequency), -1)
+        within = _within_a_frame(spec.head_dim, rows, columns, self.theta)
+        turns = (
+            torch.cat([turn.float()[:, None, None].expand(shape), torch.from_numpy(own).expand(shape)], dim=-1)
+            for turn, own in zip((time.cos(), time.sin()), within, strict=True)
+        )
+        return Rotation(*(sent(turn.flatten(0, 2), device) for turn in turns))
+
+
+@lru_cache(maxsize=32)
+def _within_a_frame(head_dim: int, rows: int, columns: int, theta: float) -> tuple[Angles, Angles]:
+    """Cosines and sines of height and width, which every frame shares, ``[rows, columns, 1, pairs]``."""
+    _, high, wide = split_pairs(head_dim)
+    height = torch.arange(rows, dtype=torch.float64)[:, None] * axis_frequencies(high, theta)
+    width = torch.arange(columns, dtype=torch.float64)[:, None] * axis_frequencies(wide, theta)
+    angle = torch.cat([height[:, None].expand(-1, columns, -1), width.expand(rows, -1, -1)], dim=-1)[:, :, None]
+    return angle.cos().float().numpy(), angle.sin().float().numpy()
 
 
 def rotate(x: Tensor, rotation: Tensor | tuple[Tensor, Tensor]) -> Tensor:

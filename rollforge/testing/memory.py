@@ -18,7 +18,7 @@ from rollforge.testing.tiny import TOLERANCE, network
 
 Make = Callable[..., Any]
 """Builds a memory from ``(spec, visible, positions)``."""
-BLOCKS = 14
+BLOCKS = 10
 
 
 @dataclass(frozen=True)

@@ -118,8 +118,9 @@ class FrameNumbers:
                 self.read(again, self.policy.plan(again), step.start)
 
     def _write(self, frames: Iterable[int]) -> None:
-        self.raw |= {*frames}
-        self.turned = {frame: times for frame, times in self.turned.items() if frame not in {*frames}}
+        fresh = {*frames}
+        self.raw |= fresh
+        self.turned = {frame: times for frame, times in self.turned.items() if frame not in fresh}
 
     def _forget(self, start: int, written: Iterable[int] = ()) -> None:
         live, moves = self.policy.live(start, self.block), self.policy.moves(start, self.block)
