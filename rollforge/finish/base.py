@@ -34,6 +34,9 @@ class Finish(Checked, nn.Module, ABC):
 
     Policies that encode pixels again get the frames as they were decoded, and so do metrics, unless
     ``model.measure_finished`` is true.
+
+    ``Restoration`` trains a stage that has ``loss(decoded, frames)``: decoded frames ``[B, T, 3, h, w]`` and the true ones
+    ``[B, T, 3, H, W]`` of its ``pixel_size``, both in 0..1, to named scalars; ``loss`` is the one to minimise.
     """
 
     weights: str | None
@@ -41,6 +44,9 @@ class Finish(Checked, nn.Module, ABC):
 
     ``None`` marks random weights that were not requested: ``predict`` and ``test`` refuse them.
     """
+
+    takes_crops = False
+    """Whether training may show it pieces of frames, as ``Multigrid`` does in stages below full size."""
 
     @abstractmethod
     def stream(self) -> FinishStream:

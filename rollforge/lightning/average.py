@@ -49,7 +49,7 @@ def use_ema_weights(weights: dict[str, Tensor]) -> None:
     average = {
         name.removeprefix(f"{AVERAGE}module."): weights.pop(name) for name in [*weights] if name.startswith(AVERAGE)
     }
-    for part in ("backbone", "codec"):
+    for part in ("backbone", "codec", "finish"):
         trained = {f"{part}.{name}": value for name, value in average.items() if name != f"{AVERAGE}n_averaged"}
         if trained.keys() <= weights.keys():
             weights |= trained

@@ -173,8 +173,11 @@ class RolloutData(LightningDataModule):
         if self.latent_cache is None or trainer is None:
             return clips
         module = trainer.lightning_module
-        if module.objective is not None and module.objective.trains == "codec":
-            raise UserError("data.latent_cache keeps what a fixed codec encodes, and this objective trains the codec.")
+        if module.objective is not None and module.objective.trains != "backbone":
+            raise UserError(
+                "data.latent_cache keeps latents alone, and this objective trains the "
+                f"{module.objective.trains}, which needs pixel frames; leave latent_cache out."
+            )
         with unchanged_random_state():
             found = encoded(clips, module.pipeline, Path(self.latent_cache), rank, num_replicas)
         trainer.strategy.barrier()

@@ -41,7 +41,7 @@ from rollforge.rollout.block_check import BlockCheck
 from rollforge.samplers.base import Sampler
 
 Rollouts = Callable[[Sequence[Request]], Generator[VideoRollout]]
-NETWORKS = ("backbone", "conditioner", "codec")
+NETWORKS = ("backbone", "conditioner", "codec", "finish")
 
 
 @checked
@@ -122,6 +122,12 @@ class RolloutModule(TrainedModule):
         self.compare_policy, self.metrics = compare_policy, metrics or []
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
         self.critic = objective.critic if objective else None
+        if objective and objective.trains == "finish":
+            if finish is None:
+                raise UserError(
+                    f"{type(objective).__name__} trains model.finish, the stage after the codec, and the config names none."
+                )
+            self.finish = finish  # a submodule only here: other checkpoints do without its weights
         self.multigrid = multigrid
         self.rollouts: Rollouts | None = None  # what a callback has put in place of ``_rollouts``
         if objective and lora:
@@ -141,15 +147,15 @@ class RolloutModule(TrainedModule):
             part._apply(fn if part is self.backbone else keeping_format(fn))
         if self.objective is not None and self.objective.teacher is not None:
             self.objective.teacher._apply(fn)
-        if self.pipeline.finish is not None:  # no submodule: its weights are not in checkpoints
+        if self.pipeline.finish is not None and "finish" not in self._modules:
             self.pipeline.finish._apply(keeping_format(fn))
         super()._apply(fn, recurse=False)
         return self
 
     def setup(self, stage: str) -> None:
-        for part in (self.backbone, self.codec, self.conditioner):
+        for part in self.networks:
             set_trained(part, stage == "fit" and part is self.trained)
-        if self.pipeline.finish is not None:
+        if self.pipeline.finish is not None and "finish" not in self._modules:
             self.pipeline.finish.eval().requires_grad_(False)
 
     def configure_model(self) -> None:

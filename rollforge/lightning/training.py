@@ -27,7 +27,7 @@ from rollforge.lightning.random_state import random_state, restore_random_state
 from rollforge.lightning.resuming import between_steps, settled
 from rollforge.lightning.turns import Turns, TurnSchedules
 from rollforge.objectives.base import Clips, Objective
-from rollforge.objectives.multigrid import Multigrid
+from rollforge.objectives.multigrid import Multigrid, takes_crops
 from rollforge.pipeline import Pipeline
 from rollforge.prediction import is_sharded
 from rollforge.training_budget import Recipe
@@ -64,6 +64,12 @@ class TrainedModule(LightningModule):
         if self.objective is None:
             raise UserError("fit needs model.objective, the loss to train with, and the config names none.")
         return self.get_submodule(self.objective.trains)
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The networks of the model that a checkpoint holds."""
+        finish = getattr(self, "finish", None)  # where it is trained
+        return [self.backbone, self.codec, self.conditioner, *([] if finish is None else [finish])]
 
     @property
     def turn(self) -> str:
@@ -109,7 +115,7 @@ class TrainedModule(LightningModule):
     @float32_by_default()
     def training_step(self, batch: Clips, batch_idx: int) -> Tensor:
         assert self.objective is not None
-        for part in (self.backbone, self.codec, self.conditioner):
+        for part in self.networks:
             part.train(part is self.trained)
         if self.objective.teacher is not None:
             self.objective.teacher.eval().requires_grad_(False)
@@ -139,10 +145,13 @@ class TrainedModule(LightningModule):
 
     def _cut(self, batch: Clips) -> Clips:
         """The clips of this step, as ``multigrid`` has them; the learning rate of the step follows their number."""
-        if self.multigrid is None or self.objective is None:
+        assert self.objective is not None
+        batch = self.objective.prepare(self.pipeline, batch)
+        if self.multigrid is None:
             return batch
         clips = self.multigrid.clips(self.objective, self.pipeline, batch, self.global_step)
-        self.rate = self.multigrid.factor(len(batch["caption"]), len(clips["caption"]))
+        cropped = takes_crops(self.objective, self.pipeline)
+        self.rate = self.multigrid.factor(len(batch["caption"]), len(clips["caption"]), cropped)
         return clips
 
     def _take_turns(self) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rollforge.objectives.multigrid import Multigrid, Stage
     from rollforge.objectives.ode import OdeRegression
     from rollforge.objectives.reconstruction import Reconstruction
+    from rollforge.objectives.restoration import Restoration
     from rollforge.objectives.resampling import ResamplingForcing
     from rollforge.objectives.self_forcing import SelfForcing
     from rollforge.objectives.sid import SiD
@@ -37,6 +38,7 @@ __all__ = [
     "Objective",
     "OdeRegression",
     "Reconstruction",
+    "Restoration",
     "ResamplingForcing",
     "SelfForcing",
     "SiD",
@@ -54,6 +56,7 @@ __getattr__ = lazily(
         "DiffusionForcing": "flow",
         "Objective": "base",
         "Reconstruction": "reconstruction",
+        "Restoration": "restoration",
         "ResamplingForcing": "resampling",
         "TeacherForcing": "flow",
         "DMD": "dmd",

@@ -22,6 +22,8 @@ class Clips(TypedDict, total=False):
     caption: Required[list[str]]
     video: Tensor
     """uint8 ``[B, T, H, W, 3]``."""
+    decoded: Tensor
+    """The same frames as the codec decodes them, ``[B, T, 3, h, w]`` in 0..1, where the objective made them."""
     latents: Tensor
     """``[B, F, C, h, w]``, where they are read in place of pixel frames."""
     trajectory: Tensor
@@ -37,7 +39,7 @@ class Objective(Checked, ABC):
     """A training loss."""
 
     trains = "backbone"
-    """The component that the loss trains: ``backbone`` or ``codec``."""
+    """The component that the loss trains: ``backbone``, ``codec`` or ``finish``."""
 
     step = 0
     """Optimizer steps done so far, set before each call."""
@@ -79,6 +81,10 @@ class Objective(Checked, ABC):
         For losses with a critic; for others it is the Trainer that accumulates. Default: each step is one alone.
         """
         return 0, 1
+
+    def prepare(self, pipeline: Pipeline, clips: Clips) -> Clips:
+        """Adds what the loss needs of full clips, before ``Multigrid`` cuts them. Default: the clips as they are."""
+        return clips
 
     @abstractmethod
     def __call__(self, pipeline: Pipeline, clips: Clips) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 Stages of growing spatial size; inside a stage clips from short to long. A short clip is a piece of a full one, and a
 small one is drawn at fewer pixels, so that there are more of them in a step of about the same cost. The learning rate
-follows the number of clips.
+follows the number of clips. What is trained on pieces of frames (``takes_crops``) gets all pieces of full frames in place
+of smaller ones.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal, cast
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -50,8 +52,9 @@ class Shape:
 class Multigrid:
     """Stages one after the other; then full clips.
 
-    Only a codec that takes several sizes can be trained at sizes below 1. ``data.batch_size`` then counts clips of the
-    smallest size, and of a batch of larger clips the first ones are used.
+    Only a codec that takes several sizes, and a finish that takes pieces of frames, can be trained at sizes below 1. For
+    a codec ``data.batch_size`` then counts clips of the smallest size, and of a batch of larger clips the first ones are
+    used. For a finish it counts full clips, which are cut into tiles of the size, as many as fit.
 
     Args:
         stages: in order.
@@ -94,7 +97,9 @@ class Multigrid:
         self._check(objective, pipeline, shape)
         if not {"latents", "video"} & batch.keys():
             raise UserError("Multigrid cuts videos and latents, and the clips have neither; leave model.multigrid out.")
-        kept = max(1, round(len(batch["caption"]) * (self.smallest / shape.size) ** 2))
+        cropped = takes_crops(objective, pipeline)
+        share = 1.0 if cropped else (self.smallest / shape.size) ** 2
+        kept = max(1, round(len(batch["caption"]) * share))
         name: Literal["latents", "video"] = "latents" if "latents" in batch else "video"
         full, captions = batch[name][:kept], batch["caption"][:kept]
         length = full.shape[1]
@@ -105,21 +110,29 @@ class Multigrid:
                 f"Multigrid asks for clips of {shape.frames} latent frames, and those of data.train_dataset are "
                 "shorter; give longer clips or a smaller length."
             )
-        cut = full[:, : pieces * length].unflatten(1, (pieces, length)).flatten(0, 1)
-        made = {name: resized(cut, shape.size), "caption": [each for each in captions for _ in range(pieces)]}
-        return cast("Clips", made)
+        found = {name: full} | ({"decoded": batch["decoded"][:kept]} if "decoded" in batch else {})
+        cut = {
+            each: video[:, : pieces * length].unflatten(1, (pieces, length)).flatten(0, 1)
+            for each, video in found.items()
+        }
+        made = tiles(cut, shape.size) if cropped else {name: resized(cut[name], shape.size)}
+        more = len(made[name]) // kept
+        return cast("Clips", made | {"caption": [each for each in captions for _ in range(more)]})
 
-    def factor(self, full: int, clips: int) -> float:
-        """What the learning rate of a step with ``clips`` clips is multiplied by; ``full`` is the batch size."""
-        more = clips / max(1.0, full * self.smallest**2)
+    def factor(self, full: int, clips: int, cropped: bool = False) -> float:
+        """What the learning rate of a step with ``clips`` clips is multiplied by; ``full`` is the batch size.
+
+        ``cropped`` says that smaller clips are pieces of full ones.
+        """
+        more = clips / max(1.0, full * (1 if cropped else self.smallest**2))
         return {"linear": more, "sqrt": more**0.5, "none": 1.0}[self.rate]
 
     def _check(self, objective: Objective, pipeline: Pipeline, shape: Shape) -> None:
         spec, part = pipeline.backbone.spec, getattr(pipeline, objective.trains)
-        if self.smallest < 1 and not getattr(part, "takes_sizes", False):
+        if self.smallest < 1 and not (getattr(part, "takes_sizes", False) or takes_crops(objective, pipeline)):
             raise UserError(
                 f"Multigrid has stages at {self.smallest:g} of the size, and {type(part).__name__} is trained at one "
-                "latent size; leave size out of the stages."
+                "size; leave size out of the stages."
             )
         if shape.frames is not None and objective.trains == "backbone" and spec.whole(shape.frames) != shape.frames:
             raise UserError(
@@ -132,6 +145,43 @@ def resized(video: Tensor, size: float) -> Tensor:
     if size == 1:
         return video
     height, width = (round(edge * size) for edge in video.shape[2:4])
+    return reduced(video, height, width)
+
+
+def reduced(video: Tensor, height: int, width: int) -> Tensor:
+    """Pixel frames uint8 ``[B, T, H, W, 3]`` at a smaller size; each pixel is the mean of those it covers."""
     flat = video.flatten(0, 1).permute(0, 3, 1, 2).float()
     smaller = functional.interpolate(flat, (height, width), mode="area").round().to(video.dtype)
     return smaller.permute(0, 2, 3, 1).unflatten(0, video.shape[:2])
+
+
+def takes_crops(objective: Objective, pipeline: Pipeline) -> bool:
+    """Whether what the objective trains is trained on pieces of frames."""
+    return bool(getattr(getattr(pipeline, objective.trains), "takes_crops", False))
+
+
+def tiles(clips: dict[str, Tensor], size: float) -> dict[str, Tensor]:
+    """Cuts ``video`` ``[B, T, H, W, 3]``, and ``decoded`` ``[B, T, 3, h, w]`` at the same places, into tiles.
+
+    Tiles have a share ``size`` of the edges; what is left over at the right and at the bottom is unused. The first axis
+    of the result is clips times tiles.
+    """
+    if size == 1:
+        return clips
+    decoded = clips["decoded"]
+    scale = clips["video"].shape[2] // decoded.shape[3]
+    height, width = (max(1, round(edge * size)) for edge in decoded.shape[3:])
+    places = [
+        (top, left)
+        for top in range(0, decoded.shape[3] - height + 1, height)
+        for left in range(0, decoded.shape[4] - width + 1, width)
+    ]
+    return {
+        name: torch.stack(
+            [
+                video.narrow(axis, top * by, height * by).narrow(axis + 1, left * by, width * by)
+                for top, left in places
+            ], dim=1,
+        ).flatten(0, 1)
+        for name, video, axis, by in (("video", clips["video"], 2, scale), ("decoded", decoded, 3, 1))
+    }  # fmt: skip

@@ -99,6 +99,8 @@ def _step_bytes(
 ) -> int:
     """Bytes of one turn."""
     shapes = {"backbone": without_numbers(parts["backbone"], dtype), "codec": without_numbers(parts["codec"])}
+    if parts.get("finish") is not None:
+        shapes["finish"] = without_numbers(parts["finish"])
     trained = objective.critic if objective.trains_critic and objective.critic else shapes[objective.trains]
     for network in (shapes[objective.trains], objective.critic, objective.teacher):
         if network is not None:

@@ -139,6 +139,8 @@ class Measured:
         for line in weight_lines(work.base):
             own = work.sharded and line.name == "weights of the network"
             yield replace(line, size=line.size // work.shards, how=share) if own else line
+        if (finish := work.parts.get("finish")) is not None:
+            yield Line("weights of the finish", size_of(finish), here)
         gradients = size_of_trained(work.trained, work.dtype) // work.shards
         for name, network in (("teacher", work.objective.teacher), ("critic", work.objective.critic)):
             if network is not None:
@@ -185,7 +187,7 @@ def _reading(work: TrainingWork) -> Iterable[Line]:
         taken = conditioner.encoder_memory(work.captions, work.base.device.startswith("cuda"))
     for device, size in taken.items():
         yield Line("text encoder", size, device, "while a new caption is encoded", ("prompts",))
-    if work.clip and work.objective.trains == "backbone":
+    if work.clip and work.objective.trains != "codec":
         codec = work.base.decoding
         frames = latent_frames(codec.codec, work.clip[0])
         one = encoding_bytes(codec.codec, work.base.spec, codec.dtype, codec.tile, frames)

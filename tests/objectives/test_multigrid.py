@@ -91,7 +91,7 @@ def test_the_learning_rate_follows_the_number_of_clips_and_leaves_the_schedule_a
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        (SIZES, "stages at 0.5 of the size, and Linear is trained at one latent size; leave size out"),
+        (SIZES, "stages at 0.5 of the size, and Linear is trained at one size; leave size out"),
         (Multigrid([Stage(1, [4])]), "clips of 4 latent frames, which are not whole blocks of 3"),
         (Multigrid([Stage(1, [12])]), "clips of 12 latent frames, and those of data.train_dataset are shorter"),
     ],

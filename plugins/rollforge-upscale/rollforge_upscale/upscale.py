@@ -1,0 +1,99 @@
+"""Video super-resolution as a stage after the codec."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rollforge.backbones.weights import load_weights, named
+from rollforge.errors import UserError
+from rollforge.finish import Finish, FinishStream
+from rollforge.ranges import Range, UserPath
+from rollforge.state import State
+from rollforge_upscale.network import FOLD, Recurrent
+
+LEAST = 8
+"""Pixels of the shorter edge of a frame."""
+SHIPPED = "pocket"
+SOFT = 1e-3
+"""Charbonnier's epsilon: differences below it count as their squares."""
+
+
+class Upscale(Finish):
+    """Enlarges frames with a recurrent network that remembers earlier ones; one forward pass a frame, none ahead.
+
+    Args:
+        factor: of width and height.
+        width: channels of the network.
+        blocks: residual blocks of the network.
+        weights: a safetensors file; ``pocket`` for the weights that come with the package (``factor`` 4, trained on
+            what Pocket's codec decodes); ``random`` for random weights. Unset: random weights that ``fit`` trains;
+            ``predict`` and ``test`` refuse them.
+
+    Raises:
+        UserError: for weights of another factor, width or number of blocks, and for frames that are too small, or
+            whose edges are not even.
+    """
+
+    takes_crops = True
+
+    def __init__(
+        self,
+        factor: Literal[2, 3, 4] = 4,
+        width: Annotated[int, Range(8, 256)] = 32,
+        blocks: Annotated[int, Range(1, 64)] = 2,
+        weights: UserPath | None = None,
+    ) -> None:
+        super().__init__()
+        self.factor, self.weights = factor, weights
+        self.network = Recurrent(factor, width, blocks)
+        if (file := named(weights)) is not None:
+            load_weights(self, shipped() if file == SHIPPED else file, "finish")
+
+    def stream(self) -> FinishStream:
+        return _Video(self.network)
+
+    def pixel_size(self, width: int, height: int) -> tuple[int, int]:
+        if min(width, height) < LEAST or width % FOLD or height % FOLD:
+            raise UserError(
+                f"Upscale takes frames of {LEAST} pixels or more with even edges, not {width}x{height}; leave "
+                "model.finish out, or take Enlarge."
+            )
+        return self.factor * width, self.factor * height
+
+    def loss(self, decoded: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        """Charbonnier's loss, the root of the squared difference and a small constant; ``psnr`` in dB."""
+        made = self.network(decoded)
+        loss = (made - frames).square().add(SOFT**2).sqrt().mean()
+        return {"loss": loss, "psnr": -10 * functional.mse_loss(made.detach().clamp(0, 1), frames).log10()}
+
+
+class _Video(FinishStream):
+    """Frame by frame, so that a frame has the same bits wherever a block ends."""
+
+    def __init__(self, network: Recurrent) -> None:
+        self.network = network
+        self.memory: Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(self, frames: Tensor) -> Tensor:
+        made = []
+        for frame in frames.unbind(1):
+            self.memory = self.network.remember(frame, self.memory)
+            made.append(self.network.enlarge(frame, self.memory).clamp(0, 1))
+        return torch.stack(made, dim=1)
+
+    def state_dict(self) -> State:
+        return {"memory": None if self.memory is None else self.memory.clone()}
+
+    def load_state_dict(self, state: State) -> None:
+        self.memory = state["memory"]
+
+
+def shipped() -> str:
+    """The weights file that comes with the package."""
+    return str(files("rollforge_upscale") / "weights" / f"{SHIPPED}.safetensors")
