@@ -35,8 +35,8 @@ class Finish(Checked, nn.Module, ABC):
     Policies that encode pixels again get the frames as they were decoded, and so do metrics, unless
     ``model.measure_finished`` is true.
 
-    ``Restoration`` trains a stage that has ``loss(decoded, frames)``: decoded frames ``[B, T, 3, h, w]`` and the true ones
-    ``[B, T, 3, H, W]`` of its ``pixel_size``, both in 0..1, to named scalars; ``loss`` is the one to minimise.
+    ``Restoration`` trains a stage that has ``loss(decoded, frames)``: decoded frames ``[B, T, 3, h, w]`` and the true
+    ones ``[B, T, 3, H, W]`` of its ``pixel_size``, both in 0..1, to named scalars; ``loss`` is the one to minimise.
     """
 
     weights: str | None

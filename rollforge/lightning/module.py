@@ -122,12 +122,8 @@ class RolloutModule(TrainedModule):
         self.compare_policy, self.metrics = compare_policy, metrics or []
         self.objective, self.optimizer, self.scheduler = objective, optimizer, scheduler
         self.critic = objective.critic if objective else None
-        if objective and objective.trains == "finish":
-            if finish is None:
-                raise UserError(
-                    f"{type(objective).__name__} trains model.finish, the stage after the codec, and the config names none."
-                )
-            self.finish = finish  # a submodule only here: other checkpoints do without its weights
+        if finish is not None and (objective is None or objective.trains == "finish"):
+            self.finish = finish  # a checkpoint of another training does without its weights
         self.multigrid = multigrid
         self.rollouts: Rollouts | None = None  # what a callback has put in place of ``_rollouts``
         if objective and lora:

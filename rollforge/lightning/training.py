@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 CRITIC = "critic."
 """What the names of a critic's weights begin with in a checkpoint."""
+FINISH = "finish."
+"""The same of the stage after the codec, which only a checkpoint of its own training has."""
 
 
 class TrainedModule(LightningModule):
@@ -63,12 +65,16 @@ class TrainedModule(LightningModule):
         """The part that ``fit`` trains."""
         if self.objective is None:
             raise UserError("fit needs model.objective, the loss to train with, and the config names none.")
+        if self.objective.trains == "finish" and self.pipeline.finish is None:
+            raise UserError(
+                f"{type(self.objective).__name__} trains model.finish, the stage after the codec, and there is none."
+            )
         return self.get_submodule(self.objective.trains)
 
     @property
     def networks(self) -> list[nn.Module]:
-        """The networks of the model that a checkpoint holds."""
-        finish = getattr(self, "finish", None)  # where it is trained
+        """The networks of the model; the stage ``finish`` only where it is trained, or nothing is."""
+        finish = self._modules.get("finish")
         return [self.backbone, self.codec, self.conditioner, *([] if finish is None else [finish])]
 
     @property
@@ -266,10 +272,10 @@ class TrainedModule(LightningModule):
             weights.clear()
             weights |= plain_weights
         self.rename(weights)
-        own = {name: value for name, value in self.state_dict().items() if name.startswith(CRITIC)}
-        for name in [name for name in weights if name.startswith(CRITIC) and name not in own]:
+        own = {name: value for name, value in self.state_dict().items() if name.startswith((CRITIC, FINISH))}
+        for name in [name for name in weights if name.startswith((CRITIC, FINISH)) and name not in own]:
             del weights[name]
-        weights |= own
+        weights |= {name: value for name, value in own.items() if name.startswith(CRITIC) or name not in weights}
         weights |= {name: value for name, value in self.state_dict().items() if name.startswith(AVERAGE)}
 
     def rename(self, weights: dict[str, Tensor]) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rollforge.objectives.multigrid import Multigrid, Stage
     from rollforge.objectives.ode import OdeRegression
     from rollforge.objectives.reconstruction import Reconstruction
-    from rollforge.objectives.restoration import Restoration
     from rollforge.objectives.resampling import ResamplingForcing
+    from rollforge.objectives.restoration import Restoration
     from rollforge.objectives.self_forcing import SelfForcing
     from rollforge.objectives.sid import SiD
 
@@ -38,8 +38,8 @@ __all__ = [
     "Objective",
     "OdeRegression",
     "Reconstruction",
-    "Restoration",
     "ResamplingForcing",
+    "Restoration",
     "SelfForcing",
     "SiD",
     "Stage",

@@ -2,8 +2,8 @@
 
 Stages of growing spatial size; inside a stage clips from short to long. A short clip is a piece of a full one, and a
 small one is drawn at fewer pixels, so that there are more of them in a step of about the same cost. The learning rate
-follows the number of clips. What is trained on pieces of frames (``takes_crops``) gets all pieces of full frames in place
-of smaller ones.
+follows the number of clips. What is trained on pieces of frames (``takes_crops``) gets all pieces of full frames in
+place of smaller ones.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Shape:
 class Multigrid:
     """Stages one after the other; then full clips.
 
-    Only a codec that takes several sizes, and a finish that takes pieces of frames, can be trained at sizes below 1. For
-    a codec ``data.batch_size`` then counts clips of the smallest size, and of a batch of larger clips the first ones are
-    used. For a finish it counts full clips, which are cut into tiles of the size, as many as fit.
+    Only a codec that takes several sizes, and a finish that takes pieces of frames, can be trained at sizes below 1.
+    For a codec ``data.batch_size`` then counts clips of the smallest size, and of a batch of larger clips the first
+    ones are used. For a finish it counts full clips, which are cut into tiles of the size, as many as fit.
 
     Args:
         stages: in order.

@@ -50,7 +50,9 @@ class Restoration(Objective):
         stage = _stage(pipeline)
         loss = getattr(stage, "loss", None)
         if loss is None:
-            raise UserError(f"The finish {type(stage).__name__} defines no loss(decoded, frames): it cannot be trained.")
+            raise UserError(
+                f"The finish {type(stage).__name__} defines no loss(decoded, frames): it cannot be trained."
+            )
         if "decoded" not in clips:
             clips = self.prepare(pipeline, clips)
         losses: dict[str, Tensor] = loss(clips["decoded"], clips["video"].permute(0, 1, 4, 2, 3).float() / 255)

@@ -10,14 +10,18 @@ FOLD = 2
 """Most of the work is done at a grid of this many input pixels each way."""
 FINE = 13
 """Channels at the grid of the input; with the three of the frame a number that processors like."""
+SPREAD = 4.0
+"""What centred pixels are multiplied by, for activations of about unit size."""
+CAUTION = 0.3
+"""What the last layer's output is multiplied by: Adam moves all weights alike, and its outputs are the smallest."""
 
 
 class Residual(nn.Module):
-    """Two convolutions around a skip."""
+    """Two convolutions around a skip; the second starts small."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first, self.second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.first, self.second = convolution(width, width), convolution(width, width, 0.2)
 
     def forward(self, x: Tensor) -> Tensor:
         changed: Tensor = self.second(functional.relu(self.first(x)))
@@ -27,8 +31,8 @@ class Residual(nn.Module):
 class Recurrent(nn.Module):
     """One frame and what is remembered of the frames before it, to a larger frame.
 
-    The memory is bounded (tanh), so that a video may be of any length. The last layer starts at zero: a network that
-    is not trained repeats pixels.
+    The memory is bounded (tanh), so that a video may be of any length. A network that is not trained enlarges by
+    bilinear interpolation.
 
     Args:
         factor: of width and height.
@@ -39,16 +43,19 @@ class Recurrent(nn.Module):
     def __init__(self, factor: int, width: int, blocks: int) -> None:
         super().__init__()
         self.factor, self.width = factor, width
-        self.head = nn.Conv2d(3 * FOLD**2 + width, width, 3, padding=1)
+        self.head = convolution(3 * FOLD**2 + width, width)
         self.body = nn.Sequential(*(Residual(width) for _ in range(blocks)))
-        self.spread = nn.Conv2d(width, FINE * FOLD**2, 3, padding=1)
-        self.tail = nn.Conv2d(FINE + 3, 3 * factor**2, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type] # it has one
+        self.fine = convolution(width, FINE * FOLD**2)
+        self.last = nn.Conv2d(FINE + 3, 3 * factor**2, 3, padding=1, padding_mode="replicate", bias=False)
+        with torch.no_grad():
+            self.last.weight.zero_()
+            for colour in range(3):
+                rows = slice(colour * factor**2, (colour + 1) * factor**2)
+                self.last.weight[rows, FINE + colour] = bilinear(factor) / (SPREAD * CAUTION)
 
     def remember(self, frame: Tensor, memory: Tensor | None) -> Tensor:
         """The memory ``[B, width, h / 2, w / 2]`` after a frame ``[B, 3, h, w]`` in 0..1."""
-        folded = functional.pixel_unshuffle(frame - 0.5, FOLD)
+        folded = functional.pixel_unshuffle(centred(frame), FOLD)
         if memory is None:
             memory = folded.new_zeros(len(folded), self.width, *folded.shape[2:])
         x = functional.relu(self.head(torch.cat([folded, memory], dim=1)))
@@ -57,8 +64,8 @@ class Recurrent(nn.Module):
 
     def enlarge(self, frame: Tensor, memory: Tensor) -> Tensor:
         """The frame ``[B, 3, factor * h, factor * w]``, not clamped, from the memory that includes it."""
-        fine = functional.relu(functional.pixel_shuffle(self.spread(memory), FOLD))
-        detail = self.tail(torch.cat([fine, frame - 0.5], dim=1))
+        fine = functional.relu(functional.pixel_shuffle(self.fine(memory), FOLD))
+        detail = self.last(torch.cat([fine, centred(frame)], dim=1)) * CAUTION
         return functional.pixel_shuffle(detail + frame.repeat_interleave(self.factor**2, dim=1), self.factor)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -68,4 +75,29 @@ class Recurrent(nn.Module):
             memory = self.remember(frame, memory)
             memories.append(memory)
         enlarged = self.enlarge(frames.flatten(0, 1), torch.stack(memories, dim=1).flatten(0, 1))
-        return enlarged.unflatten(0, frames.shape[:2])
+        clip: Tensor = enlarged.unflatten(0, frames.shape[:2])  # type: ignore[no-untyped-call] # it has no types
+        return clip
+
+
+def centred(frame: Tensor) -> Tensor:
+    """Pixels of about zero mean and unit size."""
+    return (frame - 0.5) * SPREAD
+
+
+def convolution(inputs: int, outputs: int, gain: float = 1.0) -> nn.Conv2d:
+    """A 3x3 convolution whose outputs are about as large as its inputs, times ``gain``."""
+    made = nn.Conv2d(inputs, outputs, 3, padding=1)
+    nn.init.kaiming_normal_(made.weight, nonlinearity="relu")
+    nn.init.zeros_(made.bias)  # type: ignore[arg-type] # it has one
+    with torch.no_grad():
+        made.weight *= gain
+    return made
+
+
+def bilinear(factor: int) -> Tensor:
+    """Bilinear interpolation as a 3x3 kernel for each pixel of a cell, ``[factor^2, 3, 3]``, less the pixel itself."""
+    places = (torch.arange(factor) + 0.5) / factor - 0.5
+    line = torch.stack([(-places).clamp_min(0), 1 - places.abs(), places.clamp_min(0)], dim=1)  # [factor, 3]
+    kernels = (line[:, None, :, None] * line[None, :, None, :]).flatten(0, 1)
+    kernels[:, 1, 1] -= 1
+    return kernels
