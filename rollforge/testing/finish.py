@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,20 @@ def check_finish(
         same("finish-batch", part, f"In row {row}", full[row : row + 1], alone, tolerance)
     check_turns("finish", part, frames, lambda given: _one_by_one(part, given), tolerance)
     check_cuts("finish", part, frames)
+    if hasattr(part, "loss"):
+        _check_loss(part.train().requires_grad_(True), frames)
+
+
+def _check_loss(part: Any, decoded: Tensor) -> None:
+    width, height = part.pixel_size(decoded.shape[-1], decoded.shape[-2])
+    true = torch.rand(*decoded.shape[:3], height, width, generator=torch.Generator().manual_seed(9))
+    with keeping("finish-loss", part, f"With frames {list(decoded.shape)}"):
+        losses: dict[str, Tensor] = part.loss(decoded, true)
+        finite = all(value.dim() == 0 and bool(value.isfinite()) for value in losses.values())
+        expect("loss" in losses and finite, "finish-loss", part, f"It returns {losses!r:.200}.")
+        losses["loss"].backward()
+    if not any(weight.grad is not None for weight in part.parameters()):
+        fail("finish-loss", part, "After loss.backward() none of its parameters has a gradient.")
 
 
 def _one_by_one(part: Finish, frames: Tensor) -> Tensor:

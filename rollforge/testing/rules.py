@@ -56,6 +56,7 @@ RULES: dict[str, str] = {
     "finish-batch": "a batch of two equals two videos of one",
     "finish-separate": "two interleaved streams do not change each other",
     "finish-resume": "a new stream with the state of another continues identically, and the state is plain and a copy",
+    "finish-loss": "a loss, where the stage has one, is a dict of finite scalars with loss, which has a gradient",
     "noise-shape": "a draw is float32, finite, and of the requested shape",
     "noise-address": "a draw depends on seed, sample, frames and level alone, in any order of draws",
     "noise-scale": "the noise has a mean near 0 and a standard deviation near 1",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from rollforge.backbones.pocket.codec import PocketCodec
 from rollforge.backbones.pocket.network import Pocket
 from rollforge.backbones.pocket.text import PocketText
+from rollforge.finish import Finish, FinishStream
 from rollforge.objectives.base import Objective
 from rollforge.pipeline import Pipeline
 from rollforge.policies.window import Window
@@ -16,6 +18,23 @@ from rollforge.samplers.few_step import FewStep
 from rollforge.testing.rules import expect, fail, keeping
 
 FRAMES, SIDE = 9, 64
+
+
+class Brightness(Finish):
+    """A stage of one weight, to be trained: multiplies pixels."""
+
+    takes_crops = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights, self.gain = "random", nn.Parameter(torch.tensor(0.5))
+
+    def stream(self) -> FinishStream:
+        raise NotImplementedError
+
+    def loss(self, decoded: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        """The mean squared error."""
+        return {"loss": (self.gain * decoded - frames).square().mean()}
 
 
 def check_objective(objective: Objective) -> None:
@@ -27,8 +46,9 @@ def check_objective(objective: Objective) -> None:
     backbone = Pocket(dim=32, layers=1, heads=2, ffn_dim=64, window=FRAMES, horizon=FRAMES, weights="random")
     codec = PocketCodec(width=16, weights="random")
     pipeline = Pipeline(
-        backbone=backbone, conditioner=PocketText(), codec=codec, policy=Window(2), sampler=FewStep((1000,))
-    )
+        backbone=backbone, conditioner=PocketText(), codec=codec, policy=Window(2), sampler=FewStep((1000,)),
+        finish=Brightness(),
+    )  # fmt: skip
     generator = torch.Generator().manual_seed(5)
     video = torch.randint(0, 256, (2, FRAMES, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
     with keeping("objective-loss", objective, f"For 2 clips of {FRAMES} frames"):

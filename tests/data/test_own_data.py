@@ -201,7 +201,7 @@ def test_fit_trains_on_cached_latents_and_refuses_a_corrupt_one_before_the_first
     ("objective", "dataset", "expected"),
     [
         (DiffusionForcing(), WorldClips(FRAMES, 2), "keeps latents of clips that are always the same, and WorldClips"),
-        (Reconstruction(), None, "and this objective trains the codec"),
+        (Reconstruction(), None, "and this objective trains the codec, which needs pixel frames"),
     ],
 )
 def test_what_has_no_lasting_latents_is_refused(objective: Any, dataset: Any, expected: str, tmp_path: Path) -> None:

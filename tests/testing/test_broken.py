@@ -432,6 +432,17 @@ class Stage(Finish):
         return self.kind()
 
 
+class Untrained(Stage):
+    """Its loss has no gradient for its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def loss(self, decoded: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        return {"loss": (decoded - frames).requires_grad_(True).square().mean()}
+
+
 class OneStage(Stage):
     """All videos share one stream."""
 
@@ -824,6 +835,7 @@ BROKEN: dict[str, tuple[Check, Callable[[], Any]]] = {
     "finish-batch": (testing.check_finish, lambda: Stage(Meeting)),
     "finish-separate": (testing.check_finish, OneStage),
     "finish-resume": (testing.check_finish, lambda: Stage(Dropping)),
+    "finish-loss": (testing.check_finish, Untrained),
     "noise-shape": (testing.check_noise, Double),
     "noise-address": (testing.check_noise, Global),
     "noise-scale": (testing.check_noise, Loud),
