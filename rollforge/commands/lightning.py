@@ -19,7 +19,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rollforge import trust
-from rollforge.budget import BudgetCheck, MemoryCheck
+from rollforge.budget import BudgetCheck, MemoryCheck, MemoryInput
 from rollforge.commands.addresses import check_addresses
 from rollforge.commands.loopback import on_loopback
 from rollforge.commands.output import print_error, print_out
@@ -50,6 +50,7 @@ from rollforge.report.curve import read_curve
 from rollforge.report.run import RunFolder
 from rollforge.signals import SignalHandler
 from rollforge.snapshots.settings import Snapshots
+from rollforge.snapshots.sizes import decided
 from rollforge.training_budget import TrainingCheck
 from rollforge.trust.nameable import PICKLES
 
@@ -209,7 +210,8 @@ class RollforgeCLI(LightningCLI):
         requests = self.model.requests(self.datamodule)
         self.model.pipeline.check_prompts(requests)
         self._check_lengths(requests)
-        self.guard: BudgetCheck = self._memory_check(requests)
+        work = self._memory_input(requests)
+        self.guard: BudgetCheck = MemoryCheck.here(work, self.trainer.num_devices)
         self.guard.check()
         check_precision(self.trainer)
         explain_restoring(self.trainer)
@@ -217,10 +219,10 @@ class RollforgeCLI(LightningCLI):
         folder.suite = self.datamodule.suite
         OwnFiles(folder.path).watch(self.trainer)
         resume = self.chosen.resume or self.chosen.ckpt_path == LAST
-        settings, precision = self.config_init.snapshots, str(self.trainer.precision)
+        settings = decided(self.config_init.snapshots, work, self.model.pipeline.sampler)
         self.output = VideoOutput(
             folder, self.model.pipeline, self.model.metrics, self.model.compare_policy, settings, resume,
-            self.chosen.force, precision,
+            self.chosen.force, str(self.trainer.precision),
         )  # fmt: skip
         self.output.stop.quiet = folder.rank > 0
         self.trainer.callbacks.append(self.output)  # type: ignore[attr-defined] # Lightning adds it
@@ -236,13 +238,12 @@ class RollforgeCLI(LightningCLI):
             seconds = pipeline.codec.pixel_frames(frames) / pipeline.fps
             check_length(self.model.metrics, seconds, "A video of this config (data.seconds)")
 
-    def _memory_check(self, requests: Sequence[Request]) -> MemoryCheck:
+    def _memory_input(self, requests: Sequence[Request]) -> MemoryInput:
         device, precision = str(self.trainer.strategy.root_device), str(self.trainer.precision)
-        work = self.model.pipeline.memory_input(
+        return self.model.pipeline.memory_input(
             requests, self.datamodule.rollout_batch_size, device=device, precision=precision,
             policies=self.model.policies,
         )  # fmt: skip
-        return MemoryCheck.here(work, self.trainer.num_devices)
 
     def _roll(self, run: Callable[..., Any], options: dict[str, Any]) -> None:
         """Runs rollouts. Reports the budget if memory runs out; prints the command that resumes after a signal."""

@@ -27,6 +27,7 @@ from rollforge.pipeline import Pipeline
 from rollforge.pipeline.video_rollout import doubt_of
 from rollforge.report.run import RunFolder
 from rollforge.snapshots.settings import Snapshots
+from rollforge.snapshots.sizes import decided
 from rollforge.video.writer import SMALL, enlargement
 
 DEVICE_KEYS = ("accelerator", "devices", "strategy", "precision", "num_nodes", "accumulate_grad_batches")
@@ -308,7 +309,7 @@ class ConfigChecks:
         videos = files * estimates.video_bytes(self.requests, self.shapes.get("codec"), self.size, self.probed)
         kept = 0
         if self.guard is not None:
-            settings = Snapshots(**vars(self.config.snapshots))
+            settings = decided(Snapshots(**vars(self.config.snapshots)), self.guard.work, self.parts["sampler"])
             kept = self.trainer.num_devices * estimates.kept_bytes(
                 self.guard.work, settings, self.requests, self.probed
             )

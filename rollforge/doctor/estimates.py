@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from rollforge.backbones.base import VideoCodec
 from rollforge.budget.memory_input import MemoryInput
 from rollforge.data.requests import Request
-from rollforge.doctor.disk import latents_bytes, snapshots_bytes
 from rollforge.doctor.probe import Probe, duration
 from rollforge.snapshots.settings import Snapshots
+from rollforge.snapshots.sizes import latents_bytes, snapshots_bytes
 
 GUESS = 0.25  # bytes of a pixel in the mp4
 

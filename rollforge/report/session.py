@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from rollforge.errors import UserError
 from rollforge.pipeline.video_rollout import VideoBlock, VideoRollout
@@ -36,6 +37,7 @@ class Session:
         self.recordings, self.identity = recordings, identity
         self.first, self.settings = recordings[0], recordings[0].settings
         self.store = SnapshotStore(self.first.folder, self.settings.keep)
+        self.rank = 0
         self.spent, self.saving = 0.0, 0.0  # seconds before the cut; seconds that a snapshot took
 
     def run(
@@ -48,7 +50,7 @@ class Session:
         Raises:
             UserError: where a file cannot be written or resumed; finished parts of videos stay playable.
         """
-        self.stop = stop
+        self.stop, self.rank = stop, rank
         with ExitStack() as open_files:
             state = self._open(open_files, resume and self.first.started, force)
             self.rollout = rollout = self._rollout(state, stop, force)
@@ -140,10 +142,12 @@ class Session:
         return rollout
 
     def _finished(self, frame: int, stop: SignalHandler) -> Iterator[Tensor]:
-        """Kept latents up to a frame, unless a signal comes: the snapshot stays as good as it is."""
-        for blocks in zip(*(recording.latents.read(frame) for recording in self.recordings), strict=True):
+        """Kept latents up to a frame, with the time left; stops at a signal: the snapshot stays as good as it is."""
+        blocks = zip(*(recording.latents.read(frame) for recording in self.recordings), strict=True)
+        total = -(-frame // self.first.pipeline.backbone.spec.block)
+        for together in tqdm(blocks, "finished blocks again", total, unit=" block", disable=self.rank > 0, leave=False):
             stop.exit_if_requested()
-            yield torch.cat(blocks)
+            yield torch.cat(together)
 
     def _save(self, rollout: VideoRollout, spent: float) -> None:
         """Saves a snapshot. If it cannot be written, a warning says so and the rollout continues."""

@@ -376,4 +376,5 @@ def _watch(policy: CachePolicy, spec: ModelSpec) -> Watch | None:
 
 def _computing(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     """What the network computes in: the dtype of autocast, or that of its weights."""
-    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
+    mixed = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if mixed else dtype

@@ -20,7 +20,8 @@ class Snapshots:
             (SIGINT, SIGTERM, SIGUSR1) makes one.
         keep: how many of a video are kept.
         kv: ``save`` keeps keys and values; ``recompute`` keeps the latents of all blocks instead, which is smaller, and
-            commits them again to resume, which takes longer.
+            commits them again to resume, which takes longer. ``auto``: ``recompute`` for snapshots above 1 GB where
+            that restores the policy and the sampler, else ``save``.
         latents: keep the latents of finished videos, for ``rollforge decode``.
     """
 
@@ -29,7 +30,7 @@ class Snapshots:
     every_seconds: Positive | None = 120.0
     every_blocks: Count | None = None
     keep: Count = 2
-    kv: Literal["save", "recompute"] = "save"
+    kv: Literal["auto", "save", "recompute"] = "auto"
     latents: bool = False
 
 

@@ -18,14 +18,23 @@ from rollforge.backbones.wan.codec import WanVAE
 from rollforge.backbones.wan.network import Wan
 from rollforge.budget import Budget, budget_of, work_of
 from rollforge.budget.live import tensors_in
-from rollforge.doctor.disk import snapshot_bytes, snapshots_bytes
 from rollforge.noise import NoisePrior
 from rollforge.policies import AttentionSink, CachePolicy, LongLive, RollingSink, Window
 from rollforge.rollout import Rollout
 from rollforge.samplers import Euler, FewStep, Sampler
 from rollforge.snapshots.settings import Snapshots
+from rollforge.snapshots.sizes import decided, snapshot_bytes, snapshots_bytes
 
+LARGE = 10**8  # between the snapshots of one block and of 21 frames, of a network of two layers
 GUIDED, FEW = Euler(steps=1, guidance=3.0), FewStep(timesteps=[1000])
+
+
+KEPT = FewStep(timesteps=[1000])
+KEPT.recomputes = False
+
+
+class Watching(Window):
+    sees = ("q",)
 
 
 class Nothing(NoisePrior):
@@ -125,19 +134,19 @@ def test_a_snapshot_is_as_large_as_the_state_of_a_rollout(policy: CachePolicy, s
     )
     most = max(sum(tensor.nbytes for tensor in tensors_in(run.state_dict()["memories"])) for _ in run)
     work = work_of(network, codec, sampler, {"model.policy": policy}, device="cpu", frames=24, switches=[])
-    assert snapshot_bytes(work, Snapshots()) == pytest.approx(most, rel=0.01)
+    assert snapshot_bytes(work, Snapshots(kv="save")) == pytest.approx(most, rel=0.01)
     assert snapshot_bytes(work, Snapshots(kv="recompute")) == 0  # this codec carries nothing
 
 
 @pytest.mark.parametrize(
     ("settings", "seconds", "count"),
     [
-        (Snapshots(), None, 3),  # two are kept while a third is written
-        (Snapshots(keep=4), 1000.0, 5),
-        (Snapshots(), 60.0, 1),  # finished before one is due: a signal may still make one
-        (Snapshots(every_seconds=None), None, 1),
-        (Snapshots(every_seconds=None, every_blocks=1), 1.0, 3),
-        (Snapshots(every_seconds=None, every_blocks=100), 1.0, 1),
+        (Snapshots(kv="save"), None, 3),  # two are kept while a third is written
+        (Snapshots(kv="save", keep=4), 1000.0, 5),
+        (Snapshots(kv="save"), 60.0, 1),  # finished before one is due: a signal may still make one
+        (Snapshots(kv="save", every_seconds=None), None, 1),
+        (Snapshots(kv="save", every_seconds=None, every_blocks=1), 1.0, 3),
+        (Snapshots(kv="save", every_seconds=None, every_blocks=100), 1.0, 1),
     ],
 )
 def test_snapshots_on_the_disk(
@@ -147,6 +156,26 @@ def test_snapshots_on_the_disk(
     assert snapshots_bytes(work, settings, seconds) == count * snapshot_bytes(work, settings)
 
 
+@pytest.mark.parametrize(
+    ("policy", "sampler", "kv"),
+    [
+        (RollingSink(), FEW, "recompute"),
+        (Window(1), FEW, "save"),
+        (Watching(21), FEW, "save"),
+        (RollingSink(), KEPT, "save"),
+    ],
+)
+def test_large_snapshots_leave_keys_and_values_out_where_they_can_be_recomputed(
+    parts: tuple[Wan, WanVAE], policy: CachePolicy, sampler: Sampler, kv: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = work_of(*parts, sampler, {"model.policy": policy}, device="cuda:0", frames=60)
+    size = snapshot_bytes(work, Snapshots(kv="save"))
+    monkeypatch.setattr("rollforge.snapshots.sizes.LARGE", LARGE)
+    assert decided(Snapshots(keep=3), work, sampler) == Snapshots(keep=3, kv=kv)
+    assert (size > LARGE) == (policy.visible(3) > 3)
+    assert decided(Snapshots(kv="save"), work, sampler).kv == "save"
+
+
 def test_the_first_snapshot_needs_two_blocks(parts: tuple[Wan, WanVAE]) -> None:
     work = work_of(*parts, FEW, {"model.policy": RollingSink()}, device="cuda:0", frames=3)
-    assert snapshots_bytes(work, Snapshots()) == 0
+    assert snapshots_bytes(work, Snapshots(kv="save")) == 0

@@ -1,17 +1,35 @@
-"""What a run puts on the disk in addition to its videos: snapshots, and the latents that are kept."""
+"""How large snapshots are, what they keep, and what a run puts on the disk in addition to its videos."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from rollforge.budget.decoder import footprint
 from rollforge.budget.lines import frame_bytes, held_by, raw_frame_bytes
 from rollforge.budget.memory_input import MemoryInput
+from rollforge.samplers.base import Sampler
 from rollforge.snapshots.settings import Snapshots
+
+LARGE = 10**9
+"""Bytes of a snapshot above which ``kv: auto`` leaves keys and values out."""
+
+
+def decided(settings: Snapshots, work: MemoryInput, sampler: Sampler) -> Snapshots:
+    """The settings with ``kv: auto`` replaced by what it means for these videos.
+
+    It is ``recompute`` where a snapshot with keys and values would be larger than ``LARGE`` and committing the latents
+    again restores the state of all policies and of the sampler, else ``save``.
+    """
+    if settings.kv != "auto":
+        return settings
+    saved = replace(settings, kv="save")
+    able = sampler.recomputes and all(policy.recomputes for policy in work.policies.values())
+    return replace(settings, kv="recompute") if able and snapshot_bytes(work, saved) > LARGE else saved
 
 
 def snapshot_bytes(work: MemoryInput, settings: Snapshots) -> int:
-    """Bytes of one snapshot of the videos that are rolled together.
+    """Bytes of one snapshot of the videos that are rolled together, under ``decided`` settings.
 
     The latents of its unfinished block, the frames that wait for the encoder and the contact sheet, all of them small
     in addition to keys and values, are not counted.
