@@ -31,6 +31,10 @@ Command = Callable[[list[str]], int | None]
 
 def _lightning(name: str) -> Command:
     def command(arguments: list[str]) -> int:
+        if name == "fit":
+            from rollforge.commands.fit_other import run as fit
+
+            return fit(arguments)
         from rollforge.commands.lightning import run
 
         return run(name, arguments)

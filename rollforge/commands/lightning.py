@@ -58,27 +58,31 @@ LAST = "last"
 """As ``ckpt_path`` of ``predict``, the same as ``--resume``."""
 
 DEFAULTS: dict[str, Any] = {"logger": False, "enable_model_summary": False, "devices": 1}
-PARSERS: dict[str, Parser] = {}
-"""That of each command, which is built once: building it takes as long as reading a config."""
+PARSERS: dict[tuple[str, type], Parser] = {}
+"""That of each command and class of model, which is built once: building it takes as long as reading a config."""
 
 
 class RollforgeCLI(LightningCLI):
     """LightningCLI with a run folder, which all processes of the run share and rank 0 alone prepares."""
 
+    trains: type = RolloutModule
+    """The class of the model."""
+
     def __init__(self, command: str, typed: Typed, ranks: Ranks, held: ExitStack) -> None:
         self.command, self.typed, self.ranks, self.held, self.code = command, typed, ranks, held, 0
         super().__init__(
-            RolloutModule, RolloutData, run=False, args=typed.rest, parser_class=Parser, save_config_callback=None,
-            auto_configure_optimizers=False, load_from_checkpoint_support=False, seed_everything_default=0,
+            self.trains, RolloutData, run=False, args=typed.rest, parser_class=Parser, save_config_callback=None,
+            subclass_mode_model=self.trains is not RolloutModule, auto_configure_optimizers=False, load_from_checkpoint_support=False, seed_everything_default=0,
             trainer_defaults={**DEFAULTS, "enable_progress_bar": command == "fit"},
         )  # fmt: skip
 
     def setup_parser(self, *arguments: Any) -> None:
         """The parser of the command: one without subcommands, which would read every config twice."""
-        if self.command not in PARSERS:
+        kind = self.command, self.trains
+        if kind not in PARSERS:
             super().setup_parser(*arguments)
-            PARSERS[self.command] = self.parser
-        self.parser: Parser = PARSERS[self.command]
+            PARSERS[kind] = self.parser
+        self.parser: Parser = PARSERS[kind]
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """With the name of the command, and what the Trainer says of it."""
@@ -155,13 +159,17 @@ class RollforgeCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Model, data and Trainer, where they are needed. Raises ``UserError`` for a model larger than the memory."""
         if not self.gives_videos:
-            check_networks(self.chosen.model)
+            self.check_networks()
             whole = self.config
             if self.command != "fit":
                 self.config = _for_rollouts(whole)
             with explained(self.parser):
                 super().instantiate_classes()
             self.config = whole
+
+    def check_networks(self) -> None:
+        """Raises ``UserError`` for networks that would not fit into the free memory."""
+        check_networks(self.chosen.model)
 
     def run(self) -> int:
         """Runs the command. Returns the exit code. Nothing is unpickled unless the command line says so."""
@@ -318,8 +326,13 @@ class RollforgeCLI(LightningCLI):
         check_precision(self.trainer)
         _ = self.model.trained  # there must be one
         clips, batch = self.datamodule.training_clips, self.datamodule.batch_size
-        self.guard = TrainingCheck.of(self.model.pipeline, self.model.recipe, self.trainer, clips, batch, requests)
-        self.guard.check()
+        guard = TrainingCheck.of(self.model.pipeline, self.model.recipe, self.trainer, clips, batch, requests)
+        guard.check()
+        self.explained = guard.explained
+        self._open_training()
+
+    def _open_training(self) -> None:
+        """Prepares the run folder and finds the checkpoint to continue from."""
         self.run_folder = folder = self.folder
         own, reference = self.chosen_callbacks, self.chosen.reference and read_curve(self.chosen.reference)
         self.training = Training(self.trainer, folder.path, own, self.chosen.report_every, self.ranks, reference)
@@ -335,7 +348,7 @@ class RollforgeCLI(LightningCLI):
     def fit(self, **options: Any) -> None:
         """Trains. Reports the budget and what to change if memory runs out."""
         kept = f" The checkpoints and reports until then are in {self.run_folder.path}."
-        with self._stoppable(self.training.stop), self.guard.explained(kept), traced(self.run_folder.path):
+        with self._stoppable(self.training.stop), self.explained(kept), traced(self.run_folder.path):
             self.training.run(**options | {"ckpt_path": self.start})
 
     def after_fit(self) -> None:
@@ -343,7 +356,7 @@ class RollforgeCLI(LightningCLI):
         self.ranks.gather(None)
 
 
-def run(name: str, arguments: list[str]) -> int:
+def run(name: str, arguments: list[str], kind: type[RollforgeCLI] = RollforgeCLI) -> int:
     """Runs one of the Trainer's methods; the exit code is 1 where not all of it could be done."""
     _quiet()
     ranks = Ranks()
@@ -353,7 +366,7 @@ def run(name: str, arguments: list[str]) -> int:
         held.enter_context(trust.guarded(typed.modules))
         held.enter_context(restricted(typed.weights_only))
         try:
-            return RollforgeCLI(name, typed, ranks, held).run()
+            return kind(name, typed, ranks, held).run()
         except SystemExit as leaving:  # how the Trainer answers an interrupt
             if isinstance(leaving.__context__, KeyboardInterrupt):
                 raise leaving.__context__ from None

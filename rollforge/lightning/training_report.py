@@ -106,20 +106,20 @@ class TrainingReport(Callback):
             weights = merged(whole_weights(module.trained))
             if trainer.is_global_zero:
                 self._curve(module, weights, draws)
-            if trainer.is_global_zero or is_sharded(module.backbone):
+            if hasattr(module, "pipeline") and (trainer.is_global_zero or is_sharded(module.backbone)):
                 self._samples(trainer, module, draws)
         if draws:
             self.drawn = time.monotonic()
         self.speed.restart(trainer.global_step)
 
     def _curve(self, module: Any, weights: dict[str, Tensor], draws: bool) -> None:
-        assert module.objective is not None
+        loss = getattr(module, "objective", module)  # a FitModule has its loss itself
         write(self.folder / "losses.csv", self.curve.csv())
         if draws:
             plots.save(self.curve.figure(self.reference), self.folder / "loss.png")
         contiguous = {name: value.contiguous() for name, value in weights.items()}
-        about = {"format": "pt", "objective": type(module.objective).__name__}
-        write_tensors(self.folder / f"{module.objective.trains}.safetensors", contiguous, about)
+        about = {"format": "pt", "objective": type(loss).__name__}
+        write_tensors(self.folder / f"{loss.trains}.safetensors", contiguous, about)
 
     def _samples(self, trainer: Trainer, module: Any, draws: bool) -> None:
         data = getattr(trainer, "datamodule", None)

@@ -22,6 +22,7 @@ from lightning.pytorch.plugins import environments, io, precision
 from torch.optim import Optimizer, lr_scheduler, swa_utils
 from torch.optim.lr_scheduler import LRScheduler
 
+from rollforge.lightning.fit_module import FitModule
 from rollforge.objectives.multigrid import Multigrid, Stage
 from rollforge.registry import Part, Registry
 from rollforge.registry.guard import PluginError, guarded
@@ -33,9 +34,9 @@ LIGHTNING = (accelerators, callbacks, loggers, plugins, environments, io, precis
 TORCH = (torch.optim, lr_scheduler, swa_utils)
 BASES: tuple[type, ...] = (
     Callback, Optimizer, LRScheduler, accelerators.Accelerator, loggers.Logger, profilers.Profiler,
-    strategies.Strategy, plugins.CheckpointIO, ClusterEnvironment, plugins.LayerSync, plugins.Precision,
+    strategies.Strategy, plugins.CheckpointIO, ClusterEnvironment, plugins.LayerSync, plugins.Precision, FitModule,
 )  # fmt: skip
-"""What the Trainer and the optimizer's place in a config take. Plugins may bring classes of their own for them."""
+"""What the Trainer, the optimizer's place and ``fit`` take from a config. Plugins may bring classes of their own for them."""
 PICKLES = "DeepSpeed"
 """Classes with this in their name read checkpoints as plain pickles, which run code."""
 OWN = (BlockCheck, Multigrid, Stage)

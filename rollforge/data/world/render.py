@@ -6,6 +6,7 @@ from the seed. Objects keep their size, colour and lighting, and never leave the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -49,17 +50,18 @@ class Truth:
 
 
 def render(
-    scene: Scene, seed: int, frames: int, tinted: bool = True, size: int = SIZE
+    scene: Scene, seed: int, frames: int, tinted: bool = True, size: int = SIZE, shown: Sequence[int] | None = None
 ) -> tuple[NDArray[np.uint8], Truth]:
     """Draws a clip, uint8 ``[T, size, size, 3]``, and returns its ground truth. The same seed draws the same clip.
 
     Without its tints it is the same clip but for them. At another size it is the same scene, with edges as sharp as
-    its pixels; the truth is in pixels of that size.
+    its pixels; the truth is in pixels of that size. ``shown`` draws these frames alone.
     """
     drawn = np.random.default_rng(seed)
     ground = background(scene, drawn, tinted, size)
     centres = np.stack([_path(drawn, frames) for _ in scene.things], axis=1)
-    video = np.repeat(ground[None], frames, axis=0)
+    centres = centres if shown is None else centres[np.asarray(shown)]
+    video = np.repeat(ground[None], len(centres), axis=0)
     for n in reversed(range(len(scene.things))):
         _paste(video, *scene.things[n], centres[:, n])
     return (video * 255).round().astype(np.uint8), Truth(ground, centres * np.float32(size / SIZE))
