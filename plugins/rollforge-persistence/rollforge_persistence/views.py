@@ -1,7 +1,8 @@
 """What makes two clips of a video differ besides their time: a random piece of the picture, its mirror image, its light.
 
-No change of hue and no grey: colour is what tells the objects of the world apart. The paper's recipe has both; this is
-our reading at this size.
+The light of each colour channel changes by itself, so that the tint of a landscape alone does not identify a video. There
+is no larger change of hue and no grey, as the paper's recipe has: colour is what tells the objects of the world apart.
+Sizes and strengths are our reading.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-SCALE = (0.7, 1.0)
+SCALE = (0.5, 1.0)
 """Edge of the piece, as a share of the picture's."""
 LIGHT = 0.2
-"""Most that brightness and contrast change, as a share."""
+"""Most that contrast, and the brightness of each colour channel, change, as a share."""
 
 
 def augmented(clips: Tensor) -> Tensor:
@@ -28,6 +29,8 @@ def augmented(clips: Tensor) -> Tensor:
     flat = clips.flatten(1, 2)
     grid = functional.affine_grid(place.to(clips), [*flat.shape], align_corners=False)
     seen = functional.grid_sample(flat, grid, padding_mode="reflection", align_corners=False)
-    bright, contrast = 1 + torch.empty(2, batch, 1, 1, 1).uniform_(-LIGHT, LIGHT).to(clips)
-    middle = seen.mean((1, 2, 3), keepdim=True)
-    return (((seen - middle) * contrast + middle) * bright).clamp(0, 1).unflatten(1, (frames, 3))
+    seen = seen.unflatten(1, (frames, 3))
+    contrast = 1 + torch.empty(batch, 1, 1, 1, 1).uniform_(-LIGHT, LIGHT).to(clips)
+    bright = 1 + torch.empty(batch, 1, 3, 1, 1).uniform_(-LIGHT, LIGHT).to(clips)
+    middle = seen.mean((1, 2, 3, 4), keepdim=True)
+    return (((seen - middle) * contrast + middle) * bright).clamp(0, 1)
