@@ -8,7 +8,7 @@ import shlex
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,15 @@ class RollforgeCLI(LightningCLI):
 
     trains: type = RolloutModule
     """The class of the model."""
+    explained: Callable[[str], AbstractContextManager[None]]
+    """Around ``fit``: explains what to change if memory runs out."""
 
     def __init__(self, command: str, typed: Typed, ranks: Ranks, held: ExitStack) -> None:
         self.command, self.typed, self.ranks, self.held, self.code = command, typed, ranks, held, 0
         super().__init__(
             self.trains, RolloutData, run=False, args=typed.rest, parser_class=Parser, save_config_callback=None,
-            subclass_mode_model=self.trains is not RolloutModule, auto_configure_optimizers=False, load_from_checkpoint_support=False, seed_everything_default=0,
+            subclass_mode_model=self.trains is not RolloutModule, auto_configure_optimizers=False,
+            load_from_checkpoint_support=False, seed_everything_default=0,
             trainer_defaults={**DEFAULTS, "enable_progress_bar": command == "fit"},
         )  # fmt: skip
 

@@ -36,7 +36,7 @@ BASES: tuple[type, ...] = (
     Callback, Optimizer, LRScheduler, accelerators.Accelerator, loggers.Logger, profilers.Profiler,
     strategies.Strategy, plugins.CheckpointIO, ClusterEnvironment, plugins.LayerSync, plugins.Precision, FitModule,
 )  # fmt: skip
-"""What the Trainer, the optimizer's place and ``fit`` take from a config. Plugins may bring classes of their own for them."""
+"""What the Trainer, the optimizer's place and ``fit`` take in a config. Plugins may bring classes of their own."""
 PICKLES = "DeepSpeed"
 """Classes with this in their name read checkpoints as plain pickles, which run code."""
 OWN = (BlockCheck, Multigrid, Stage)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from rollforge.errors import UserError
@@ -56,15 +56,15 @@ class Persistence(FitModule):
         return {"loss": self.loss(self.views(clips["video"]))}
 
     def views(self, video: Tensor) -> list[Tensor]:
-        """Each clip of uint8 ``[B, rho clip, H, W, 3]`` under a random change of its own; of a single one two changes.
+        """Each clip of uint8 ``[B, rho clip, H, W, 3]`` under a random change of its own; a single one under two.
 
         Raises ``UserError`` for frames that are not complete clips.
         """
         rho, rest = divmod(video.shape[1], self.clip)
         if rest or not rho:
             raise UserError(
-                f"{type(self).__name__}: {video.shape[1]} frames of a video are not complete clips of {self.clip}; take "
-                "WorldPairs or VideoPairs as data.train_dataset, with the same clip."
+                f"{type(self).__name__}: {video.shape[1]} frames of a video are not complete clips of {self.clip}; "
+                "take WorldPairs or VideoPairs as data.train_dataset, with the same clip."
             )
         clips = video.permute(0, 1, 4, 2, 3).float().div(255).unflatten(1, (rho, self.clip)).unbind(1)
         return [augmented(each) for each in (clips * 2 if rho == 1 else clips)]
@@ -85,6 +85,7 @@ class WithMomentum(Persistence):
     """A method whose positives come from a slow copy of the encoder and its projection."""
 
     first_momentum: float
+    projection: nn.Sequential
 
     def copy(self) -> None:
         """Makes the slow copy of ``encoder`` and ``projection``."""

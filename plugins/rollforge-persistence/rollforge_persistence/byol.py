@@ -6,7 +6,7 @@
 | projection and predictor | 2 layers, 4,096 wide, 256 out, batch norm | 2 layers, 256 wide, 64 out, batch norm |
 | optimizer | LARS | AdamW, as for all four |
 
-The loss is minus the cosine of the prediction to the key of each other clip. Without batch norm in its MLPs it collapses.
+The loss is minus the cosine of the prediction to the key of each other clip. The MLPs need batch norm.
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ class WorldPairs(Checked, Dataset[Clip]):
         frames: frames of a video.
         videos: videos of an epoch; captions held out for tests never occur.
         seed: of scenes and times.
+        tinted: whether sky and soil have random tints. Where they have, the tint alone identifies a video.
 
     Raises:
         UserError: where a video is shorter than a clip and the gap.
@@ -61,16 +62,17 @@ class WorldPairs(Checked, Dataset[Clip]):
         frames: Annotated[int, Range(1, 10_000)] = 128,
         videos: Count = 1_000_000,
         seed: CountFromZero = 0,
+        tinted: bool = False,
     ) -> None:
         from rollforge.data.world import all_scenes, held_out
 
         if frames < span(clip, stride) + (gap or 0):
             raise UserError(
-                f"WorldPairs: a video of {frames} frames is shorter than a clip of {clip} frames, {stride} apart, and a "
-                f"gap of {gap or 0}; raise frames, or lower gap."
+                f"WorldPairs: a video of {frames} frames is shorter than a clip of {clip} frames, {stride} apart, and "
+                f"a gap of {gap or 0}; raise frames, or lower gap."
             )
         self.rho, self.gap, self.clip, self.stride, self.frames = rho, gap, clip, stride, frames
-        self.count, self.seed = videos, seed
+        self.count, self.seed, self.tinted = videos, seed, tinted
         self.scenes = [scene for scene in all_scenes() if not held_out(scene)]
 
     def __len__(self) -> int:
@@ -83,7 +85,7 @@ class WorldPairs(Checked, Dataset[Clip]):
         scene = self.scenes[drawn.integers(len(self.scenes))]
         shown = times(self.frames, self.clip, self.stride, self.rho, self.gap, drawn)
         flat = [time for each in shown for time in each]
-        video, _ = render(scene, int(drawn.integers(2**31)), self.frames, size=SIZE, shown=flat)
+        video, _ = render(scene, int(drawn.integers(2**31)), self.frames, self.tinted, SIZE, flat)
         return {"video": torch.from_numpy(video), "caption": scene.caption}
 
 

@@ -60,13 +60,15 @@ def _probed(weights: list[Path], videos: int, held_out: int, frames: int, save_t
 
 def table(found: dict[str, Probe]) -> str:
     """A Markdown table: right answers in %, with a 95 % interval over the held-out videos."""
+    import torch
+
     from rollforge_persistence.labels import LABELS
 
     lines = ["| features | reading | " + " | ".join((*LABELS, "mean")) + " |", "|---|---|" + "---|" * (len(LABELS) + 1)]
     for name, each in found.items():
         for reading, right in (("linear", each.linear), ("neighbours", each.neighbours)):
             cells = [_cell(right[label].tolist()) for label in LABELS]
-            mean = _cell((sum(right.values()) / len(LABELS)).tolist())
+            mean = _cell(torch.stack([*right.values()]).mean(0).tolist())
             lines.append(f"| {name} | {reading} | {' | '.join(cells)} | {mean} |")
     return "\n".join(lines) + "\n"
 

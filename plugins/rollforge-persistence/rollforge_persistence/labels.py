@@ -35,10 +35,10 @@ def labelled(count: int, seed: int, frames: int = CLIP) -> Labelled:
     scenes = [scene for scene in all_scenes() if len(scene.things) == 1]
     chosen = [scenes[drawn.integers(len(scenes))] for _ in range(count)]
     shown = range(0, span(frames, STRIDE), STRIDE)
-    videos = [render(scene, int(drawn.integers(2**31)), span(frames, STRIDE), size=SIZE, shown=shown) for scene in chosen]
+    seeds = drawn.integers(2**31, size=count).tolist()
+    long = span(frames, STRIDE)
+    videos = [render(scene, own, long, size=SIZE, shown=shown) for scene, own in zip(chosen, seeds, strict=True)]
     clips = torch.from_numpy(np.stack([video for video, _ in videos])).permute(0, 1, 4, 2, 3).float() / 255
     words = [(*scene.things[0], scene.ground, scene.time) for scene in chosen]
-    labels = {
-        name: torch.tensor([WORDS[name].index(each[n]) for each in words]) for n, name in enumerate(LABELS)
-    }
+    labels = {name: torch.tensor([WORDS[name].index(each[n]) for each in words]) for n, name in enumerate(LABELS)}
     return Labelled(clips, labels)

@@ -82,7 +82,7 @@ def linear_layer(features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
 
 
 def nearest(known: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
-    """The label that most of the nearest known features have, by cosine; ``[N, D]``, ``[N]`` and ``[M, D]`` to ``[M]``."""
+    """The label that most of the nearest known features have, by cosine: ``[N, D]``, ``[N]``, ``[M, D]`` to ``[M]``."""
     cosine = functional.normalize(asked, dim=1) @ functional.normalize(known, dim=1).T
     close = labels[cosine.topk(min(NEIGHBOURS, len(known)), dim=1).indices]  # [M, k]
     return functional.one_hot(close).sum(1).argmax(1)

@@ -5,7 +5,7 @@
 | temperature | .1 | .1 |
 | Sinkhorn | eps .05, 3 iterations | eps .05, 3 iterations |
 | prototypes | 3,000 | 64 |
-| prototypes frozen | for the first epoch | for the first tenth of the training, since an epoch of the world never ends |
+| prototypes frozen | for the first epoch | for a tenth of the training: an epoch of the world has no end |
 | projection | 3 layers, 2,048 wide, 128 out | 3 layers, 128 wide, 64 out |
 | optimizer | LARS | AdamW, as for all four |
 

@@ -1,7 +1,7 @@
-"""What makes two clips of a video differ besides their time: a random piece of the picture, its mirror image, its light.
+"""What makes two clips of a video differ besides their time: a piece of the picture, its mirror image, its light.
 
-The light of each colour channel changes by itself, so that the tint of a landscape alone does not identify a video. There
-is no larger change of hue and no grey, as the paper's recipe has: colour is what tells the objects of the world apart.
+The light of each colour channel changes by itself, so that the tint of a landscape alone does not identify a video.
+There is no larger change of hue and no grey, as in the paper's recipe: objects of the world differ in colour.
 Sizes and strengths are our reading.
 """
 

@@ -55,7 +55,7 @@ def save(file: Path, encoder: Encoder, found: Probe) -> None:
 
 
 def directions(layers: list[Tensor]) -> Tensor:
-    """An orthonormal basis ``[R, D]`` of what linear layers ``[K, D]`` distinguish: a shift of all classes is nothing."""
+    """An orthonormal basis ``[R, D]`` of what linear layers ``[K, D]`` tell apart; what all classes share is out."""
     rows = torch.cat([layer - layer.mean(0) for layer in layers])
     _, sizes, basis = torch.linalg.svd(rows, full_matrices=False)
     return basis[sizes > 1e-4 * sizes[0]].contiguous()

@@ -1,0 +1,62 @@
+"""``rollforge fit`` of an encoder from the package's configs: it learns, it resumes bit for bit, it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rollforge.cli import main
+
+pytestmark = pytest.mark.usefixtures("installed")
+CONFIGS = Path(__file__).parents[1] / "configs"
+SMALL = [
+    *("--model.width", "8", "--model.hidden", "8", "--model.out", "4", "--data.batch_size", "4"),
+    *("--data.train_dataset.init_args.frames", "16", "--trainer.enable_progress_bar", "false"),
+]
+
+
+def fit(name: str, folder: Path, steps: int, *options: str) -> int:
+    config = ["--config", str(CONFIGS / f"{name}.yaml"), "--output_dir", str(folder)]
+    return main(["fit", *config, *SMALL, "--trainer.max_steps", str(steps), *options])
+
+
+@pytest.mark.parametrize("name", ["byol", "simclr", "swav"])
+def test_each_method_trains_an_encoder(name: str, tmp_path: Path) -> None:
+    assert fit(name, tmp_path / "run", 2) == 0
+    weights = load_file(tmp_path / "run" / "encoder.safetensors")
+    assert weights["frames.0.weight"].shape == (2, 3, 7, 7)
+    assert len((tmp_path / "run" / "losses.csv").read_text().splitlines()) == 3
+
+
+def test_an_interrupted_training_continues_bit_for_bit(tmp_path: Path) -> None:
+    schedule = ["--model.warm_up", "0", "--trainer.max_steps", "4"]
+    assert fit("moco", tmp_path / "whole", 4) == 0
+    assert fit("moco", tmp_path / "parts", 4, "--trainer.limit_train_batches", "2", "--trainer.max_epochs", "1") == 0
+    stopped = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
+    assert stopped["global_step"] == 2
+    assert fit("moco", tmp_path / "parts", 4, "--resume", *schedule[2:]) == 0
+    whole, parts = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts"))
+    assert parts["global_step"] == 4
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, parts["state_dict"][name]), name
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--data.prompts", "a red ball"], "data.prompts is for video models, and rollforge_persistence.moco.MoCo"),
+        (["--model.class_path", "rollforge_persistence.encoder.Encoder"], "Encoder"),
+        (["--model.queue", "0"], "MoCo.queue must be"),
+        (["--data.train_dataset.init_args.gap", "500"], "a gap of 500; raise frames, or lower gap."),
+    ],
+)
+def test_what_cannot_be_trained_is_one_sentence(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit("moco", tmp_path / "run", 2, *options) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+    assert not (tmp_path / "run").exists()
