@@ -124,7 +124,8 @@ class LossCurve:
             if both:
                 reference._draw_under(axes[1, 0], [RATIO])
         for each in axes[:, 0]:
-            each.set_yscale("log")
+            if all((line.get_ydata() > 0).all() for line in each.lines):  # type: ignore[union-attr,operator]
+                each.set_yscale("log")
             each.yaxis.set_major_formatter(_Plain())
             each.yaxis.set_minor_formatter(_Plain())
             each.grid(visible=True, alpha=0.3)

@@ -27,7 +27,14 @@ from rollforge.spec import Step
 importable()
 ROLLED = sorted(
     PACKAGES.keys()
-    - {"rollforge-features", "rollforge-inspect", "rollforge-skyreels", "rollforge-vbench", "rollforge-wan22"}
+    - {
+        "rollforge-features",
+        "rollforge-inspect",
+        "rollforge-persistence",
+        "rollforge-skyreels",
+        "rollforge-vbench",
+        "rollforge-wan22",
+    }
 )
 USUAL = dict(
     zip(KINDS, ("Window", "(its own)", "IndependentNoise", "FewStep", "IdentityKVCodec", "Pocket"), strict=True)

@@ -25,6 +25,7 @@ MODELS = {
     "rollforge-features",
     "rollforge-frames",
     "rollforge-inspect",
+    "rollforge-persistence",
     "rollforge-skyreels",
     "rollforge-vbench",
     "rollforge-wan22",

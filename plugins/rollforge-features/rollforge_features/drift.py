@@ -90,6 +90,11 @@ class FeatureDrift(Metric):
         vectors = functional.normalize(self.extractor.embed(frames).double(), dim=1)
         if not torch.isfinite(vectors).all():
             raise UserError(f"{type(self.extractor).__name__} gives features that are not finite; check its weights.")
+        if self.sum is not None and vectors.shape[1] != len(self.sum):
+            raise UserError(
+                f"{type(self.extractor).__name__} gives features of width {vectors.shape[1]}, and those of the frames "
+                f"before are of width {len(self.sum)}; continue with the same feature space, or measure from the start."
+            )
         return iter(vectors)
 
     def _compare(self, vector: Tensor) -> tuple[float, float]:

@@ -20,11 +20,16 @@ class Encoder(nn.Module):
     Group norm, so that a feature does not depend on the batch. 0.18M parameters at the default width.
 
     Args:
-        width: channels of a feature.
+        width: channels of a feature, a multiple of 16.
+
+    Raises:
+        UserError: for another width.
     """
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
+        if width % 16 or width < 16:
+            raise UserError(f"The encoder's width must be a multiple of 16, not {width}.")
         self.width = width
         self.frames = nn.Sequential(
             nn.Conv2d(3, width // 4, 7, stride=4, padding=3),
@@ -47,11 +52,6 @@ class Encoder(nn.Module):
         seen = self.frames((clips.flatten(0, 1) - 0.5) / 0.25)  # [B T, C, H/8, W/8]
         seen = self.time(seen.unflatten(0, (batch, -1)).transpose(1, 2))  # [B, width, T/2, H/16, W/16]
         return cast("Tensor", seen.mean((2, 3, 4)))
-
-    def check(self, clips: Tensor) -> None:
-        """Raises ``UserError`` for clips of another form than ``[B, T, 3, H, W]``."""
-        if clips.ndim != 5 or clips.shape[2] != 3:
-            raise UserError(f"The encoder reads clips [B, T, 3, H, W], not {[*clips.shape]}.")
 
 
 def mlp(layers: int, wide: int, hidden: int, out: int, batch_norm: bool = False) -> nn.Sequential:

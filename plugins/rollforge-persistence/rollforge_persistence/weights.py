@@ -34,7 +34,7 @@ def load(file: Path) -> tuple[Encoder, dict[str, Tensor]]:
     Raises:
         UserError: for a file that cannot be read, or is not of an encoder.
     """
-    found = {name: numbers(stored, "Encoder") for name, stored in open_file(file, "Encoder").items()}
+    found = {name: numbers(stored, "Encoder", torch.float32) for name, stored in open_file(file, "Encoder").items()}
     weights = {name.removeprefix(ENCODER): value for name, value in found.items() if "." in name}
     if FIRST not in weights or weights[FIRST].ndim != 4:
         raise UserError(
@@ -47,8 +47,11 @@ def load(file: Path) -> tuple[Encoder, dict[str, Tensor]]:
 
 
 def save(file: Path, encoder: Encoder, found: Probe) -> None:
-    """Writes an encoder with how its features are standardised and the directions that the probe reads."""
-    tensors = {f"{ENCODER}{name}": value.contiguous() for name, value in encoder.state_dict().items()}
+    """Writes an encoder in half precision, how its features are standardised, and the directions that the probe reads.
+
+    Raises ``NotWritten`` where the disk does not take it.
+    """
+    tensors = {f"{ENCODER}{name}": value.half().contiguous() for name, value in encoder.state_dict().items()}
     tensors |= {"mean": found.standard.mean, "scale": found.standard.scale}
     tensors |= {part: directions([found.layers[name] for name in names]) for part, names in READ.items()}
     write_tensors(file, tensors, {"format": "pt"})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+from rollforge_persistence.moco import MoCo
 from safetensors.torch import load_file
 
 from rollforge.cli import main
@@ -13,7 +15,7 @@ from rollforge.cli import main
 pytestmark = pytest.mark.usefixtures("installed")
 CONFIGS = Path(__file__).parents[1] / "configs"
 SMALL = [
-    *("--model.width", "8", "--model.hidden", "8", "--model.out", "4", "--data.batch_size", "4"),
+    *("--model.width", "16", "--model.hidden", "8", "--model.out", "4", "--data.batch_size", "4"),
     *("--data.train_dataset.init_args.frames", "16", "--trainer.enable_progress_bar", "false"),
 ]
 
@@ -27,17 +29,25 @@ def fit(name: str, folder: Path, steps: int, *options: str) -> int:
 def test_each_method_trains_an_encoder(name: str, tmp_path: Path) -> None:
     assert fit(name, tmp_path / "run", 2) == 0
     weights = load_file(tmp_path / "run" / "encoder.safetensors")
-    assert weights["frames.0.weight"].shape == (2, 3, 7, 7)
+    assert weights["frames.0.weight"].shape == (4, 3, 7, 7)
     assert len((tmp_path / "run" / "losses.csv").read_text().splitlines()) == 3
 
 
-def test_an_interrupted_training_continues_bit_for_bit(tmp_path: Path) -> None:
-    schedule = ["--model.warm_up", "0", "--trainer.max_steps", "4"]
+def test_an_interrupted_training_continues_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fit("moco", tmp_path / "whole", 4) == 0
-    assert fit("moco", tmp_path / "parts", 4, "--trainer.limit_train_batches", "2", "--trainer.max_epochs", "1") == 0
-    stopped = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
-    assert stopped["global_step"] == 2
-    assert fit("moco", tmp_path / "parts", 4, "--resume", *schedule[2:]) == 0
+    loss = MoCo.loss
+
+    def interrupted(module: MoCo, views: list[torch.Tensor]) -> torch.Tensor:
+        if module.global_step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return loss(module, views)
+
+    monkeypatch.setattr(MoCo, "loss", interrupted)
+    with pytest.raises(SystemExit):
+        fit("moco", tmp_path / "parts", 4)
+    monkeypatch.undo()
+    assert torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert fit("moco", tmp_path / "parts", 4, "--resume") == 0
     whole, parts = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts"))
     assert parts["global_step"] == 4
     for name, value in whole["state_dict"].items():
@@ -49,6 +59,7 @@ def test_an_interrupted_training_continues_bit_for_bit(tmp_path: Path) -> None:
     [
         (["--data.prompts", "a red ball"], "data.prompts is for video models, and rollforge_persistence.moco.MoCo"),
         (["--model.class_path", "rollforge_persistence.encoder.Encoder"], "Encoder"),
+        (["--model.width", "20"], "width must be a multiple of 16, not 20"),
         (["--model.queue", "0"], "MoCo.queue must be"),
         (["--data.train_dataset.init_args.gap", "500"], "a gap of 500; raise frames, or lower gap."),
     ],
@@ -58,5 +69,6 @@ def test_what_cannot_be_trained_is_one_sentence(
 ) -> None:
     assert fit("moco", tmp_path / "run", 2, *options) == 2
     error = capsys.readouterr().err
-    assert said in error and "Traceback" not in error
+    assert said in error
+    assert "Traceback" not in error
     assert not (tmp_path / "run").exists()

@@ -42,9 +42,7 @@ def test_info_nce_is_one_softmax_for_each_positive_against_the_queue(rho: int) -
 def test_byol_is_minus_the_cosine_to_every_other_key() -> None:
     predictions, keys = [3 * each for each in unit(3, seed=1)], [0.5 * each for each in unit(3, seed=2)]
     terms = [
-        -dot(predictions[q][n], keys[k][n]) / 1.5
-        for q, k, n in product(range(3), range(3), range(BATCH))
-        if q != k
+        -dot(predictions[q][n], keys[k][n]) / 1.5 for q, k, n in product(range(3), range(3), range(BATCH)) if q != k
     ]
     assert minus_cosine(predictions, keys).item() == pytest.approx(sum(terms) / len(terms), rel=1e-12)
 
@@ -109,7 +107,7 @@ def test_the_slow_copy_moves_by_what_is_not_kept() -> None:
 
 
 def test_the_queue_replaces_its_oldest_keys() -> None:
-    module = MoCo(width=8, hidden=4, out=2, queue=3)
+    module = MoCo(width=16, hidden=4, out=2, queue=3)
     module.enqueue(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
     module.enqueue(torch.tensor([[3.0, 0.0], [4.0, 0.0]]))
     assert module.queue[:, 0].tolist() == [4.0, 2.0, 3.0]
