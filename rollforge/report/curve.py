@@ -124,7 +124,7 @@ class LossCurve:
             if both:
                 reference._draw_under(axes[1, 0], [RATIO])
         for each in axes[:, 0]:
-            if all((line.get_ydata() > 0).all() for line in each.lines):  # type: ignore[union-attr,operator]
+            if all((line.get_ydata() > 0).all() for line in each.lines):
                 each.set_yscale("log")
             each.yaxis.set_major_formatter(_Plain())
             each.yaxis.set_minor_formatter(_Plain())
