@@ -1,4 +1,4 @@
-"""Which clips of a video are positives, and what is said of a video that has none."""
+"""Which clips of a video are positives, and what is message of a video that has none."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_folder_gives_clips_of_each_video(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda folder: WorldPairs(gap=20, frames=20), "a video of 20 frames is shorter than a clip of 4"),
         (lambda folder: VideoPairs(folder, gap=200), "holds no clip of 207 frames in 1 videos"),
@@ -75,8 +75,8 @@ def test_a_folder_gives_clips_of_each_video(folder: Path) -> None:
         (lambda folder: VideoPairs(_empty(folder)), "holds no clip of 7 frames in 0 videos"),
     ],
 )
-def test_videos_that_are_too_short_or_absent_are_refused(folder: Path, make: object, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_videos_that_are_too_short_or_absent_are_refused(folder: Path, make: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         make(folder)  # type: ignore[operator]
 
 

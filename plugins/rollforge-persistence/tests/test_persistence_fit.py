@@ -55,7 +55,7 @@ def test_an_interrupted_training_continues_bit_for_bit(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--data.prompts", "a red ball"], "data.prompts is for video models, and rollforge_persistence.moco.MoCo"),
         (["--model.class_path", "rollforge_persistence.encoder.Encoder"], "Encoder"),
@@ -65,10 +65,10 @@ def test_an_interrupted_training_continues_bit_for_bit(tmp_path: Path, monkeypat
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence(
-    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fit("moco", tmp_path / "run", 2, *options) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "run").exists()

@@ -62,16 +62,16 @@ def test_features_of_another_width_than_those_before_are_refused(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("change", "part", "said"),
+    ("change", "part", "message"),
     [
         (lambda t: t | {"mean": torch.zeros(7)}, "all", "features of width 96, and the stored mean is of width 7"),
         (lambda t: {n: v for n, v in t.items() if n != "identity"}, "identity", "does not say which part"),
         (lambda t: {"other": torch.zeros(2)}, "all", "holds no encoder"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(change: object, part: str, said: str, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(change: object, part: str, message: str, tmp_path: Path) -> None:
     save_file(change(load_file(shipped())), file := tmp_path / "own.safetensors")  # type: ignore[operator]
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         Persistent(part, str(file))  # type: ignore[arg-type]
 
 
