@@ -20,6 +20,7 @@ from rollforge.data.requests import Request
 from rollforge.data.video_requests import make_requests
 from rollforge.doctor import estimates, machine, parts
 from rollforge.doctor.finding import Findings, Status
+from rollforge.doctor.half import half_precision
 from rollforge.doctor.parts import NEEDED, OPTIONAL
 from rollforge.doctor.probe import Probe, probe
 from rollforge.doctor.training_memory import training_check
@@ -294,6 +295,8 @@ class ConfigChecks:
             self.findings.add("warning", "time", f"{text}; no block was finished, so decoding is not in it.")
         else:
             self.findings.add("ok", "time", f"{text} and {self.probed.blocks} decoded blocks.")
+        if self.trainer.strategy.root_device.type == "cpu" and str(self.trainer.precision) == "32-true":
+            half_precision(self.findings, self.parts["backbone"])
 
     def _probe(self) -> Probe:
         pipeline = self._pipeline(self.parts)
