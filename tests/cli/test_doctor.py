@@ -268,9 +268,9 @@ def test_running_out_of_memory_keeps_the_finished_part(tiny: Any, capsys: pytest
     assert tiny.videos() == []
 
 
-@pytest.mark.parametrize(("half", "said"), [(1.0, True), (1.9, False)])
+@pytest.mark.parametrize(("half", "reported"), [(1.0, True), (1.9, False)])
 def test_bfloat16_is_named_where_it_is_faster(
-    half: float, said: bool, examine: Any, monkeypatch: pytest.MonkeyPatch
+    half: float, reported: bool, examine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def milliseconds(x: Tensor, weight: Tensor) -> float:
         assert x.shape[1] == weight.shape[1]
@@ -279,7 +279,7 @@ def test_bfloat16_is_named_where_it_is_faster(
     monkeypatch.setattr("rollforge.doctor.half.product_milliseconds", milliseconds)
     _, _, text = examine()
     sentence = "takes 2.00 ms in float32 and 1.00 ms in bfloat16 here: --trainer.precision bf16-true may be faster"
-    assert (sentence in text) is said
+    assert (sentence in text) is reported
     assert "bfloat16 here" not in examine("--trainer.precision", "bf16-true")[2]
 
 
