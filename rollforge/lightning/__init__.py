@@ -1,4 +1,4 @@
-"""The Lightning side: the module, the data module and the callback that writes videos."""
+"""The Lightning side: the modules, the data module and the callback that writes videos."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from rollforge.lazy import lazily
 
 if TYPE_CHECKING:
     from rollforge.lightning.data import RolloutData
+    from rollforge.lightning.fit_module import FitModule
     from rollforge.lightning.module import RolloutModule
     from rollforge.lightning.video_output import VideoOutput
 
 __all__ = [
+    "FitModule",
     "RolloutData",
     "RolloutModule",
     "VideoOutput",
@@ -20,6 +22,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "FitModule": "fit_module",
         "RolloutData": "data",
         "RolloutModule": "module",
         "VideoOutput": "video_output",
