@@ -53,6 +53,10 @@ def check(config: Namespace) -> None:
         read_prompts(prompts)
     for section, target in SECTIONS.items():
         if isinstance(arguments := config.get(section), Namespace):
+            if section == "model" and arguments.get("class_path") and "backbone" in arguments:
+                raise UserError(
+                    f"model names {arguments.class_path}, which rollforge fit alone takes; name a backbone."
+                )
             _check(target, arguments)
 
 

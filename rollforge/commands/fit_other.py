@@ -14,6 +14,7 @@ from rollforge.commands.training import check_precision
 from rollforge.errors import UserError
 from rollforge.files import safe_yaml
 from rollforge.lightning.fit_module import FitModule
+from rollforge.lightning.random_state import unchanged_random_state
 
 
 class FitCLI(RollforgeCLI):
@@ -38,7 +39,9 @@ class FitCLI(RollforgeCLI):
     def before_fit(self) -> None:
         """Opens the run folder."""
         check_precision(self.trainer)
-        _ = self.datamodule.training_clips  # there must be some
+        clips = self.datamodule.training_clips
+        with unchanged_random_state():
+            self.model.check(clips[0])
         self.explained = lambda kept: nullcontext()
         self._open_training()
 
@@ -46,10 +49,10 @@ class FitCLI(RollforgeCLI):
 def names_module(arguments: Sequence[str]) -> bool:
     """Whether a command line, or a config that it names, has ``model.class_path``."""
     parser = Arguments(prog="rollforge", add_help=False)
-    parser.add_argument("--config", "-c", action="append", default=[])
-    parser.add_argument("--model.class_path", "--model", dest="model")
+    parser.add_argument("--config", "-c", action="append", nargs="?", default=[])
+    parser.add_argument("--model.class_path", "--model", dest="model", nargs="?")
     chosen, _ = parser.parse_known_args(list(arguments))
-    return chosen.model is not None or any(map(_has_class, chosen.config))
+    return chosen.model is not None or any(_has_class(each) for each in chosen.config if each)
 
 
 def _has_class(config: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,9 @@ class FitModule(LightningModule, ABC):
     @abstractmethod
     def losses(self, clips: Clips) -> dict[str, Tensor]:
         """Named scalars of a batch; ``loss`` is the one to minimise, the others are logged."""
+
+    def check(self, clip: Mapping[str, Any]) -> None:
+        """Raises ``UserError`` for a clip that cannot be trained on; called with the first one. Default: takes any."""
 
     @property
     def trained(self) -> nn.Module:

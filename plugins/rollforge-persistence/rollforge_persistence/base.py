@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -52,6 +52,9 @@ class Persistence(FitModule):
     def loss(self, views: list[Tensor]) -> Tensor:
         """The loss of ``rho`` views ``[B, T, 3, H, W]`` of the same videos."""
 
+    def check(self, clip: Mapping[str, Any]) -> None:
+        self.rho(len(clip["video"]))
+
     def losses(self, clips: Clips) -> dict[str, Tensor]:
         return {"loss": self.loss(self.views(clips["video"]))}
 
@@ -60,14 +63,19 @@ class Persistence(FitModule):
 
         Raises ``UserError`` for frames that are not complete clips.
         """
-        rho, rest = divmod(video.shape[1], self.clip)
-        if rest or not rho:
-            raise UserError(
-                f"{type(self).__name__}: {video.shape[1]} frames of a video are not complete clips of {self.clip}; "
-                "take WorldPairs or VideoPairs as data.train_dataset, with the same clip."
-            )
+        rho = self.rho(video.shape[1])
         clips = video.permute(0, 1, 4, 2, 3).float().div(255).unflatten(1, (rho, self.clip)).unbind(1)
         return [augmented(each) for each in (clips * 2 if rho == 1 else clips)]
+
+    def rho(self, frames: int) -> int:
+        """Clips in so many frames. Raises ``UserError`` for frames that are not complete clips."""
+        rho, rest = divmod(frames, self.clip)
+        if rest or not rho:
+            raise UserError(
+                f"{type(self).__name__}: {frames} frames of a video are not complete clips of {self.clip}; take "
+                "WorldPairs or VideoPairs as data.train_dataset, with the same clip."
+            )
+        return rho
 
     def together(self, network: nn.Module, views: list[Tensor]) -> list[Tensor]:
         """A network's outputs for each view, run as one batch."""

@@ -114,7 +114,12 @@ class VideoPairs(Checked, Dataset[Clip]):
         stride: Count = STRIDE,
     ) -> None:
         self.rho, self.gap, self.clip, self.stride = rho, gap, clip, stride
-        found = VideoClips(folder, span(clip, stride) + (gap or 0), (SIZE, SIZE))
+        long = span(clip, stride) + (gap or 0)
+        try:
+            found = VideoClips(folder, long, (SIZE, SIZE))
+        except UserError as error:
+            problem = str(error).removeprefix("VideoClips: ")
+            raise UserError(f"VideoPairs (a clip and the gap take {long} frames): {problem}") from error
         self.files = list(dict.fromkeys(file for file, _ in found.starts))
 
     def __len__(self) -> int:

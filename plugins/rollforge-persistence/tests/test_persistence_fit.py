@@ -58,7 +58,8 @@ def test_an_interrupted_training_continues_bit_for_bit(tmp_path: Path, monkeypat
     ("options", "message"),
     [
         (["--data.prompts", "a red ball"], "data.prompts is for video models, and rollforge_persistence.moco.MoCo"),
-        (["--model.class_path", "rollforge_persistence.encoder.Encoder"], "Encoder"),
+        (["--model.class_path", "rollforge_persistence.encoder.Encoder"], "rollforge_persistence.encoder.Encoder"),
+        (["--data.train_dataset.init_args.clip", "3"], "6 frames of a video are not complete clips of 4"),
         (["--model.width", "20"], "width must be a multiple of 16, not 20"),
         (["--model.queue", "0"], "MoCo.queue must be"),
         (["--data.train_dataset.init_args.gap", "500"], "a gap of 500; raise frames, or lower gap."),
@@ -72,3 +73,8 @@ def test_what_cannot_be_trained_is_one_sentence(
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+def test_other_commands_refuse_such_a_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--config", str(CONFIGS / "moco.yaml")]) == 2
+    assert "model names rollforge_persistence.moco.MoCo, which rollforge fit alone takes" in capsys.readouterr().err
