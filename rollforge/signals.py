@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -26,6 +27,7 @@ class SignalHandler:
         self.asked: signal.Signals | None = None
         self.due: float | None = None
         self.quiet = False
+        self.together: Callable[[int], int] | None = None  # the highest number of all processes of a video
         self._former: dict[signal.Signals, Any] = {}
 
     @property
@@ -37,6 +39,18 @@ class SignalHandler:
         """Raises ``SystemExit`` after a signal. For places where nothing is lost by stopping."""
         if self.asked:
             raise SystemExit(self.code)
+
+    def agree(self) -> bool:
+        """Whether a stop was requested from any of the processes of a video, each of which must call this."""
+        if self.together and (number := self.together(self.asked or 0)):
+            self.asked = self.asked or signal.Signals(number)
+            return True
+        return bool(self.asked) and self.together is None
+
+    def exit_together(self) -> None:
+        """As ``exit_if_requested``, for all processes of a video, each of which must call this."""
+        if self.agree():
+            self.exit_if_requested()
 
     def install(self) -> None:
         """Installs the handlers, again if others have replaced them; only in the main thread."""

@@ -71,6 +71,10 @@ class Backbone(Checked, nn.Module, ABC):
 
     A config may name others. Default: none. Networks that add positions of their own use ``FixedPositions()``.
     """
+    divides_tokens: bool = False
+    """Whether ``forward`` calls ``memory.share`` before its layers and ``memory.gather`` after them, and treats tokens
+    alike in between but for the frame that they belong to: several processes can then make one video.
+    """
     hides: tuple[str, ...] = ()
     """Fields of ``Seen`` that no layer provides: ``text_k`` if ``memory.cross`` is never called, ``q`` and the like if
     ``memory.attend`` is not. A policy that observes them is refused.

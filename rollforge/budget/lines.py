@@ -64,15 +64,16 @@ def weight_lines(work: MemoryInput) -> Iterable[Line]:
 
 def _keys_and_values(work: MemoryInput) -> Iterable[Line]:
     spec, here, computing = work.spec, work.device, work.computing
-    frame = frame_bytes(spec, computing)
+    frame = frame_bytes(work.kept, computing)
     most = max((held_by(work, policy) for policy in work.policies.values()), key=lambda each: _size(work, each))
+    share = f", 1/{work.processes} of each" if work.processes > 1 else ""
     videos = f"{work.branches} x {work.batch} x {spec.layers} layers"
     yield Line(
         "keys and values in view", work.rows * most.view * frame, here,
-        f"{videos} x {most.view} frames, {_name(computing)}", ROLLING,
+        f"{videos} x {most.view} frames, {_name(computing)}{share}", ROLLING,
     )  # fmt: skip
     yield Line(
-        "raw keys and values", work.rows * raw_bytes(work, most), here, f"{videos} x {most.raw} frames", ROLLING
+        "raw keys and values", work.rows * raw_bytes(work, most), here, f"{videos} x {most.raw} frames{share}", ROLLING
     )  # fmt: skip
     if text := getattr(work.backbone, "text_len", 0):
         size = work.rows * spec.layers * 2 * text * width_of(spec) * computing.itemsize
@@ -135,12 +136,12 @@ _held = lru_cache(maxsize=256)(held)
 
 def pass_bytes(work: MemoryInput, most: Held) -> int:
     """Bytes that the busiest moment of a pass adds to what is held between passes."""
-    frame, raw_frame = frame_bytes(work.spec, work.computing), raw_frame_bytes(work.spec, work.computing, work.kv_codec)
+    frame, raw_frame = frame_bytes(work.kept, work.computing), raw_frame_bytes(work.kept, work.computing, work.kv_codec)
     active, resting = activations(work.backbone, work.computing), work.branches * most.raw
     if not as_they_are(work.kv_codec):  # keys and values of one layer are decoded before they are rotated
         active = replace(active, turning=active.turning + frame // work.spec.layers)
     lanes = work.branches if type(work.backbone).join is not Backbone.join else 1  # they may run as one batch
-    widened = 2 * most.view * work.spec.tokens * width_of(work.spec) * 4 if _widens(work) else 0
+    widened = 2 * most.view * work.kept.tokens * width_of(work.kept) * 4 if _widens(work) else 0
     return work.batch * max(
         (moment.raw - resting) * raw_frame + lanes * moment.staged * frame
         + (active.of(lanes * moment.passing, moment.turned) + widened if moment.passing else 0)
@@ -151,8 +152,8 @@ def pass_bytes(work: MemoryInput, most: Held) -> int:
 def raw_bytes(work: MemoryInput, most: Held) -> int:
     """Bytes of the raw keys and values of one memory; those of virtual frames are averages in float32."""
     precise = torch.promote_types(work.computing, torch.float32)
-    raw_frame = raw_frame_bytes(work.spec, work.computing, work.kv_codec)
-    return (most.raw - most.virtual) * raw_frame + most.virtual * frame_bytes(work.spec, precise)
+    raw_frame = raw_frame_bytes(work.kept, work.computing, work.kv_codec)
+    return (most.raw - most.virtual) * raw_frame + most.virtual * frame_bytes(work.kept, precise)
 
 
 def frame_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
@@ -183,7 +184,7 @@ def as_they_are(kv_codec: KVCodec | None) -> bool:
 
 def _size(work: MemoryInput, most: Held) -> int:
     """Bytes of everything that depends on the policy, to find the larger of two."""
-    view = most.view * frame_bytes(work.spec, work.computing)
+    view = most.view * frame_bytes(work.kept, work.computing)
     return work.rows * (view + raw_bytes(work, most)) + pass_bytes(work, most)
 
 

@@ -13,6 +13,7 @@ from rollforge.backbones.wan.placement import chosen_dtype
 from rollforge.errors import attribute_errors
 from rollforge.finish.base import Finish
 from rollforge.memory import KVCodec, Positions
+from rollforge.parallel import divide
 from rollforge.policies.base import CachePolicy
 from rollforge.precision import MIXED, TRUE
 from rollforge.samplers.base import Sampler
@@ -57,6 +58,7 @@ class MemoryInput:
         opening: latent frames of the opening, if there is one.
         joint: frames of the sampler's largest pass; None for a block.
         finish: the stage after the codec, on the network's device.
+        processes: that make one video; each keeps a share of its keys and values.
     """
 
     spec: ModelSpec
@@ -77,6 +79,12 @@ class MemoryInput:
     opening: int = 0
     joint: int | None = None
     finish: Finish | None = None
+    processes: int = 1
+
+    @property
+    def kept(self) -> ModelSpec:
+        """What one process keeps keys and values of."""
+        return self.spec if self.processes == 1 else divide(self.spec, self.processes).share(self.spec)
 
     @property
     def rows(self) -> int:
@@ -107,6 +115,7 @@ def work_of(
     prompts: Sequence[str] = (),
     opening: int = 0,
     finish: Finish | None = None,
+    processes: int = 1,
 ) -> MemoryInput:
     """The work of components on ``device``. ``precision`` is the Trainer's; see ``MemoryInput`` for the others."""
     own = next((weight.dtype for weight in backbone.parameters() if weight.is_floating_point()), torch.float32)
@@ -117,7 +126,7 @@ def work_of(
         len(sampler.guidance_branches), batch,
         dict(policies), frames, _moves_all(positions, backbone.spec), kv_codec,
         None if switches is None else tuple(switches), conditioner, tuple(prompts), opening,
-        sampler.passes(backbone.spec.block), finish,
+        sampler.passes(backbone.spec.block), finish, processes,
     )  # fmt: skip
 
 

@@ -216,6 +216,7 @@ class RollforgeCLI(LightningCLI):
 
     def _prepare(self) -> None:
         """Checks all that can be checked before the first block, and opens the run folder."""
+        self.model.check_processes(self.command, self.trainer.world_size)
         if self.chosen.ckpt_path in (None, LAST):
             self.model.pipeline.check_weights()
         requests = self.model.requests(self.datamodule)
@@ -324,6 +325,7 @@ class RollforgeCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Checks all that can be checked before the first step, and opens the run folder."""
+        self.model.check_processes("fit", self.trainer.world_size)
         requests = self.model.requests(self.datamodule) if self.datamodule.prompts else []
         self.model.pipeline.check_prompts(requests)
         check_precision(self.trainer)

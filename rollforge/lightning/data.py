@@ -134,7 +134,9 @@ class RolloutData(LightningDataModule):
     def predict_dataloader(self) -> Any:
         module: Any = self.trainer.lightning_module if self.trainer else None
         requests = module.requests(self) if module else []
-        mine = [requests[n] for n in RankSampler(len(requests), **self._place())]
+        together = module.pipeline.together if module else 1  # processes of one video, whose ranks follow each other
+        place = {name: number // together for name, number in self._place().items()}
+        mine = [requests[n] for n in RankSampler(len(requests), **place)]
         groups = batches(mine, self.rollout_batch_size)
         own: Any = groups  # a list is dataset enough
         return DataLoader(own, batch_size=1, sampler=RankSampler(len(groups)), collate_fn=_only)

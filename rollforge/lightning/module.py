@@ -32,11 +32,12 @@ from rollforge.metrics.base import Metric
 from rollforge.noise import NoisePrior
 from rollforge.objectives.base import Objective
 from rollforge.objectives.multigrid import Multigrid
+from rollforge.parallel import ContextGroup, check_processes
 from rollforge.pipeline import Pipeline
 from rollforge.pipeline.components import Compile
 from rollforge.pipeline.video_rollout import VideoBlock, VideoRollout
 from rollforge.policies.base import CachePolicy
-from rollforge.ranges import CountFromZero, Range, checked
+from rollforge.ranges import Count, CountFromZero, Range, checked
 from rollforge.rollout.block_check import BlockCheck
 from rollforge.samplers.base import Sampler
 
@@ -66,6 +67,8 @@ class RolloutModule(TrainedModule):
             ``default``. The first blocks take minutes longer, later starts less (torch keeps what it compiled).
         finish: stage that processes decoded frames before they are displayed and written. Default: none.
         measure_finished: whether metrics get finished frames. Default: they get the frames as decoded.
+        context_parallel: processes (GPUs) that make one video together in ``predict`` and ``test``, each with a share
+            of the tokens and heads. ``trainer.devices`` times ``trainer.num_nodes`` is a multiple of it. Default: 1.
         compare_policy: a second policy, run with the same prompts and seeds and shown next to the first.
         metrics: what ``test`` measures. Default: ``DriftSuite``.
         objective: what ``fit`` minimises.
@@ -98,6 +101,7 @@ class RolloutModule(TrainedModule):
         compile: Compile = False,
         finish: Finish | None = None,
         measure_finished: bool = False,
+        context_parallel: Count | None = None,
         compare_policy: CachePolicy | None = None,
         metrics: list[Metric] | None = None,
         objective: Objective | None = None,
@@ -117,6 +121,7 @@ class RolloutModule(TrainedModule):
         self.pipeline = Pipeline(
             backbone=backbone, conditioner=conditioner, codec=codec, policy=policy, sampler=sampler,
             negative_prompt=negative_prompt, compile=compile, finish=finish, measure_finished=measure_finished,
+            context_parallel=context_parallel,
             **{name: part for name, part in optional.items() if part is not None},
         )  # fmt: skip
         self.compare_policy, self.metrics = compare_policy, metrics or []
@@ -153,6 +158,16 @@ class RolloutModule(TrainedModule):
             set_trained(part, stage == "fit" and part is self.trained)
         if self.pipeline.finish is not None and "finish" not in self._modules:
             self.pipeline.finish.eval().requires_grad_(False)
+        if self.pipeline.divided and self.pipeline.group is None and self._trainer is not None:
+            self.check_processes(stage, self._trainer.world_size)
+            device = self._trainer.strategy.root_device.type
+            self.pipeline.group = ContextGroup(self.backbone.spec, self.pipeline.together, device)
+
+    def check_processes(self, stage: str, run: int) -> None:
+        """Raises ``UserError`` where the processes of a run cannot make videos together as the model says."""
+        if self.pipeline.divided and stage == "fit":
+            raise UserError("model.context_parallel is for predict and test; leave it out of the config of fit.")
+        check_processes(run, self.pipeline.together)
 
     def configure_model(self) -> None:
         """Shards the trained network over the processes where the strategy is ModelParallelStrategy."""

@@ -13,9 +13,11 @@ from lightning.pytorch import Callback, Trainer
 from rollforge.data.requests import Request
 from rollforge.errors import UserError
 from rollforge.metrics.base import Metric
+from rollforge.parallel import ContextGroup
 from rollforge.pipeline import Pipeline
 from rollforge.pipeline.video_rollout import VideoBlock, VideoRollout
 from rollforge.policies.base import CachePolicy
+from rollforge.report.follower import Follower
 from rollforge.report.run import Entry, RunFolder
 from rollforge.report.session import Session
 from rollforge.report.video_recorder import VideoRecorder
@@ -68,7 +70,7 @@ class VideoOutput(Callback):
     stop: SignalHandler = field(default_factory=SignalHandler)
     made: dict[int, list[Path]] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
-    session: Session | None = None
+    session: Session | Follower | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -110,17 +112,31 @@ class VideoOutput(Callback):
         for other in others:
             self.made |= other.made
 
+    @property
+    def group(self) -> ContextGroup | None:
+        """The processes that make each video together."""
+        return self.pipeline.group
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the videos that it makes: of several that make one together, the first."""
+        return self.group is None or self.group.leads
+
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Registers with the module, which then generates what this callback chooses."""
         pl_module.rollouts = self.rollouts
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Installs the signal handlers, after Lightning has installed its own."""
-        self.stop.install()
+        self._listen()
 
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Installs the signal handlers, after Lightning has installed its own."""
+        self._listen()
+
+    def _listen(self) -> None:
         self.stop.install()
+        self.stop.together = None if self.group is None else self.group.highest
 
     def on_block(self, trainer: Trainer, pl_module: Any, block: VideoBlock) -> None:
         """Records a finished block. Raises ``SystemExit`` after a signal, once what is made is saved."""
@@ -137,9 +153,9 @@ class VideoOutput(Callback):
         for together in zip(*by_request, strict=True):
             alone = not_batching(self.pipeline.rollout(together[0].policy)) is not None
             for group in [[each] for each in together] if alone else [together]:
-                self.stop.exit_if_requested()
-                yield from self._roll(group)
-        for request, recordings in zip(requests, by_request, strict=True):
+                self.stop.exit_together()
+                yield from self._roll(group) if self.writes else self._follow(group)
+        for request, recordings in zip(requests if self.writes else (), by_request, strict=False):
             self._present(request, recordings)
 
     def _present(self, request: Request, recordings: list[VideoRecorder]) -> None:
@@ -186,6 +202,8 @@ class VideoOutput(Callback):
             if recording not in missing:  # a run that was killed in its last moment may have left something
                 SnapshotStore(recording.folder).clear()
                 recording.tidy()
+        if self.group is not None:
+            self.group.of_first([each.file for each in missing])
         if not missing:
             return
         entries = [_entry(recording) for recording in missing]
@@ -195,6 +213,14 @@ class VideoOutput(Callback):
         done = [entry | each.figures | {"complete": True} for entry, each in zip(entries, missing, strict=True)]
         self.folder.record(*done)
         session.clear()
+
+    def _follow(self, recordings: Sequence[VideoRecorder]) -> Generator[VideoRollout]:
+        """The same in a process that does not write."""
+        assert self.group is not None
+        files = self.group.of_first()
+        if missing := [each for each in recordings if each.file in files]:
+            self.session = Follower(missing, self.group)
+            yield from self.session.run(self.stop)
 
     def _identity(self, recordings: Sequence[VideoRecorder]) -> dict[str, Any]:
         """What the pixels of videos depend on."""

@@ -67,6 +67,15 @@ class Memory(ABC):
         ``attend``, with the keys as queries too."""
         self.attend(layer, k, k, v)
 
+    def share(self, x: Tensor) -> Tensor:
+        """Of all tokens ``[B, F * tokens, ...]`` those that this process computes, ``1 / n`` of each frame's where n
+        processes make one video. Default: all. A network that says ``divides_tokens`` calls it before its layers."""
+        return x
+
+    def gather(self, x: Tensor) -> Tensor:
+        """All tokens, from those of each process: the inverse of ``share``, called after the layers."""
+        return x
+
     def cross(self, layer: int, key: str, project: Projection) -> tuple[Tensor, Tensor]:
         """Keys and values of a text for one layer, as ``project`` computes them; ``key`` identifies the text."""
         return project()

@@ -162,7 +162,7 @@ class RolloutMemory(FrameStore):
     def _follow_positions(self, step: Step, plan: ReadPlan) -> None:
         """All keys are rotated again where what their placements depend on has changed."""
         with attribute_errors("positions", self.positions, f"at block {step.index}"):
-            key = self.positions.key(self.spec, step, plan)
+            key = self.positions.key(self._placed_spec, step, plan)
         if key is not None and key != self._key:
             self._key, self._placements = key, {}
             self._invalidate({frame for frame in self.raw if frame not in self.rotated})

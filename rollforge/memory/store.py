@@ -58,6 +58,7 @@ class FrameStore(CachedMemory):
         self._step: Step | None = None
         self._now = Now()
         self._live: frozenset[int] = frozenset()
+        self.part: list[int] = []  # where processes divide heads and tokens: by how many, and the number of this one
         self._known: Any = None  # what the last pass read; None once that has changed
 
     def make(self, block: int, virtual: Sequence[Virtual]) -> None:
@@ -107,10 +108,16 @@ class FrameStore(CachedMemory):
             "raw": self.raw, "rotated": sorted(self.rotated), "places": self.places, "born": self.born,
             "attending": sorted(self._attending), "slots": self._layouts,
             "held": {layer: self._bare(layer) for layer in sorted(self._attending)}, "states": self._states.kept,
-            "blanks": self._blanks,
+            "blanks": self._blanks, **({"part": self.part} if self.part else {}),
         }  # fmt: skip
 
     def load_state_dict(self, state: State, device: torch.device) -> None:
+        if (part := [*state.get("part", ())]) != self.part:
+            raise UserError(
+                f"The state has keys and values of another share of the heads and tokens ({part or 'all'}) than this "
+                f"process keeps ({self.part or 'all'}); resume with as many processes as it was saved with, or from "
+                "a state without keys and values."
+            )
         state = moved(_upgraded(state, self.spec.layers), device)
         self.raw, self.rotated, self.born = state["raw"], set(state["rotated"]), state["born"]
         self.places = state.get("places", {})
@@ -242,10 +249,17 @@ class FrameStore(CachedMemory):
         """The placements of frames at these time indices, one for each layer."""
         which = tuple(times)
         if which not in self._placements:
-            step, plan = self._step, self._now.plan
             with attribute_errors("positions", self.positions, f"at time indices {min(which)} to {max(which)}"):
-                self._placements[which] = placed(self.positions, self.spec, which, self._where, step, plan)
+                self._placements[which] = self._place(which)
         return self._placements[which]
+
+    def _place(self, times: Sequence[float]) -> list[Placement]:
+        return placed(self.positions, self._placed_spec, times, self._where, self._step, self._now.plan)
+
+    @property
+    def _placed_spec(self) -> ModelSpec:
+        """The spec of the frames that positions place."""
+        return self.spec
 
     def _holds(self, entry: Entry, layers: Sequence[int]) -> bool:
         """Whether a frame can be read at a time index in these layers."""

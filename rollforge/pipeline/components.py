@@ -24,6 +24,7 @@ from rollforge.finish.base import Finish
 from rollforge.memory import Attention, Combine, IdentityKVCodec, KVCodec, MakeMemory, Positions, RolloutMemory, Sdpa
 from rollforge.memory.routing import Routing
 from rollforge.noise import IndependentNoise, NoisePrior
+from rollforge.parallel import ContextGroup, divide
 from rollforge.policies.base import CachePolicy
 from rollforge.precision import MIXED, TRUE
 from rollforge.prediction import is_compiled
@@ -60,6 +61,8 @@ class Components:
             ``default``. The first blocks take minutes longer, later starts less (torch keeps what it compiled).
         finish: what decoded frames go through before they are shown and written. Default: nothing.
         measure_finished: whether metrics see finished frames. Default: they see the frames as they were decoded.
+        context_parallel: processes that make one video together, each with a share of the tokens and heads. They are
+            the ``group``, which is set when the processes are there.
     """
 
     backbone: Backbone
@@ -78,10 +81,24 @@ class Components:
     compile: Compile = False
     finish: Finish | None = None
     measure_finished: bool = False
+    context_parallel: int | None = None
+    group: ContextGroup | None = field(default=None, init=False)
     precision: str = field(default="32-true", init=False)  # one of the Trainer's, as ``to`` sets it
 
     def __post_init__(self) -> None:
         self.positions = self.positions or self.backbone.positions
+        if self.divided:
+            divide(self.backbone.spec, self.together)
+
+    @property
+    def together(self) -> int:
+        """Processes that make one video."""
+        return self.context_parallel or 1
+
+    @property
+    def divided(self) -> bool:
+        """Whether several processes make one video."""
+        return self.together > 1
 
     def to(self, device: str | torch.device | None = None, precision: str = "32-true") -> Self:
         """Moves the networks. ``precision`` is one of the Trainer's; true ones change the weights of the backbone."""
@@ -213,7 +230,7 @@ class Components:
             self.backbone.compile(mode="default" if self.compile is True else self.compile)
         return Rollout(
             self.backbone, policy or self.policy, self.sampler, self.noise, self.positions, self.kv_codec,
-            self.block_check, self.memory, self.combine, attention=self.attention,
+            self.block_check, self.memory, self.combine, attention=self.attention, group=self.group,
         )  # fmt: skip
 
     def memory_input(
@@ -244,6 +261,7 @@ class Components:
             switches=sorted({start for request in requests for start in request.prompts if start}),
             conditioner=self.conditioner, prompts=list(dict.fromkeys([*prompts, *guided])),
             opening=max(self._opening_length(request) for request in requests), finish=self.finish,
+            processes=self.together,
         )  # fmt: skip
 
     def _opening(self, request: Request, path: Path) -> Tensor:

@@ -59,6 +59,10 @@ class Positions(Checked, Stateful, ABC):
         """
         return placement[rows] if isinstance(placement, Tensor) else tuple(self.rows(each, rows) for each in placement)
 
+    def heads(self, placement: Placement, part: int, parts: int) -> Placement:
+        """The placement of one of ``parts`` equal shares of the heads. Default: the same, as all heads turn alike."""
+        return placement
+
 
 class NoPositions(Positions):
     """Leaves queries and keys unchanged: time indices have no effect on ``attend``."""

@@ -91,6 +91,9 @@ class Rope(Positions):
     def turn(self, x: Tensor, placement: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         return rotate(x, placement)
 
+    def heads(self, placement: Tensor, part: int, parts: int) -> Tensor:
+        return placement if placement.shape[-3] == 1 else placement.chunk(parts, dim=-3)[part]
+
     def rotation(
         self,
         spec: ModelSpec,

@@ -36,6 +36,7 @@ class Session:
     def __init__(self, recordings: Sequence[VideoRecorder], identity: Callable[[], dict[str, Any]]) -> None:
         self.recordings, self.identity = recordings, identity
         self.first, self.settings = recordings[0], recordings[0].settings
+        self.group = self.first.pipeline.group
         self.store = SnapshotStore(self.first.folder, self.settings.keep)
         self.rank = 0
         self.spent, self.saving = 0.0, 0.0  # seconds before the cut; seconds that a snapshot took
@@ -53,6 +54,8 @@ class Session:
         self.stop, self.rank = stop, rank
         with ExitStack() as open_files:
             state = self._open(open_files, resume and self.first.started, force)
+            if self.group is not None:
+                self.group.of_first(None if state is None else state["take"]["blocks"]["index"])
             self.rollout = rollout = self._rollout(state, stop, force)
             del state  # as large as all keys and values
             self.pace, self.clock = Pace(rollout.made), Clock(self.settings, rollout.made)
@@ -78,10 +81,11 @@ class Session:
         pace.block(block.frames.shape[1])
         self.progress.add(block.frames.shape[1])
         self.stop.due = pace.average + self.saving
-        if rollout.left and (self.stop.asked or clock.due(rollout.made)):
+        due = self.stop.agree() or clock.due(rollout.made)
+        if rollout.left and (due if self.group is None else self.group.of_first(due)):
             self._save(rollout, self.spent + pace.seconds)
             clock.reset(rollout.made)
-            self.stop.exit_if_requested()
+            self.stop.exit_together()
 
     def clear(self) -> None:
         """Removes the snapshots: once the manifest has the videos, since until then they can be resumed."""
@@ -135,23 +139,21 @@ class Session:
         for recording in self.recordings:
             recording.latents.truncate(frame)
         self.spent = state["spent"]
-        finished = iter(()) if "memories" in state["take"]["blocks"] else self._finished(frame, stop)
+        stored = "memories" in state["take"]["blocks"]
+        finished = iter(()) if stored else finished_latents(self.recordings, frame, stop, self.rank)
         rollout = VideoRollout(self.first.pipeline, requests, self.first.policy, state["take"], finished)
         if state["texts"] != rollout.condition_ids and not force:
             raise self._changed(["the features of the prompt"])
         return rollout
 
-    def _finished(self, frame: int, stop: SignalHandler) -> Iterator[Tensor]:
-        """Kept latents up to a frame, with the time left; stops at a signal: the snapshot stays as good as it is."""
-        blocks = zip(*(recording.latents.read(frame) for recording in self.recordings), strict=True)
-        total = -(-frame // self.first.pipeline.backbone.spec.block)
-        for together in tqdm(blocks, "finished blocks again", total, unit=" block", disable=self.rank > 0, leave=False):
-            stop.exit_if_requested()
-            yield torch.cat(together)
-
     def _save(self, rollout: VideoRollout, spent: float) -> None:
         """Saves a snapshot. If it cannot be written, a warning says so and the rollout continues."""
         began = time.perf_counter()
+        if self.group is not None and self.group.highest(0):
+            log.warning(
+                "Another process could not save its share; no snapshot was made after block %d.", rollout.made - 1
+            )
+            return
         written = [recording.written() for recording in self.recordings]
         try:
             state = {
@@ -173,6 +175,17 @@ class Session:
             f"{'; '.join(found)}; undo the change, start over with --overwrite true, or add --force to continue "
             "anyway."
         )
+
+
+def finished_latents(
+    recordings: Sequence[VideoRecorder], frame: int, stop: SignalHandler, rank: int
+) -> Iterator[Tensor]:
+    """Kept latents up to a frame, with the time left; stops at a signal: the snapshot stays as good as it is."""
+    blocks = zip(*(recording.latents.read(frame) for recording in recordings), strict=True)
+    total = -(-frame // recordings[0].pipeline.backbone.spec.block)
+    for together in tqdm(blocks, "finished blocks again", total, unit=" block", disable=rank > 0, leave=False):
+        stop.exit_together()
+        yield torch.cat(together)
 
 
 def _frame(state: State) -> int:

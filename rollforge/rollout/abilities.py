@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rollforge.backbones.base import Backbone
 from rollforge.errors import UserError, attribute_errors
+from rollforge.memory import IdentityKVCodec, RolloutMemory, Sdpa
+from rollforge.memory.observing import OF_BLOCKS
 from rollforge.policies.base import CachePolicy
 from rollforge.prediction import takes_extra
 from rollforge.samplers.base import Sampler
@@ -44,6 +46,8 @@ def check_abilities(rollout: RolloutComponents) -> None:
             "another policy, or the memory RolloutMemory."
         )
     check_shown(policy, backbone, {*policy.sees} & {*backbone.hides})
+    if rollout.group is not None:
+        check_divisible(rollout)
     with attribute_errors("positions", rollout.positions, "checking whether they fit"):
         rollout.positions.check_spec(backbone.spec)
     if {*policy.sees} - {"latents", "pixels"} and not policy.observes:
@@ -74,6 +78,29 @@ def check_abilities(rollout: RolloutComponents) -> None:
         raise UserError(
             f"The sampler {type(sampler).__name__} passes extra to the network, which the backbone {network} "
             "does not take; choose another sampler or a backbone whose forward has the argument extra."
+        )
+
+
+def check_divisible(rollout: RolloutComponents) -> None:
+    """Raises ``UserError`` where a component needs all heads or all tokens of a frame in one process; it names both."""
+    assert rollout.group is not None
+    backbone, policy, codec = rollout.backbone, rollout.policy, rollout.kv_codec
+    memory: Any = getattr(rollout.memory, "func", rollout.memory)
+    kernel = rollout.attention
+    plain = type(kernel) is Sdpa and kernel.kernel == "auto"
+    observed = policy.observes and {*policy.sees} - {*OF_BLOCKS, "text_k"}
+    found = [
+        (not backbone.divides_tokens, f"backbone {type(backbone).__name__} does not divide its tokens"),
+        (memory is not RolloutMemory, f"memory {getattr(memory, '__name__', memory)} keeps all heads and tokens"),
+        (type(codec) is not IdentityKVCodec, f"KV codec {type(codec).__name__} encodes whole frames"),
+        (bool(observed), f"cache policy {type(policy).__name__} observes queries and keys"),
+        (policy.branches > 1, f"cache policy {type(policy).__name__} has plans with branches"),
+        (rollout.group.division.keys > 1 and not plain, f"attention {type(kernel).__name__} does not attend by parts"),
+    ]  # fmt: skip
+    if why := next((why for applies, why in found if applies), None):
+        raise UserError(
+            f"The {why}, and model.context_parallel divides heads and tokens among processes; set it to 1, or choose "
+            "another component."
         )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from rollforge.backbones.base import Backbone
 from rollforge.memory import Attention, Combine, IdentityKVCodec, KVCodec, MakeMemory, Positions, RolloutMemory, Sdpa
 from rollforge.noise import IndependentNoise, NoisePrior
+from rollforge.parallel import ContextGroup
 from rollforge.policies.base import CachePolicy
 from rollforge.rollout.block_check import BlockCheck
 from rollforge.samplers.base import Sampler
@@ -32,6 +33,7 @@ class RolloutComponents:
         encode: for policies that request a ``Reencode``: the latent ``[B, 1, C, H, W]`` of a finished frame's pixels,
             encoded as the first of a video, as a pipeline gives it.
         attention: the kernel that memories attend with.
+        group: the processes that make the video together, each of which runs this rollout. Default: this one alone.
     """
 
     backbone: Backbone
@@ -45,6 +47,7 @@ class RolloutComponents:
     combine: Combine | None = None
     encode: Callable[[int], Tensor] | None = None
     attention: Attention = field(default_factory=Sdpa)
+    group: ContextGroup | None = None
 
     def __post_init__(self) -> None:
         self.positions = self.positions or self.backbone.positions

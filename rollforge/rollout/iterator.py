@@ -48,8 +48,9 @@ class RolloutIterator(Iterator[Block]):
         self.noise, self.check, self.spec = rollout.noise, rollout.check, rollout.backbone.spec
         components = rollout.policy, rollout.sampler, rollout.positions, rollout.kv_codec, rollout.combine
         self.passes = PassRunner(
-            rollout.backbone, Parts(*components).copy(), schedules, rollout.memory, rollout.encode, rollout.attention
-        )
+            rollout.backbone, Parts(*components).copy(), schedules, rollout.memory, rollout.encode, rollout.attention,
+            rollout.group,
+        )  # fmt: skip
         self.built = partial(parts_of, rollout, len(samples))
         self.frames, self.seed, self.samples, self.cuts = frames, seed, samples, cuts
         self.index, self.start = 0, 0  # of the next block

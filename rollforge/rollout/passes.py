@@ -21,6 +21,7 @@ from rollforge.memory import Attention, CachedMemory, MakeMemory, Memory
 from rollforge.memory.base import LevelFeatures
 from rollforge.memory.joined import JoinedMemory
 from rollforge.memory.observing import Watch
+from rollforge.parallel import ContextGroup, ShareMemory, TokenShares
 from rollforge.policies.base import CachePolicy
 from rollforge.prediction import is_compiled, is_sharded, levels_of, predict, takes_extra, to_flow
 from rollforge.rollout.abilities import check_shown
@@ -48,6 +49,7 @@ class PassRunner:
         memory: makes the memory of a branch.
         encode: the latent ``[B, 1, C, H, W]`` of a finished frame's pixels, encoded as the first of a video.
         attention: the kernel that the memories attend with. Raises ``UserError`` where it cannot run.
+        group: the processes that make the video together.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class PassRunner:
         memory: MakeMemory,
         encode: Encode | None = None,
         attention: Attention | None = None,
+        group: ContextGroup | None = None,
     ) -> None:
         weight = next(backbone.parameters(), torch.zeros(0))
         self.device, self.dtype = weight.device, weight.dtype
@@ -65,7 +68,9 @@ class PassRunner:
         self.prompts = Prompts(schedules, self.device, self.dtype)
         with attribute_errors("cache policy", parts.policy, "reporting how many frames it shows"):
             visible = frame_count(parts.policy, parts.policy.visible(self.spec.block), "visible")
-        self.takes_extra = takes_extra(backbone)
+        self.takes_extra, self.group = takes_extra(backbone), group
+        if group is not None:
+            memory = partial(ShareMemory, group)
         self._sharded = is_sharded(backbone)
         if attention is not None:
             attention.check(self.device, _computing(self.device, self.dtype), self.spec.head_dim)
@@ -280,6 +285,8 @@ class PassRunner:
 
         def forward(memory: Memory) -> Tensor:
             self.backbone.load_rollout_state(carried)
+            if self.group is not None:
+                memory = TokenShares(memory, self.group, self.spec)
             return predict(self.backbone, latents, timesteps, condition, memory, **extra)
 
         if isinstance(memory, JoinedMemory) or not (request.checkpoint and torch.is_grad_enabled()):

@@ -20,6 +20,7 @@ from rollforge.state import State
 log = logging.getLogger(__name__)
 
 STEM = "snapshot"
+PROCESS = "process-"
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,28 @@ class SnapshotStore:
                 "with --overwrite true."
             )
 
+    def read(self, number: int) -> Snapshot:
+        """The snapshot after ``number`` blocks. Raises ``UserError`` where there is none, or it is damaged."""
+        path = self.folder / file_name(STEM, number)
+        try:
+            return _read(number, path)
+        except (Damaged, OSError) as error:
+            raise UserError(
+                f"The snapshot {path} cannot be used ({error}); start over with --overwrite true."
+            ) from error
+
+    def share(self, process: int) -> SnapshotStore:
+        """That of another process of the same video, in a folder next to these snapshots.
+
+        It keeps one more, since it is written first.
+        """
+        return SnapshotStore(self.folder / f"{PROCESS}{process}", self.keep + 1)
+
     def clear(self) -> None:
-        """Removes the snapshots and what killed writes left, and the folder when nothing else is in it."""
-        clear(self.folder, STEM)
+        """Removes the snapshots, those of other processes of the video too, what killed writes left, and the folder
+        when nothing else is in it."""
+        for folder in (self.folder, *self.folder.glob(f"{PROCESS}*"), self.folder):
+            clear(folder, STEM)
 
 
 def _read(number: int, path: Path) -> Snapshot:

@@ -206,7 +206,7 @@ class Wan(Backbone):
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Memory) -> Tensor:
         frames = latents.shape[1]
-        x = self.patch_embedding(latents)
+        x = memory.share(self.patch_embedding(latents))
         text, last, modulation = self._text(condition), memory.level(HEAD), None
         if last is None:
             time, modulation = self._time(timesteps, x.dtype)
@@ -215,7 +215,7 @@ class Wan(Backbone):
             x = block(x, modulation, text, condition.id, memory)
         if memory.now.unread:
             return latents
-        return self._unpatch(self.head(x, *last), frames)
+        return self._unpatch(memory.gather(self.head(x, *last)), frames)
 
     def join(self, conditions: Sequence[Condition]) -> Condition | None:
         if not self._is_plain or any(each.extra for each in conditions):
@@ -231,6 +231,10 @@ class Wan(Backbone):
         features = {block.layer: block.modulated(modulation, dtype) for block in self._layers()}
         features[HEAD] = self.head.modulated(time, dtype)
         return {layer: tuple(each.flatten() for each in made) for layer, made in features.items()}
+
+    @property
+    def divides_tokens(self) -> bool:  # type: ignore[override] # a subclass may have a forward of its own
+        return self._is_plain
 
     @property
     def _is_plain(self) -> bool:
