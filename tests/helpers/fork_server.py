@@ -10,6 +10,7 @@ Inside, ``sys.executable`` is a script that asks this server: processes that a c
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import logging
@@ -57,6 +58,8 @@ def prepare() -> None:
     rehearse()
     registry.cache_clear()
     logging.getLogger().handlers.clear()
+    gc.collect()
+    gc.freeze()  # no child looks through all of torch and Lightning, which would copy its pages, too
 
 
 def rehearse() -> None:
