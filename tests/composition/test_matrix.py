@@ -32,6 +32,7 @@ ROLLED = sorted(
         "rollforge-inspect",
         "rollforge-persistence",
         "rollforge-skyreels",
+        "rollforge-upscale",
         "rollforge-vbench",
         "rollforge-wan22",
     }

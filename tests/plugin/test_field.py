@@ -27,6 +27,7 @@ MODELS = {
     "rollforge-inspect",
     "rollforge-persistence",
     "rollforge-skyreels",
+    "rollforge-upscale",
     "rollforge-vbench",
     "rollforge-wan22",
 }

@@ -81,11 +81,12 @@ class _Video(FinishStream):
 
     @torch.no_grad()
     def __call__(self, frames: Tensor) -> Tensor:
-        made = []
-        for frame in frames.unbind(1):
+        (batch, count, channels, height, width), factor = frames.shape, self.network.factor
+        made = frames.new_empty(batch, count, channels, factor * height, factor * width)
+        for n, frame in enumerate(frames.unbind(1)):
             self.memory = self.network.remember(frame, self.memory)
-            made.append(self.network.enlarge(frame, self.memory).clamp(0, 1))
-        return torch.stack(made, dim=1)
+            torch.clamp(self.network.enlarge(frame, self.memory), 0, 1, out=made[:, n])
+        return made
 
     def state_dict(self) -> State:
         return {"memory": None if self.memory is None else self.memory.clone()}
