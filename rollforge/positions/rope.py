@@ -119,11 +119,10 @@ class Rope(Positions):
 @lru_cache(maxsize=32)
 def _within_a_frame(head_dim: int, rows: int, columns: int, theta: float) -> tuple[Angles, Angles]:
     """Cosines and sines of height and width, which every frame shares, ``[rows, columns, 1, pairs]``."""
-    _, high, wide = split_pairs(head_dim)
-    height = torch.arange(rows, dtype=torch.float64)[:, None] * axis_frequencies(high, theta)
-    width = torch.arange(columns, dtype=torch.float64)[:, None] * axis_frequencies(wide, theta)
-    angle = torch.cat([height[:, None].expand(-1, columns, -1), width.expand(rows, -1, -1)], dim=-1)[:, :, None]
-    return angle.cos().float().numpy(), angle.sin().float().numpy()
+    axes = zip((np.arange(rows)[:, None, None], np.arange(columns)[:, None]), split_pairs(head_dim)[1:], strict=True)
+    angles = [places * theta ** -(np.arange(pairs) / pairs) for places, pairs in axes]
+    angle = np.concatenate([np.broadcast_to(each, (rows, columns, each.shape[-1])) for each in angles], axis=-1)
+    return np.cos(angle)[:, :, None].astype(np.float32), np.sin(angle)[:, :, None].astype(np.float32)
 
 
 def rotate(x: Tensor, rotation: Tensor | tuple[Tensor, Tensor]) -> Tensor:

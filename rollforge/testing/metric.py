@@ -47,9 +47,11 @@ def check_metric(
     used = deepcopy(metric)
     measured.curves(used, other, pieces)
     measured.compare("metric-again", "After another video", measured.curves(used, video, pieces), whole, exact=True)
+    before = deepcopy(metric)
     for cut in range(1, len(pieces)):
-        before, after = deepcopy(metric), deepcopy(metric)
-        measured.curves(before, video[: cut * BLOCK], pieces[:cut])
+        start = (cut - 1) * BLOCK
+        measured.curves(before, video[start : start + BLOCK], pieces[cut - 1 : cut], first=start, started=cut > 1)
+        after = deepcopy(metric)
         with keeping("metric-resume", metric, f"Cut after {cut} updates"):
             state = copied(before.state_dict())
             after.start(prompt, FPS, Blocks(BLOCK, BLOCK))

@@ -46,7 +46,7 @@ def prepare() -> None:
     import torch
 
     from rollforge import cli
-    from rollforge.commands import lightning  # noqa: F401 # imported for every child
+    from rollforge.commands import fit_other  # noqa: F401 # imported for every child
     from rollforge.registry import builtins, registry
 
     torch.set_num_threads(1)
