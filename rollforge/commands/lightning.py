@@ -40,7 +40,7 @@ from rollforge.files.sharded import restricted
 from rollforge.files.writing import write
 from rollforge.lightning.callbacks import isolate
 from rollforge.lightning.data import RolloutData
-from rollforge.lightning.module import RolloutModule
+from rollforge.lightning.module import RolloutModule, check_together
 from rollforge.lightning.resuming import check_checkpoint, explain_restoring
 from rollforge.lightning.video_output import VideoOutput
 from rollforge.metrics.base import check_length
@@ -171,7 +171,10 @@ class RollforgeCLI(LightningCLI):
             self.config = whole
 
     def check_networks(self) -> None:
-        """Raises ``UserError`` for networks that would not fit into the free memory."""
+        """Raises ``UserError`` for networks that would not fit into the free memory or the processes."""
+        devices, nodes = self.chosen.trainer.devices, self.chosen.trainer.num_nodes
+        if isinstance(devices, int) and devices > 0:  # of others the number is known when there is a Trainer
+            check_together(self.command, self.chosen.model.context_parallel, devices * nodes)
         check_networks(self.chosen.model)
 
     def run(self) -> int:
@@ -216,7 +219,7 @@ class RollforgeCLI(LightningCLI):
 
     def _prepare(self) -> None:
         """Checks all that can be checked before the first block, and opens the run folder."""
-        self.model.check_processes(self.command, self.trainer.world_size)
+        check_together(self.command, self.chosen.model.context_parallel, self.trainer.world_size)
         if self.chosen.ckpt_path in (None, LAST):
             self.model.pipeline.check_weights()
         requests = self.model.requests(self.datamodule)
@@ -325,7 +328,6 @@ class RollforgeCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Checks all that can be checked before the first step, and opens the run folder."""
-        self.model.check_processes("fit", self.trainer.world_size)
         requests = self.model.requests(self.datamodule) if self.datamodule.prompts else []
         self.model.pipeline.check_prompts(requests)
         check_precision(self.trainer)

@@ -11,12 +11,14 @@ from rollforge.budget.live import Full
 from rollforge.budget.memory_input import size_of
 from rollforge.doctor.parts import blueprint, sizes_in_files, trained_by
 from rollforge.errors import UserError
+from rollforge.parallel import divide
 
 log = logging.getLogger(__name__)
 
 
 def check_networks(model: Any) -> None:
-    """Raises ``UserError`` where a built-in backbone and codec of the config would not fit into the free memory.
+    """Raises ``UserError`` where a built-in backbone and codec of the config would not fit into the free memory, or the
+    backbone cannot be divided among as many processes as the config says.
 
     Other errors are left to building it.
     """
@@ -29,11 +31,15 @@ def check_networks(model: Any) -> None:
             continue
         try:
             sizes = sizes_in_files(config) if kind == "backbone" else None
-            needed[kind] = size_of(blueprint(kind, config, sizes, limit=2 * free))
+            part = blueprint(kind, config, sizes, limit=2 * free)
+            needed[kind] = size_of(part)
         except Full as error:
             raise _too_large(model, kind, f"more than {readable(2 * free)}", free) from error
         except Exception:  # of sizes that torch cannot count, or of files: building it says why
             log.debug("The %s could not be sized.", kind, exc_info=True)
+        else:
+            if kind == "backbone":
+                divide(part.spec, model.context_parallel or 1)
     if averaged := _averaged(model):
         needed[averaged] = 2 * needed.get(averaged, 0)
     if sum(needed.values()) > free:

@@ -233,7 +233,12 @@ class ConfigChecks:
         """A pipeline of components, some of which may have no weights."""
         optional = {name: given[name] for name in OPTIONAL if given.get(name) is not None}
         needed: dict[str, Any] = {name: given[name] for name in NEEDED}
-        return Pipeline(**needed, **optional, negative_prompt=self.config.model.negative_prompt)
+        return Pipeline(
+            **needed,
+            **optional,
+            negative_prompt=self.config.model.negative_prompt,
+            context_parallel=self.config.model.context_parallel,
+        )
 
     def _guard(self, pipeline: Pipeline, batch: int) -> MemoryCheck:
         keys = {f"model.{name}": self.parts.get(name) for name in ("policy", "compare_policy")}

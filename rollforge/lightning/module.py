@@ -159,15 +159,9 @@ class RolloutModule(TrainedModule):
         if self.pipeline.finish is not None and "finish" not in self._modules:
             self.pipeline.finish.eval().requires_grad_(False)
         if self.pipeline.divided and self.pipeline.group is None and self._trainer is not None:
-            self.check_processes(stage, self._trainer.world_size)
+            check_together(stage, self.pipeline.together, self._trainer.world_size)
             device = self._trainer.strategy.root_device.type
             self.pipeline.group = ContextGroup(self.backbone.spec, self.pipeline.together, device)
-
-    def check_processes(self, stage: str, run: int) -> None:
-        """Raises ``UserError`` where the processes of a run cannot make videos together as the model says."""
-        if self.pipeline.divided and stage == "fit":
-            raise UserError("model.context_parallel is for predict and test; leave it out of the config of fit.")
-        check_processes(run, self.pipeline.together)
 
     def configure_model(self) -> None:
         """Shards the trained network over the processes where the strategy is ModelParallelStrategy."""
@@ -283,3 +277,10 @@ class RolloutModule(TrainedModule):
         if strict:
             check_fit(self.state_dict(), weights, type(self).__name__, source)
         self.load_state_dict(weights, strict=strict)
+
+
+def check_together(command: str, processes: int | None, run: int) -> None:
+    """Raises ``UserError`` where the ``run`` processes of a command cannot make videos in groups of ``processes``."""
+    if (processes or 1) > 1 and command == "fit":
+        raise UserError("model.context_parallel is for predict and test; leave it out of the config of fit.")
+    check_processes(run, processes or 1)

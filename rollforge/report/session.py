@@ -54,9 +54,9 @@ class Session:
         self.stop, self.rank = stop, rank
         with ExitStack() as open_files:
             state = self._open(open_files, resume and self.first.started, force)
-            if self.group is not None:
-                self.group.of_first(None if state is None else state["take"]["blocks"]["index"])
             self.rollout = rollout = self._rollout(state, stop, force)
+            if self.group is not None:  # now that latents beyond the snapshot are gone
+                self.group.of_first(None if state is None else rollout.made)
             del state  # as large as all keys and values
             self.pace, self.clock = Pace(rollout.made), Clock(self.settings, rollout.made)
             total, done = self.first.sheet.total, self.first.writer.written
