@@ -1,23 +1,22 @@
-"""Training data: clips whose motion is known."""
+"""Training data: pairs of the procedural world with their motion, and clips of shifted domains without."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from rollforge.ranges import Checked, Count, CountFromZero, Range
-from rollforge_motion.truth import textured, world
-
-Domain = Literal["world", "textures"]
+from rollforge.ranges import Checked, Count, CountFromZero, NonNegative, Range
+from rollforge_motion.shift import NOISE, Domain, clip
+from rollforge_motion.truth import world
 
 
 class MovingWorld(Checked, Dataset[dict[str, Any]]):
     """Pairs of frames of the procedural world ``[2, H, W, 3]`` and the true ``flow`` between them ``[H, W, 2]``.
 
-    The two frames are crops at different places of half of the pairs, so that the ground moves too.
+    Of half of the pairs the two frames are crops at different places, so that the ground moves too.
 
     Args:
         furthest: how many frames apart two frames are at most.
@@ -25,7 +24,6 @@ class MovingWorld(Checked, Dataset[dict[str, Any]]):
         shift: how far apart the places of two crops are at most, in pixels each way.
         pairs: in an epoch; captions held out for tests never occur.
         seed: of scenes, times and places.
-        domain: the world, or its motion in other textures.
     """
 
     def __init__(
@@ -35,13 +33,9 @@ class MovingWorld(Checked, Dataset[dict[str, Any]]):
         shift: Annotated[int, Range(0, 8)] = 5,
         pairs: Count = 1_000_000,
         seed: CountFromZero = 0,
-        domain: Domain = "world",
     ) -> None:
-        from rollforge.data.world import all_scenes, held_out
-
         self.furthest, self.crop, self.shift, self.pairs, self.seed = furthest, crop, shift, pairs, seed
-        self.clip = textured if domain == "textures" else world
-        self.scenes = [scene for scene in all_scenes() if not held_out(scene)]
+        self.scenes = _scenes()
 
     def __len__(self) -> int:
         return self.pairs
@@ -50,7 +44,7 @@ class MovingWorld(Checked, Dataset[dict[str, Any]]):
         drawn = np.random.default_rng((self.seed, index))
         scene = self.scenes[drawn.integers(len(self.scenes))]
         apart = int(drawn.integers(1, self.furthest + 1))
-        video, motion = self.clip(scene, int(drawn.integers(2**31)), apart + 1)
+        video, motion = world(scene, int(drawn.integers(2**31)), apart + 1)
         move = drawn.integers(-self.shift, self.shift + 1, 2) if drawn.random() < 0.5 else np.zeros(2, np.int64)
         room = video.shape[1] - self.crop - np.abs(move)
         first = drawn.integers(0, room + 1) + np.maximum(move, 0)  # x, y
@@ -62,3 +56,42 @@ class MovingWorld(Checked, Dataset[dict[str, Any]]):
     def _cut(self, picture: Any, place: Any) -> Any:
         x, y = place
         return picture[y : y + self.crop, x : x + self.crop]
+
+
+class ShiftedWorld(Checked, Dataset[dict[str, Any]]):
+    """Clips of a domain that the shipped network has not seen, without their motion, as a folder of videos would be.
+
+    Args:
+        domain: ``codec``, ``textures``, or ``world``.
+        frames: pixel frames in a clip.
+        noise: of ``codec``: standard deviation of the noise on the latents.
+        clips: in an epoch; captions held out for tests never occur.
+        seed: of captions and scenes.
+    """
+
+    def __init__(
+        self,
+        domain: Domain = "codec",
+        frames: Annotated[int, Range(2, 1000)] = 9,
+        noise: NonNegative = NOISE,
+        clips: Count = 1_000_000,
+        seed: CountFromZero = 0,
+    ) -> None:
+        self.domain, self.frames, self.noise, self.clips, self.seed = domain, frames, noise, clips, seed
+        self.scenes = _scenes()
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        drawn = np.random.default_rng((self.seed, index))
+        scene = self.scenes[drawn.integers(len(self.scenes))]
+        video, _ = clip(self.domain, scene, int(drawn.integers(2**31)), self.frames, self.noise)
+        return {"video": torch.from_numpy(video), "caption": scene.caption}
+
+
+def _scenes() -> list[Any]:
+    """Those that training may see."""
+    from rollforge.data.world import all_scenes, held_out
+
+    return [scene for scene in all_scenes() if not held_out(scene)]

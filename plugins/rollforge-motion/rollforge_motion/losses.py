@@ -39,7 +39,7 @@ class Agreement:
 
 
 def sequence(found: Sequence[Tensor], errors: Sequence[Tensor], kept: Tensor, gamma: float) -> Tensor:
-    """The mean error over the kept pixels ``[N, H, W]`` after each iteration, an earlier one weighted by ``gamma`` less.
+    """The mean error over the kept pixels ``[N, H, W]`` after each iteration, each weighted by ``gamma`` of the next.
 
     Without a kept pixel it is 0, with a gradient of 0.
     """
