@@ -40,6 +40,6 @@ def through_codec(video: Frames, seed: int, noise: float) -> Frames:
 
 @cache
 def _codec() -> VideoCodec:
-    from rollforge.backbones.pocket import PocketCodec
+    from rollforge.backbones import PocketCodec
 
     return PocketCodec(weights="pocket").eval().requires_grad_(False)
