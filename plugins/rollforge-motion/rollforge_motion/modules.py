@@ -7,12 +7,12 @@ from copy import deepcopy
 from typing import Annotated, Any, Literal
 
 import torch
-from rollforge.lightning.fit_module import FitModule
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from rollforge.errors import UserError
+from rollforge.lightning.fit_module import FitModule
 from rollforge.objectives.base import Clips
 from rollforge.ranges import Count, NonNegative, Positive, Range, UserPath, checked
 from rollforge_motion.augment import cropped, recoloured
