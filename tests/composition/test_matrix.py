@@ -30,6 +30,7 @@ ROLLED = sorted(
     - {
         "rollforge-features",
         "rollforge-inspect",
+        "rollforge-motion",
         "rollforge-persistence",
         "rollforge-skyreels",
         "rollforge-upscale",

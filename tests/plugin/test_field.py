@@ -25,6 +25,7 @@ MODELS = {
     "rollforge-features",
     "rollforge-frames",
     "rollforge-inspect",
+    "rollforge-motion",
     "rollforge-persistence",
     "rollforge-skyreels",
     "rollforge-upscale",

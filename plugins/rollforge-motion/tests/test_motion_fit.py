@@ -69,10 +69,10 @@ def test_it_refines_on_a_folder_of_videos(tmp_path: Path) -> None:
 def test_a_network_without_a_consistent_pixel_ends_in_a_sentence() -> None:
     module = RefinedMotion(colour=1e-9, label_iterations=1, iterations=1)
     clips = {"video": torch.randint(0, 255, (1, 3, 64, 64, 3), dtype=torch.uint8), "caption": [""]}
-    for _ in range(19):
-        losses = module.losses(clips)  # type: ignore[arg-type] # a dict
-        assert float(losses["loss"]) == 0
-        losses["loss"].backward()
+    module.without = 18
+    losses = module.losses(clips)  # type: ignore[arg-type] # a dict
+    assert losses["loss"].item() == 0
+    losses["loss"].backward()
     with pytest.raises(UserError, match="found no consistent pixel, so that there is nothing to learn from; raise"):
         module.losses(clips)  # type: ignore[arg-type]
 
