@@ -13,13 +13,13 @@ TOGETHER := $(MAKE) --no-print-directory --file=$(ROOT)/Makefile --jobs=2
 demo: $(READY)
 	@cd $(ROOT) && $(BIN)/rollforge predict --config configs/quickstart.yaml
 
-# Types are checked while the tests run, which takes half a minute of one core. If either fails, so does make, when both have ended.
-test: $(READY) $(BROWSER) style
-	@$(TOGETHER) types suite
+# The code is checked while the tests run, which takes half a minute of one core. If one fails, so does make, when all have ended.
+test: $(READY) $(BROWSER)
+	@$(TOGETHER) style suite types
 
 # Adds the full matrix of kills and what takes many minutes.
-test-all: $(READY) $(BROWSER) style
-	@$(TOGETHER) types suite SELECT="-m ''"
+test-all: $(READY) $(BROWSER)
+	@$(TOGETHER) style suite types SELECT="-m ''"
 
 # One process of one thread for each core. Tests start many interpreters, so compiled modules are kept.
 suite: $(READY)
