@@ -17,7 +17,8 @@ SIZE = 64
 class Encoder(nn.Module):
     """Clips to features: three spatial stages, of which the last sees three frames at a time, then the mean.
 
-    Group norm, so that a feature does not depend on the batch. 0.18M parameters at the default width.
+    Group norm inside, and batch norm without weights at the end: without it features collapse onto two directions in
+    the first steps. 0.22M parameters at the default width.
 
     Args:
         width: channels of a feature, a multiple of 16.
@@ -45,13 +46,14 @@ class Encoder(nn.Module):
             nn.ReLU(),
             nn.Conv3d(width, width, (1, 3, 3), padding=(0, 1, 1)),
         )
+        self.norm = nn.BatchNorm1d(width, affine=False)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Features ``[B, width]`` of clips ``[B, T, 3, H, W]`` in 0..1; one frame is a clip too."""
         batch = len(clips)
         seen = self.frames((clips.flatten(0, 1) - 0.5) / 0.25)  # [B T, C, H/8, W/8]
         seen = self.time(seen.unflatten(0, (batch, -1)).transpose(1, 2))  # [B, width, T/2, H/16, W/16]
-        return cast("Tensor", seen.mean((2, 3, 4)))
+        return cast("Tensor", self.norm(seen.mean((2, 3, 4))))
 
 
 def mlp(layers: int, wide: int, hidden: int, out: int, batch_norm: bool = False) -> nn.Sequential:
