@@ -164,12 +164,14 @@ def tiles(clips: dict[str, Tensor], size: float) -> dict[str, Tensor]:
     """Cuts ``video`` ``[B, T, H, W, 3]``, and ``decoded`` ``[B, T, 3, h, w]`` at the same places, into tiles.
 
     Tiles have a share ``size`` of the edges; what is left over at the right and at the bottom is unused. The first axis
-    of the result is clips times tiles.
+    of the result is clips times tiles. Raises ``UserError`` where W and H are not w and h times a whole factor.
     """
     if size == 1:
         return clips
     decoded = clips["decoded"]
-    scale = clips["video"].shape[2] // decoded.shape[3]
+    scale, rest = divmod(clips["video"].shape[2], decoded.shape[3])
+    if rest or clips["video"].shape[3] != scale * decoded.shape[4]:
+        raise UserError("Multigrid cuts frames for a finish with a whole factor; leave size out of the stages.")
     height, width = (max(1, round(edge * size)) for edge in decoded.shape[3:])
     places = [
         (top, left)

@@ -14,7 +14,7 @@ from rollforge.errors import UserError
 from rollforge.finish import Enlarge
 from rollforge.lightning.data import RolloutData
 from rollforge.lightning.module import RolloutModule
-from rollforge.objectives.multigrid import Multigrid, Stage, reduced
+from rollforge.objectives.multigrid import Multigrid, Stage, reduced, tiles
 from rollforge.objectives.restoration import Restoration
 from rollforge.pipeline import Pipeline
 from rollforge.state import State
@@ -155,6 +155,10 @@ def test_fit_trains_the_stage_and_nothing_else_and_a_checkpoint_rolls_with_it() 
         (
             lambda: Multigrid([Stage(1, [2], 0.5)]).clips(Restoration(), owner(Enlarge(2)), clips(), 0),
             "stages at 0.5 of the size, and Enlarge is trained at one size",
+        ),
+        (
+            lambda: tiles({"video": torch.zeros(1, 1, 6, 6, 3), "decoded": torch.zeros(1, 1, 3, 4, 4)}, 0.5),
+            "for a finish with a whole factor; leave size out",
         ),
     ],
 )  # fmt: skip

@@ -60,13 +60,14 @@ class Upscale(Finish):
     def pixel_size(self, width: int, height: int) -> tuple[int, int]:
         if min(width, height) < LEAST or width % FOLD or height % FOLD:
             raise UserError(
-                f"Upscale takes frames of {LEAST} pixels or more with even edges, not {width}x{height}; leave "
-                "model.finish out, or take Enlarge."
+                f"Upscale takes frames of {LEAST} pixels or more with even edges, not {width}x{height}; take Enlarge, "
+                "or, where training cuts frames, another size in the stages of model.multigrid."
             )
         return self.factor * width, self.factor * height
 
     def loss(self, decoded: Tensor, frames: Tensor) -> dict[str, Tensor]:
         """Charbonnier's loss, the root of the squared difference and a small constant; ``psnr`` in dB."""
+        self.pixel_size(decoded.shape[-1], decoded.shape[-2])  # tiles may be of any size
         made = self.network(decoded)
         loss = (made - frames).square().add(SOFT**2).sqrt().sub(SOFT).mean() / SOFT
         return {"loss": loss, "psnr": -10 * functional.mse_loss(made.detach().clamp(0, 1), frames).log10()}
@@ -92,7 +93,8 @@ class _Video(FinishStream):
         return {"memory": None if self.memory is None else self.memory.clone()}
 
     def load_state_dict(self, state: State) -> None:
-        self.memory = state["memory"]
+        memory = state["memory"]
+        self.memory = None if memory is None else memory.to(self.network.last.weight.device)
 
 
 def shipped() -> str:

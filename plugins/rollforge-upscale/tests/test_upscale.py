@@ -190,6 +190,10 @@ def test_fit_resumes_bit_for_bit_and_its_checkpoint_rolls(tmp_path: Path) -> Non
         (lambda: Upscale(weights="nowhere.safetensors"), "nowhere.safetensors"),
         (lambda: Upscale().pixel_size(6, 64), "frames of 8 pixels or more with even edges, not 6x64"),
         (lambda: Upscale().pixel_size(64, 63), "even edges, not 64x63"),
+        (
+            lambda: Upscale().loss(torch.rand(1, 1, 3, 19, 19), torch.rand(1, 1, 3, 76, 76)),
+            "not 19x19; .* another size in the stages of model.multigrid",
+        ),
     ],
 )  # fmt: skip
 def test_what_it_cannot_do_is_one_sentence(make: Any, expected: str) -> None:
