@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -10,10 +12,23 @@ from torch import Tensor, distributed
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import init_device_mesh
 
+from rollforge.errors import UserError
 from rollforge.parallel.division import Division, check_processes, divide
 from rollforge.spec import ModelSpec
 
 PATIENCE = timedelta(days=1)  # the first process may write a large snapshot while the others wait
+
+
+@contextmanager
+def all_there() -> Iterator[None]:
+    """Around an exchange: raises ``UserError`` where it fails because another process has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(
+            f"An exchange with the other processes of the video failed ({' '.join(str(error).split())[:200]}): "
+            "one of them has ended or cannot be reached; see what it said, and run the same command with --resume."
+        ) from error
 
 
 class ContextGroup:
@@ -46,18 +61,16 @@ class ContextGroup:
     def highest(self, number: int) -> int:
         """The highest of the numbers of all processes, each of which must call this."""
         numbers = torch.tensor([int(number)])
-        distributed.all_reduce(numbers, distributed.ReduceOp.MAX, group=self.control)
+        with all_there():
+            distributed.all_reduce(numbers, distributed.ReduceOp.MAX, group=self.control)
         return int(numbers)
 
     def of_first(self, value: Any = None) -> Any:
         """The value that the first process passes; each process must call this."""
         values = [value]
-        distributed.broadcast_object_list(values, group=self.control, group_src=0)
+        with all_there():
+            distributed.broadcast_object_list(values, group=self.control, group_src=0)
         return values[0]
-
-    def wait(self) -> None:
-        """Returns once all processes are here."""
-        self.highest(0)
 
     # Tensors. What is divided among processes has their number first: ``[processes, ...]``.
 
@@ -68,7 +81,8 @@ class ContextGroup:
         if count == 1:
             return x[None]
         gathered = x.new_empty(count, *x.shape)
-        distributed.all_gather([*gathered.unbind()], x, group=group)
+        with all_there():
+            distributed.all_gather([*gathered.unbind()], x, group=group)
         return gathered
 
     @torch.compiler.disable  # type: ignore[untyped-decorator] # torch gives it no type
@@ -77,7 +91,8 @@ class ContextGroup:
         if len(x) == 1:
             return x
         received = torch.empty_like(x := x.contiguous())
-        distributed.all_to_all_single(received, x, group=group)
+        with all_there():
+            distributed.all_to_all_single(received, x, group=group)
         return received
 
     def divide_tokens(self, x: Tensor, tokens: int) -> Tensor:

@@ -56,7 +56,7 @@ class Session:
             state = self._open(open_files, resume and self.first.started, force)
             self.rollout = rollout = self._rollout(state, stop, force)
             if self.group is not None:  # now that latents beyond the snapshot are gone
-                self.group.of_first(None if state is None else rollout.made)
+                self.group.of_first(None if state is None else state["take"]["blocks"]["index"])
             del state  # as large as all keys and values
             self.pace, self.clock = Pace(rollout.made), Clock(self.settings, rollout.made)
             total, done = self.first.sheet.total, self.first.writer.written

@@ -25,7 +25,7 @@ def test_groups_of_processes_are_killed_and_resume_with_the_same_bits(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(HELPERS))
     tiny.config = {
-        "model": LONGER, "data": {"prompts": PROMPTS, "seconds": 4}, "snapshots": {"every_blocks": 1},
+        "model": LONGER, "data": {"prompts": PROMPTS, "seconds": 3}, "snapshots": {"every_blocks": 1},
         "trainer": {"accelerator": "cpu", "devices": 4},
     }  # fmt: skip
     together = "--model.context_parallel", "2"

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from rollforge.rollout import Rollout
 from rollforge.samplers import Euler
 from rollforge.spec import ModelSpec, ReadPlan, Step, Virtual
 
-FRAMES = 10
+FRAMES = 8
 
 
 class Biased(Window):
@@ -58,25 +59,24 @@ class OwnFrequencies(Rope):
 
 
 class Case(NamedTuple):
-    """A rollout: its policy, heads of the network, and positions."""
+    """A rollout: its policy, heads of the network, positions, and whether a state in the middle is resumed from."""
 
     policy: CachePolicy
     heads: int = 4
     positions: Any = None
     guidance: float = 2.0
+    resumes: bool = False
 
 
 CASES = {
     "window": Case(Window(2)),
-    "rolling sink": Case(RollingSink(2, 1)),
+    "rolling sink": Case(RollingSink(2, 1), resumes=True),
     "long live": Case(LongLive(2, 1)),
     "long live, block by block": Case(LongLive(2, 1, recache="block"), 2),
-    "rolling sink, two heads": Case(RollingSink(2, 1), 2),
-    "rolling sink, three heads": Case(RollingSink(2, 1), 3),
+    "rolling sink, three heads": Case(RollingSink(2, 1), 3, guidance=1.0, resumes=True),
     "biased": Case(Biased(2), 2),
     "averaged": Case(Averaged(2, 1), 2),
     "own frequencies": Case(RollingSink(2, 1), 2, OwnFrequencies()),
-    "without guidance": Case(Window(2), guidance=1.0),
 }
 
 
@@ -88,6 +88,11 @@ def backbone(heads: int) -> Wan:
     return model.requires_grad_(False)
 
 
+@cache
+def group_of(heads: int, processes: int) -> ContextGroup:
+    return ContextGroup(backbone(heads).spec, processes)
+
+
 def text(seed: int) -> Condition:
     return Condition(f"text {seed}", torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(seed)))
 
@@ -96,7 +101,7 @@ def text(seed: int) -> Condition:
 def rolled(case: Case, processes: int = 1) -> dict[str, Any]:
     """Latents, and those of a rollout that continues from its state after the second block; bytes kept."""
     model = backbone(case.heads)
-    group = ContextGroup(model.spec, processes) if processes > 1 else None
+    group = group_of(case.heads, processes) if processes > 1 else None
     sampler = Euler(steps=2, guidance=case.guidance)
     rollout = Rollout(model, case.policy, sampler, positions=case.positions, group=group)
     prompts, negative = {0: text(0), 6: text(1)}, text(2) if case.guidance != 1 else None
@@ -108,7 +113,7 @@ def rolled(case: Case, processes: int = 1) -> dict[str, Any]:
     first = [next(blocks).latents for _ in range(2)]
     state = blocks.state_dict()
     rest = [block.latents for block in blocks]
-    resumed = [block.latents for block in start(state=state)]
+    resumed = [block.latents for block in start(state=state)] if case.resumes else rest
     whole = torch.cat([*first, *rest], 1)
     return {"latents": whole, "resumed": torch.cat([*first, *resumed], 1), "bytes": kept(blocks.passes.memories)}
 
