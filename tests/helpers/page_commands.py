@@ -20,6 +20,7 @@ import pytest
 from rollforge import trust
 from rollforge.cli import main
 from rollforge.commands.arguments import Arguments
+from rollforge.commands.fit_other import FitCLI, names_module
 from rollforge.commands.lightning import _quiet
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
@@ -49,6 +50,10 @@ def recorded(code: str, folder: Path, programs: Path) -> list[list[str]]:
     return [json.loads(line) for line in record.read_text().splitlines()] if record.is_file() else []
 
 
+class ParsedOther(ParsedCLI, FitCLI):
+    """``fit`` of a module that a plugin brings."""
+
+
 class Parsed(BaseException):
     """A command line was read; its work would begin now."""
 
@@ -58,7 +63,7 @@ class DryRun:
 
     def __init__(self) -> None:
         self.held = ExitStack()
-        self.readers: dict[str, ParsedCLI] = {}
+        self.readers: dict[tuple[str, type[ParsedCLI]], ParsedCLI] = {}
         _quiet()
 
     def read(self, command: str, *rest: str) -> None:
@@ -86,10 +91,11 @@ class DryRun:
 
     def _lightning(self, command: str, arguments: list[str]) -> None:
         typed = read(arguments)
-        if command not in self.readers:  # building the parser is what takes long
+        kind = ParsedOther if command == "fit" and names_module(arguments) else ParsedCLI
+        if (command, kind) not in self.readers:  # building the parser is what takes long
             self.held.enter_context(trust.guarded())
-            self.readers[command] = ParsedCLI(command, typed)
-        self.readers[command].read(typed)
+            self.readers[command, kind] = kind(command, typed)
+        self.readers[command, kind].read(typed)
 
 
 PARSE = Arguments.parse_known_args

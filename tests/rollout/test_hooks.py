@@ -352,7 +352,7 @@ class Wordless(Wan):
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition, memory: Any) -> Tensor:
         cross, text = (lambda layer, key, project: project()), (lambda layer: None)
-        more = {"cross": cross, "text": text, "level": text}
+        more = {"cross": cross, "text": text, "level": text, "share": memory.share, "gather": memory.gather}
         shown = SimpleNamespace(attend=memory.attend, write=memory.write, now=memory.now, **more)
         return super().forward(latents, timesteps, condition, shown)  # type: ignore[arg-type]
 
