@@ -19,7 +19,7 @@ test: $(READY) $(BROWSER)
 
 # Adds the full matrix of kills and what takes many minutes.
 test-all: $(READY) $(BROWSER)
-	@$(TOGETHER) style suite types SELECT="-m ''"
+	@ROLLFORGE_FUZZ=$${ROLLFORGE_FUZZ:-2} $(TOGETHER) style suite types SELECT="-m ''"
 
 # One process of one thread for each core. Tests start many interpreters, so compiled modules are kept.
 suite: $(READY)

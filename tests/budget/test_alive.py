@@ -109,7 +109,7 @@ def test_a_policy_that_reads_again_is_counted_with_a_switch_where_none_is_known(
     assert peak(None) == peak([24]) > peak([])
 
 
-@pytest.mark.parametrize("tile", [None, 16])
+@pytest.mark.parametrize("tile", [pytest.param(None, marks=pytest.mark.matrix), 16])
 def test_the_opening_is_within_ten_percent(parts: tuple[Wan, WanVAE], tile: int | None) -> None:
     network, _ = parts
     with torch.device("meta"):

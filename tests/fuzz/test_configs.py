@@ -156,7 +156,7 @@ def test_configs(tmp_path: Path, parser: Any, monkeypatch: pytest.MonkeyPatch) -
     ]
     option = st.tuples(st.sampled_from(options), st.sampled_from(SNIPPETS) | st.text(max_size=9))
     as_option = option.map(lambda each: (good, [f"--{each[0]}={each[1]}"]))
-    fuzz("configs", 300, st.tuples(contents, st.just([])) | as_option, door)
+    fuzz("configs", 150, st.tuples(contents, st.just([])) | as_option, door)
     assert [each.name for each in tmp_path.iterdir()] == ["config.yaml"]
     new = {name.partition(".")[0] for name in set(sys.modules) - modules}
     assert not new & {"antigravity", "this"}

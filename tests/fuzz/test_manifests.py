@@ -100,4 +100,4 @@ def test_manifests(tmp_path: Path) -> None:
         st.sampled_from(CONFIGS).map(str.encode),
     )
     drawn = st.tuples(manifests, st.just(config), st.booleans()) | st.tuples(st.just(other), configs, st.just(False))
-    fuzz("manifests", 250, drawn, door)
+    fuzz("manifests", 125, drawn, door)

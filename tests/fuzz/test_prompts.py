@@ -71,7 +71,7 @@ def test_text_files(tmp_path: Path) -> None:
         return answer
 
     text_changed = changes(len(TEXT)).map(lambda made: damaged(TEXT, made))
-    fuzz("prompts", 250, text_changed | st.lists(SPOKEN).map("\n".join).map(encoded), door)
+    fuzz("prompts", 125, text_changed | st.lists(SPOKEN).map("\n".join).map(encoded), door)
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -118,4 +118,4 @@ def test_folders_and_lists(tmp_path: Path) -> None:
     as_given = over_time.filter(lambda given: isinstance(given, list)) | st.sampled_from(ODD).filter(
         lambda odd: isinstance(odd, str)
     )
-    fuzz("prompts", 150, as_given, door)
+    fuzz("prompts", 75, as_given, door)

@@ -120,7 +120,7 @@ def test_videos(worker: Worker, goods: list[Path]) -> None:
         )
         for n, (content, (a, b)) in enumerate(zip(contents, heads, strict=True))
     ]
-    fuzz("videos", 300, st.one_of(cases), worker.run, elsewhere=True)
+    fuzz("videos", 150, st.one_of(cases), worker.run, elsewhere=True)
 
 
 def test_the_good_videos(worker: Worker, goods: list[Path]) -> None:
@@ -146,4 +146,4 @@ def test_pictures(tmp_path: Path) -> None:
 
     suffix = st.sampled_from([".png", ".jpg", ".webp", ".bmp"])
     cases = [st.tuples(st.just(form), suffix, changes(len(content))) for form, content in contents.items()]
-    fuzz("pictures", 300, st.one_of(cases), door)
+    fuzz("pictures", 150, st.one_of(cases), door)
