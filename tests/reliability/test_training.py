@@ -262,7 +262,8 @@ def test_regression_of_stored_trajectories_survives(case: Any, another: Any, tmp
 
 
 def test_signals_before_a_report_and_in_a_later_epoch_change_nothing(case: Any, another: Any) -> None:
-    survive(case, another, SETTINGS["accumulation by epoch"], [at_batch(SIGTERM, 1), at_batch(SIGUSR1, 3), at_batch(SIGINT, 1)])
+    kills = [at_batch(SIGTERM, 1), at_batch(SIGUSR1, 3), at_batch(SIGINT, 1)]
+    survive(case, another, SETTINGS["accumulation by epoch"], kills)
 
 
 @pytest.mark.parametrize("number", [SIGTERM, SIGUSR1], ids=lambda number: number.name)
