@@ -148,8 +148,11 @@ def test_the_weights_that_fit_writes_can_be_rolled(training: Any) -> None:
 @pytest.mark.parametrize(
     ("part", "ema"),
     [
-        ("backbone", 0.9), ("codec", 0.0),
-        *(pytest.param(*each, marks=pytest.mark.matrix) for each in (("backbone", 0.0), ("codec", 0.9))),
+        ("backbone", 0.9),
+        *(
+            pytest.param(*each, marks=pytest.mark.matrix)
+            for each in (("backbone", 0.0), ("codec", 0.0), ("codec", 0.9))
+        ),
     ],
 )  # fmt: skip
 def test_a_checkpoint_rolls_the_weights_that_fit_writes(training: Any, ema: float, part: str) -> None:
@@ -219,6 +222,7 @@ def test_averaged_weights_are_the_ones_written(training: Any) -> None:
     assert any(not torch.equal(value, kept[f"backbone.{name}"]) for name, value in written.items())
 
 
+@pytest.mark.matrix
 def test_a_killed_fit_goes_on_from_its_last_checkpoint(training: Any) -> None:
     running = training.start("fit", "--trainer.max_steps", "100000", "--report_every", "4")
     deadline = time.monotonic() + 300

@@ -242,7 +242,7 @@ def while_saving(at: int) -> tuple[str, Signals]:
 
 
 def test_a_training_that_is_killed_again_and_again_is_the_uninterrupted_one(case: Any, another: Any) -> None:
-    kills = [at_batch(SIGKILL, 8), while_saving(2), at_batch(SIGTERM, 4), at_batch(SIGINT, 4)]
+    kills = [at_batch(SIGKILL, 8), while_saving(2), at_batch(SIGUSR1, 4), at_batch(SIGINT, 4)]
     survive(case, another, {**SETTINGS["all at once"], "report_every": 3}, kills)
 
 
@@ -261,9 +261,10 @@ def test_regression_of_stored_trajectories_survives(case: Any, another: Any, tmp
     survive(case, another, changes, [at_batch(SIGKILL, 5), while_saving(1)])
 
 
+@pytest.mark.matrix
 def test_signals_before_a_report_and_in_a_later_epoch_change_nothing(case: Any, another: Any) -> None:
-    kills = [at_batch(SIGTERM, 1), at_batch(SIGUSR1, 3), at_batch(SIGINT, 1)]
-    survive(case, another, SETTINGS["accumulation by epoch"], kills)
+    changes = {**SETTINGS["accumulation by epoch"], **SAMPLES}
+    survive(case, another, changes, [at_batch(SIGTERM, 1), at_batch(SIGUSR1, 3), at_batch(SIGINT, 1)])
 
 
 @pytest.mark.parametrize("number", [SIGTERM, SIGUSR1], ids=lambda number: number.name)
