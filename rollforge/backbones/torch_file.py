@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from rollforge.errors import UserError
 from rollforge.files.number_formats import FORMATS
 
 TORCH = (".pt", ".pth", ".ckpt", ".bin")
+HEADER = struct.Struct("<26xHH")  # of a record: the lengths of its name and of what pads it
+DESCRIPTOR = 24  # bytes at most between a record and the next header
 SHARED = 4  # names that one tensor of a language model goes by: embeddings of encoder and decoder, input and output
 
 
@@ -92,15 +96,36 @@ def _check_archive(file: Path, what: str) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
+            whole = _in_a_row(file, entries, archive.start_dir)
             swapped = any(e.filename.endswith("/byteorder") and archive.read(e) == b"big" for e in entries)
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise _unreadable(file, what, error) from error
     if sum(entry.file_size for entry in entries) > file.stat().st_size:
         raise _overdrawn(file, what)
+    if not whole:
+        raise UserError(f"{what}: {file} is damaged (its records overlap or leave gaps); fetch or export it again.")
     if swapped:
         raise UserError(f"{what}: {file} was written on a big-endian machine; export it again as safetensors.")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise UserError(f"{what}: {file} is compressed, which torch.save never does; fetch or export it again.")
+
+
+def _in_a_row(file: Path, entries: Sequence[zipfile.ZipInfo], end: int) -> bool:
+    """Whether each record ends where the next begins, by the headers that say where its bytes are.
+
+    torch takes the place of a storage from the header in front of it, so a damaged one would give other numbers.
+    """
+    ordered = sorted(entries, key=lambda entry: entry.header_offset)
+    with file.open("rb") as archive:
+        for entry, after in zip(ordered, [*(each.header_offset for each in ordered[1:]), end], strict=True):
+            archive.seek(entry.header_offset)
+            header = archive.read(HEADER.size)
+            if len(header) < HEADER.size:
+                return False
+            begin = entry.header_offset + HEADER.size + sum(HEADER.unpack(header))
+            if not 0 <= after - (begin + entry.file_size) <= DESCRIPTOR:
+                return False
+    return True
 
 
 def _unreadable(file: Path, what: str, error: Exception) -> UserError:

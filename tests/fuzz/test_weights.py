@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from watch import answered, fuzz
 
 from rollforge.backbones.tensors import open_file, open_sharded
+from rollforge.backbones.torch_file import open_torch
 from rollforge.backbones.weights import assign_weights, load_weights
+from rollforge.errors import UserError
 from rollforge.files.number_formats import FORMATS
 
 Raw = dict[str, tuple[torch.dtype, list[int], bytes]]
@@ -119,6 +122,20 @@ def test_torch_files(tmp_path: Path, good: dict[str, Tensor]) -> None:
 
     hot = [(at, at + 46) for at in places] + [(pickle, pickle + 600)]
     fuzz("torch", 125, changes(len(content), hot), door)
+
+
+def test_a_header_that_moves_numbers_is_refused(tmp_path: Path, good: dict[str, Tensor]) -> None:
+    """Found by the test above: two bytes, and a storage began elsewhere in the file."""
+    file = tmp_path / "small.pt"
+    torch.save(good, file)
+    with zipfile.ZipFile(file) as archive:
+        at = next(entry.header_offset for entry in archive.infolist() if entry.filename.endswith("data/0"))
+    content = bytearray(file.read_bytes())
+    for length in (0, 255):
+        content[at + 28 : at + 30] = length.to_bytes(2, "little")  # of what pads it
+        file.write_bytes(content)
+        with pytest.raises(UserError, match="its records overlap or leave gaps"):
+            open_torch(file, "Small")
 
 
 def test_indices_of_shards(tmp_path: Path, good: dict[str, Tensor]) -> None:
