@@ -112,6 +112,7 @@ class ResamplingForcing(TeacherForcing):
         rollout = Rollout(
             pipeline.backbone, Window(-(-spec.window // spec.block) - 1), _FromClip(latents, level, self.history_steps),
             positions=pipeline.positions, memory=pipeline.memory, combine=pipeline.combine,
+            attention=pipeline.attention,
         )  # fmt: skip
         return torch.cat([block.latents for block in rollout(condition, latents.shape[1])], dim=1)
 

@@ -17,9 +17,8 @@ from rollforge.backbones.wan.codec import WanVAE
 from rollforge.backbones.wan.network import Wan
 from rollforge.backbones.wan.tiny import TinyWanDecoder
 from rollforge.finish import Enlarge
-from rollforge.memory import IdentityKVCodec, RolloutMemory, Sdpa
+from rollforge.memory import Attention, FlashAttention3, IdentityKVCodec, RolloutMemory, SageAttention, Sdpa
 from rollforge.memory.combine import BlendBranches
-from rollforge.memory.kernels import Kernel
 from rollforge.noise import FixedNoise, IndependentNoise, RepeatedNoise
 from rollforge.objectives import DMD, GAN, Matching, SiD
 from rollforge.policies import AttentionSink, LongLive, RollingSink, SlidingIndices, Window
@@ -128,9 +127,13 @@ def test_positions_and_what_joins_branches() -> None:
     check_combine(BlendBranches(0.3))
 
 
-@pytest.mark.parametrize("kernel", ["auto", "flash", "math"])
-def test_attention(kernel: Kernel) -> None:
-    check_attention(Sdpa(kernel))
+KERNELS = [Sdpa(), Sdpa("flash"), Sdpa("math"), FlashAttention3(), SageAttention()]
+
+
+@pytest.mark.parametrize("attention", KERNELS, ids=lambda each: type(each).__name__)
+def test_attention(attention: Attention) -> None:
+    """Those of the hub pass calls in float32 on to torch."""
+    check_attention(attention)
 
 
 @pytest.mark.parametrize(
