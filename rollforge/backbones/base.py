@@ -146,6 +146,9 @@ class Backbone(Checked, nn.Module, ABC):
 class Conditioner(Checked, nn.Module, ABC):
     """Turns prompts into text features."""
 
+    examples: Sequence[str] = ("a red ball over snow at day", "a blue box over grass at night")
+    """Two prompts that it can express, unlike each other. Only the checks of the kit read them."""
+
     def check(self, prompts: Sequence[str]) -> None:
         """Raises ``UserError`` for a prompt it cannot express, without doing the work."""
 

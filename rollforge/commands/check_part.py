@@ -17,7 +17,6 @@ from rollforge.registry import Part, registry
 
 LARGEST = 50_000_000
 """Numbers in a network that is checked: some copies of it are made."""
-PROMPTS = ("a red ball over snow at day", "a blue box over grass at night")
 CHECKS: dict[str, Callable[..., None]] = {
     "cache": testing.check_policy,
     "sampler": testing.check_sampler,
@@ -66,9 +65,9 @@ def _options(part: Part, tolerance: float | None) -> dict[str, Any]:
 
 def _run(part: Part, made: Any, options: dict[str, Any], parts: ConfigParts | None) -> None:
     if part.kind == "memory":
-        testing.check_memory(part.load(), **options)
+        testing.check_memory(made, **options)
     elif part.kind == "backbone":
-        testing.check_backbone(made, _two_prompts(made, parts), **options)
+        testing.check_backbone(made, _two_prompts(part, made, parts), **options)
     elif part.kind in CHECKS:
         CHECKS[part.kind](made, **options)
     else:
@@ -77,9 +76,9 @@ def _run(part: Part, made: Any, options: dict[str, Any], parts: ConfigParts | No
 
 def _default(part: Part) -> Any:
     """A part with the defaults of its constructor."""
-    if part.kind == "memory":
-        return None
     kind = part.load()
+    if part.kind == "memory":
+        return kind
     try:
         if (size := _size(kind)) > LARGEST:
             raise UserError(
@@ -104,17 +103,18 @@ def _size(kind: type) -> int:
 
 
 def _configured(part: Part, parts: ConfigParts) -> Any:
-    made = parts.named(part.name)
+    made = parts.named(part)
     if made is None:
         raise UserError(f"The config names no {part.name}; name it there, or leave out --config to take its defaults.")
     return made
 
 
-def _two_prompts(backbone: Any, parts: ConfigParts | None) -> Condition:
-    """Features that a network takes: those of the config's conditioner, or random ones."""
-    conditioner = parts.build("conditioner") if parts else None
+def _two_prompts(part: Part, backbone: Any, parts: ConfigParts | None) -> Condition:
+    """Features that a network takes: of the config's conditioner, of its package's only one, or random ones."""
+    own = [each for each in registry().of("conditioner") if each.origin == part.origin]
+    conditioner = parts.build("conditioner") if parts else _default(own[0]) if len(own) == 1 else None
     if conditioner is not None:
-        found: Condition = conditioner(list(PROMPTS))
+        found: Condition = conditioner(list(conditioner.examples))
         return found
     length, width = getattr(backbone, "text_len", 4), getattr(backbone, "text_dim", 64)
     return Condition("check", torch.randn(2, length, width, generator=torch.Generator().manual_seed(1)))

@@ -11,7 +11,8 @@ from jsonargparse import Namespace
 from rollforge import trust
 from rollforge.commands.parsed import ParsedCLI
 from rollforge.commands.typed import read
-from rollforge.doctor.parts import build
+from rollforge.doctor.parts import TYPES, build, built
+from rollforge.registry import Part
 
 
 class ConfigParts:
@@ -24,13 +25,25 @@ class ConfigParts:
         """The part at ``model.NAME``; None where the config leaves it out. Raises ``UserError`` if it fails."""
         return build(name, self.chosen.model.get(name))
 
-    def named(self, part: str) -> Any:
-        """The first part whose class is called ``part``, built; None where the config has none."""
-        for name, section in vars(self.chosen.model).items():
-            for each in section if isinstance(section, list) else [section]:
-                if isinstance(each, Namespace) and str(each.get("class_path")).rpartition(".")[2] == part:
-                    return build(name, [each])[0] if isinstance(section, list) else build(name, each)
-        return None
+    def named(self, part: Part) -> Any:
+        """That part as the config has it, wherever it names it first; None where it does not."""
+        found = (each for each in _classes([self.chosen.model, self.chosen.data]) if _name(each) == part.name)
+        kind = TYPES["memory"] if part.kind == "memory" else part.base  # a config names what makes memories
+        return next((built(kind, each) for each in found), None)
+
+
+def _classes(value: Any) -> Iterator[Namespace]:
+    """The classes that a config names, those that are arguments of others after these."""
+    inner = vars(value).values() if isinstance(value, Namespace) else value if isinstance(value, list) else ()
+    for each in inner:
+        if isinstance(each, Namespace) and "class_path" in each:
+            yield each
+    for each in inner:
+        yield from _classes(each)
+
+
+def _name(chosen: Namespace) -> str:
+    return str(chosen.class_path).rpartition(".")[2]
 
 
 @contextmanager

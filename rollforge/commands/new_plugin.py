@@ -12,16 +12,10 @@ from string import Template
 from rollforge import API
 from rollforge.errors import UserError
 from rollforge.files.writing import make_folder, write
-from rollforge.registry import KINDS
 
 TEMPLATES = files("rollforge.commands") / "templates"
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 PREFIX = "rollforge-"
-
-
-def kinds() -> list[str]:
-    """The kinds of parts that there are templates for."""
-    return [kind for kind in KINDS if (TEMPLATES / f"{kind}.py.txt").is_file()]
 
 
 def create(name: str, kind: str, parent: Path) -> Path:

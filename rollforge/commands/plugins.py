@@ -10,7 +10,7 @@ from typing import Any
 
 from rollforge.commands import COMMANDS
 from rollforge.commands.arguments import Arguments, file, number, path
-from rollforge.commands.new_plugin import create, kinds, part_name
+from rollforge.commands.new_plugin import create, part_name
 from rollforge.commands.output import print_out
 from rollforge.isolation import import_matplotlib
 from rollforge.ranges import Count, NonNegative, described
@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> None:
     one.add_argument("-o", "--output", type=file, help="the picture (default: NAME.png in this folder)")
     new = actions.add_parser("new", help="write a package with one part that works, to be changed")
     new.add_argument("name", help="lower-case words with hyphens: soft-sink makes rollforge-soft-sink with SoftSink")
-    new.add_argument("--kind", choices=kinds(), required=True)
+    new.add_argument("--kind", choices=KINDS, required=True)
     new.add_argument("--folder", type=path, default=".", help="where the package's folder goes (default: here)")
     check = actions.add_parser("check", help="run the check of rollforge.testing on an installed part")
     check.add_argument("name")

@@ -51,8 +51,13 @@ def build(name: str, config: Any) -> Any:
     """
     if config is None:
         return None
+    return built(TYPES[name], config)
+
+
+def built(kind: Any, config: Any) -> Any:
+    """What a config names, of a type. Raises ``UserError`` as ``build``."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--part", type=TYPES[name])
+    parser.add_argument("--part", type=kind)
     parsed = Namespace(part=config) if isinstance(config, Namespace) else parser.parse_object({"part": config})
     with explained(parser):
         return parser.instantiate(parsed).part

@@ -26,6 +26,9 @@ Kernel = Literal["auto", "flash", "cudnn", "efficient", "math"]
 class Attention(Checked, ABC):
     """Softmax attention of the tokens of a pass to themselves and to the frames of a plan. It has no state."""
 
+    tolerance: float = 1e-5
+    """How far its results in float32 may be off, relative to the largest. Only the check of the kit reads it."""
+
     @abstractmethod
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         """The attention's result, like ``q``.

@@ -22,6 +22,9 @@ class KVCodec(Checked, Stateful, ABC):
     a dtype and no values. A codec that cannot run on these is counted as if it left keys and values unchanged.
     """
 
+    tolerance: float = 0.0
+    """How far keys and values may come back changed, relative to the largest. Only the check of the kit reads it."""
+
     @abstractmethod
     def encode(self, k: Tensor, v: Tensor) -> Any:
         """Returns the form that is cached. ``k`` and ``v`` are copies, which may be cached unchanged."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rollforge.objectives.flow import DiffusionForcing, TeacherForcing
     from rollforge.objectives.gan import GAN
     from rollforge.objectives.long_tuning import LongTuning
-    from rollforge.objectives.matching import Match, Matched, Matching
+    from rollforge.objectives.matching import Match, Matched, Matching, ScoreMatching
     from rollforge.objectives.multigrid import Multigrid, Stage
     from rollforge.objectives.ode import OdeRegression
     from rollforge.objectives.reconstruction import Reconstruction
@@ -40,6 +40,7 @@ __all__ = [
     "Reconstruction",
     "ResamplingForcing",
     "Restoration",
+    "ScoreMatching",
     "SelfForcing",
     "SiD",
     "Stage",
@@ -64,6 +65,7 @@ __getattr__ = lazily(
         "Match": "matching",
         "Matched": "matching",
         "Matching": "matching",
+        "ScoreMatching": "matching",
         "LongTuning": "long_tuning",
         "Multigrid": "multigrid",
         "Stage": "multigrid",

@@ -47,9 +47,15 @@ class Part:
 
     def load(self) -> type:
         """The class. Raises ``TypeError`` for what is not a class of its kind."""
-        found, base = _resolved(self.target), _resolved(BASES[self.kind])
+        found, base = _resolved(self.target), self.base
         if not (isinstance(found, type) and issubclass(found, base)):
             raise TypeError(f"it is not a subclass of {base.__module__}.{base.__name__}")
+        return found
+
+    @property
+    def base(self) -> type:
+        """The base class of its kind."""
+        found: type = _resolved(BASES[self.kind])
         return found
 
     @property

@@ -11,16 +11,17 @@ from rollforge.testing.rules import fail, keeping, same
 QUERIES, KEYS, HEADS, HEAD_DIM = 6, 10, 4, 16
 
 
-def check_attention(attention: Attention, *, tolerance: float = 1e-5) -> None:
+def check_attention(attention: Attention, *, tolerance: float | None = None) -> None:
     """Compares an attention kernel with a dense computation, in float32 on the CPU.
 
     Args:
         attention: as a config would build it.
-        tolerance: how far its results may be off, relative to the largest.
+        tolerance: how far its results may be off, relative to the largest. Default: its own.
 
     Raises:
         CheckFailed: with the rule and the values.
     """
+    tolerance = attention.tolerance if tolerance is None else tolerance
     draw = torch.Generator().manual_seed(6)
     for shared in (1, 2):
         q = torch.randn(2, QUERIES, HEADS, HEAD_DIM, generator=draw)

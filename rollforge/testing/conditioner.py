@@ -10,19 +10,19 @@ from rollforge.testing.tiny import TOLERANCE
 
 
 def check_conditioner(
-    conditioner: Conditioner, prompts: Sequence[str] = ("a red ball over snow at day", "a blue box over grass at day"),
-    *, tolerance: float = TOLERANCE,
-) -> None:  # fmt: skip
+    conditioner: Conditioner, prompts: Sequence[str] | None = None, *, tolerance: float = TOLERANCE
+) -> None:
     """Checks a conditioner.
 
     Args:
         conditioner: as a config would build it, best with small random weights.
-        prompts: two that it can express, unlike each other.
+        prompts: two that it can express, unlike each other. Default: its ``examples``.
         tolerance: how far features may differ with the prompts next to them, relative to the largest value.
 
     Raises:
         CheckFailed: with the rule and the prompt.
     """
+    prompts = conditioner.examples if prompts is None else prompts
     if len(prompts) != 2 or prompts[0] == prompts[1]:
         raise ValueError(f"check_conditioner needs two prompts that differ, not {prompts}.")
     with keeping("conditioner-check", conditioner, f"For {list(prompts)}"):

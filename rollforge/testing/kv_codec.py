@@ -14,16 +14,17 @@ from rollforge.testing.rules import expect, fail, keeping, same
 SHAPE = (6, 2, 16)  # tokens, heads, head_dim
 
 
-def check_kv_codec(kv_codec: KVCodec, *, tolerance: float = 0.0) -> None:
+def check_kv_codec(kv_codec: KVCodec, *, tolerance: float | None = None) -> None:
     """Checks a KV codec.
 
     Args:
         kv_codec: as a config would build it.
-        tolerance: how far keys and values may come back changed, relative to the largest.
+        tolerance: how far keys and values may come back changed, relative to the largest. Default: its own.
 
     Raises:
         CheckFailed: with the rule and the values.
     """
+    tolerance = kv_codec.tolerance if tolerance is None else tolerance
     for dtype in (torch.float32, torch.bfloat16):
         generator = torch.Generator().manual_seed(5)
         given = [torch.randn(2, *SHAPE, generator=generator).to(dtype) * scale for scale in (1, 3)]

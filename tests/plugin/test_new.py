@@ -15,9 +15,15 @@ import yaml
 from forks import Forks
 
 from rollforge.cli import main
-from rollforge.commands.new_plugin import create, kinds, part_name, rendered
+from rollforge.commands.config_parts import parts_of
+from rollforge.commands.new_plugin import create, part_name, rendered
+from rollforge.registry import KINDS, registry
+from rollforge.spec import ModelSpec
 
-DOCS = Path(__file__).parents[2] / "docs" / "plugins.md"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "plugins.md"
+QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+SPEC = ModelSpec(2, 4, 2, (2, 2), 1, 1, 4, 2, 6, 6, 4.0)
 
 
 def install(packages: Iterable[Path], site: Path) -> None:
@@ -42,11 +48,11 @@ def show(package: Path, site: Path) -> None:
 
 
 @pytest.mark.install
-@pytest.mark.parametrize("built", [["noise"], pytest.param(kinds(), marks=pytest.mark.matrix)], ids=["one", "all"])
+@pytest.mark.parametrize("built", [["noise"], pytest.param([*KINDS], marks=pytest.mark.matrix)], ids=["one", "all"])
 def test_a_new_package_of_every_kind_installs_is_listed_and_passes_its_test(
     built: list[str], tmp_path: Path, forks: Forks
 ) -> None:
-    names = {kind: f"my-{kind.replace('_', '-')}" for kind in kinds()}
+    names = {kind: f"my-{kind.replace('_', '-')}" for kind in KINDS}
     for kind, name in names.items():
         assert main(["plugins", "new", name, "--kind", kind, "--folder", str(tmp_path)]) == 0
     packages = {kind: tmp_path / f"rollforge-{name}" for kind, name in names.items()}
@@ -93,7 +99,25 @@ def test_a_name_that_cannot_be_is_one_sentence(
     assert [each.name for each in tmp_path.iterdir()] == ["rollforge-here"]
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_config_of_a_new_package_names_its_part(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = create(f"own-{kind.replace('_', '-')}", kind, tmp_path)
+    (site := tmp_path / "site").mkdir()
+    show(package, site)
+    monkeypatch.syspath_prepend(str(site))
+    registry.cache_clear()
+    try:
+        with parts_of([str(QUICKSTART), str(package / "config.yaml")]) as parts:
+            part = registry().find(part_name(package.name))
+            made = parts.named(part)
+            made = made(SPEC, 9) if kind == "memory" else made  # a config names what makes memories
+            assert type(made) is part.load()
+            assert parts.named(registry().find("Sdpa")) is None
+    finally:
+        registry.cache_clear()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_docs_show_what_is_written(kind: str) -> None:
     content = dict(rendered("example", kind))
     section = DOCS.read_text().partition(f"### Example: {kind}\n")[2].partition("\n### ")[0]

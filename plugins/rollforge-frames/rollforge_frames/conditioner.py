@@ -16,6 +16,8 @@ CLASSES = ("", *SHAPES)  # the empty prompt is a class of its own: guidance lead
 class ShapeNames(Conditioner):
     """The class of each prompt, which is the name of a shape or empty."""
 
+    examples = SHAPES[:2]
+
     def check(self, prompts: Sequence[str]) -> None:
         for prompt in prompts:
             if prompt.strip() not in CLASSES:

@@ -58,6 +58,8 @@ class Int8KVCodec(QuantizedKVCodec):
         group: tokens that share a scale and an offset; a frame with fewer tokens is one group.
     """
 
+    tolerance = 0.01
+
     def __init__(self, group: Group = 64) -> None:
         super().__init__(group)
 
@@ -74,6 +76,8 @@ class Int4KVCodec(QuantizedKVCodec):
     Args:
         group: tokens that share a scale and an offset; a frame with fewer tokens is one group.
     """
+
+    tolerance = 0.1
 
     def __init__(self, group: Group = 32) -> None:
         super().__init__(group)
@@ -93,6 +97,8 @@ class FP8KVCodec(QuantizedKVCodec):
     Args:
         group: tokens that share a scale and an offset; a frame with fewer tokens is one group.
     """
+
+    tolerance = 0.04
 
     def __init__(self, group: Group = 64) -> None:
         super().__init__(group)

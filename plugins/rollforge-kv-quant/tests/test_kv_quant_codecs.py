@@ -112,9 +112,10 @@ def test_bytes_are_those_stated_and_can_be_counted_without_numbers(codec: Quanti
     assert sum(tensor.nbytes for tensor in tensors_of(codec.encode(meta, meta))) == held
 
 
-@pytest.mark.parametrize(("codec", "tolerance"), [(Int8KVCodec(), 0.01), (FP8KVCodec(), 0.04), (Int4KVCodec(), 0.1)])
-def test_it_passes_the_kit(codec: QuantizedKVCodec, tolerance: float) -> None:
-    check_kv_codec(codec, tolerance=tolerance)
+@each_codec
+def test_it_passes_the_kit(codec: QuantizedKVCodec) -> None:
+    assert codec.tolerance <= {Int8KVCodec: 0.01, FP8KVCodec: 0.04, Int4KVCodec: 0.1}[type(codec)]
+    check_kv_codec(codec)
 
 
 @pytest.mark.parametrize("group", [0, 3, 2.0])
