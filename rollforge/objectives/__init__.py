@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rollforge.lazy import lazily
 
 if TYPE_CHECKING:
+    from rollforge.objectives.adversarial import AdversarialReconstruction
     from rollforge.objectives.base import Clips, Objective
     from rollforge.objectives.bidirectional import Bidirectional
     from rollforge.objectives.consistency import ConsistencyDistillation
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DMD",
     "GAN",
+    "AdversarialReconstruction",
     "Bidirectional",
     "Clips",
     "ConsistencyDistillation",
@@ -50,6 +52,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "AdversarialReconstruction": "adversarial",
         "Bidirectional": "bidirectional",
         "OdeRegression": "ode",
         "ConsistencyDistillation": "consistency",

@@ -89,6 +89,7 @@ def rollforge_register_objective(register: Register) -> None:
     register("rollforge.objectives.ode:OdeRegression")
     register("rollforge.objectives.consistency:ConsistencyDistillation")
     register("rollforge.objectives.reconstruction:Reconstruction")
+    register("rollforge.objectives.adversarial:AdversarialReconstruction")
     register("rollforge.objectives.restoration:Restoration")
     register("rollforge.objectives.self_forcing:SelfForcing")
     register("rollforge.objectives.long_tuning:LongTuning")

@@ -86,12 +86,25 @@ class PocketCodec(VideoCodec):
 
     def loss(self, video: Tensor) -> dict[str, Tensor]:
         """Reconstruction of pixel frames ``[B, T, 3, H, W]`` in 0..1 from noisy latents, with attention to edges."""
-        latents = self.latents(video)
-        sigma = self.noise * torch.rand(len(latents), 1, 1, 1, 1, device=video.device)
-        rebuilt = self.pixels(latents + sigma * torch.randn_like(latents))
-        l1, l2 = functional.l1_loss(rebuilt, video), functional.mse_loss(rebuilt, video)
-        edges = sum(functional.l1_loss(rebuilt.diff(dim=axis), video.diff(dim=axis)) for axis in (-1, -2))
+        return self.distance(self.pixels(self._noisy(self.latents(video))), video)
+
+    def decoded(self, video: Tensor) -> Tensor:
+        """The same frames from noisy latents, with gradients of the decoder alone; latents are normalised as ever."""
+        training, self.normalise.training = self.normalise.training, False
+        with torch.no_grad():
+            latents = self.latents(video)
+        self.normalise.training = training
+        return self.pixels(self._noisy(latents))
+
+    def distance(self, decoded: Tensor, video: Tensor) -> dict[str, Tensor]:
+        """Losses of decoded frames, both ``[B, T, 3, H, W]``; ``loss`` is the one to minimise."""
+        l1, l2 = functional.l1_loss(decoded, video), functional.mse_loss(decoded, video)
+        edges = sum(functional.l1_loss(decoded.diff(dim=axis), video.diff(dim=axis)) for axis in (-1, -2))
         return {"loss": l1 + 4 * l2 + edges, "l1": l1, "psnr": -10 * l2.log10()}
+
+    def _noisy(self, latents: Tensor) -> Tensor:
+        sigma = self.noise * torch.rand(len(latents), 1, 1, 1, 1, device=latents.device)
+        return latents + sigma * torch.randn_like(latents)
 
     def latents(self, video: Tensor) -> Tensor:
         """Pixel frames ``[B, T, 3, H, W]`` in 0..1 to latents ``[B, T, C, h, w]``, with gradients."""
