@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -22,12 +24,17 @@ from safetensors.torch import save_file
 
 from rollforge.backbones.tensors import HEADER, open_file, open_safetensors, open_sharded
 from rollforge.backbones.wan.text_encoder import _open_tokenizer
+from rollforge.backbones.weights import open_weights
 from rollforge.data import requests
 from rollforge.data.opening import opening_frames, read_openings
 from rollforge.data.requests import Request, read_prompts
 from rollforge.errors import UserError
 from rollforge.files.reading import bare_name
 from rollforge.files.safe_yaml import SIZE, check, guarded_loader, read
+from rollforge.files.sharded import check_folder
+from rollforge.files.writing import content_id
+from rollforge.lightning.resuming import check_checkpoint
+from rollforge.lightning.speed import Speed
 from rollforge.report.run import RunFolder
 from rollforge.video import reader
 from rollforge.video.reader import probe, read_clip
@@ -188,6 +195,30 @@ def test_no_pickle_runs_code(tmp_path: Path) -> None:
     assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "a.bin", "a.safetensors.index.json"])
+def test_a_pipe_under_the_name_of_weights_is_not_opened(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} cannot be read .it is a named pipe"):
+        open_weights(tmp_path / name, "backbone", "Part")
+
+
+def test_pipes_in_place_of_what_a_training_wrote_are_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "sharded").mkdir()
+    for name in ("last.ckpt", "speed.csv", "sharded/__0_0.distcp", "tokenizer.json"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "sharded/.metadata").touch()
+    with pytest.raises(UserError, match=r"last.ckpt cannot be read .it is a named pipe"):
+        check_checkpoint(str(tmp_path / "last.ckpt"))
+    with pytest.raises(UserError, match="distcp: it is a named pipe"):
+        check_folder(tmp_path / "sharded")
+    with pytest.raises(UserError, match=r"speed.csv cannot be read .it is a named pipe"):
+        Speed(tmp_path / "speed.csv").begin(1)
+    with pytest.raises(UserError, match="it is a named pipe"):
+        _open_tokenizer(tmp_path)
+    with pytest.raises(UserError, match=r"last.ckpt cannot be read .it is a named pipe"):
+        content_id(tmp_path / "last.ckpt")
+
+
 def test_a_pt_file_does_not_unpack_to_more_than_it_is(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1 << 18)}, tmp_path / "a.pt")
     with (
@@ -287,3 +318,14 @@ def test_pictures_are_what_they_say_and_no_bombs(tmp_path: Path) -> None:
         seen(tmp_path / "a.png")
     Image.new("RGB", (32, 32)).save(tmp_path / "b.png")
     assert seen(tmp_path / "b.png").shape == (1, 32, 32, 3)
+
+
+def test_what_the_page_names_as_shown_is_there() -> None:
+    tests = Path(__file__).parent
+    page = (tests.parent / "SECURITY.md").read_text()
+    sources = "\n".join(file.read_text() for file in tests.rglob("test_*.py"))
+    files, names = (set(re.findall(pattern, page)) for pattern in (r"`([a-z_/0-9]+\.py)`", r"`(test_\w+)`"))
+    assert files
+    assert not [file for file in files if not (tests / file).is_file()]
+    assert names
+    assert not [name for name in names if f"def {name}(" not in sources]

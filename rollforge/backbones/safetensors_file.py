@@ -15,7 +15,7 @@ from typing import Any
 from rollforge.backbones.stored import Stored, Tensors, check_names, check_present, odd_format, read_region
 from rollforge.errors import UserError
 from rollforge.files.number_formats import FORMATS
-from rollforge.files.reading import parse_json
+from rollforge.files.reading import open_regular, parse_json
 
 HEADER = 1 << 25  # bytes of names and shapes, in a safetensors file or an index; the largest models need a thousandth
 METADATA = "__metadata__"
@@ -69,7 +69,7 @@ def read_header(file: Path, what: str) -> Header:
 
 def _header(file: Path) -> Header:
     size = file.stat().st_size
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         length = int.from_bytes(opened.read(8), "little")
         if length > min(HEADER, size - 8):
             raise ValueError(f"header too large: {length:,} bytes in a file of {size:,}")

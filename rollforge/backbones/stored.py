@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rollforge.errors import UserError
+from rollforge.files.reading import open_regular
 
 LONGEST = 500  # characters of a tensor's name
 
@@ -75,7 +76,7 @@ def read_region(file: Path, start: int, shape: tuple[int, ...], dtype: torch.dty
     raw = torch.empty(math.prod(shape) * dtype.itemsize, dtype=torch.uint8, device="cpu")
     target: Any = memoryview(raw.numpy())  # type: ignore[arg-type]
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             opened.seek(start)
             done = opened.readinto(target)
     except OSError as error:

@@ -9,7 +9,7 @@ from rollforge.backbones.safetensors_file import HEADER, open_safetensors
 from rollforge.backbones.stored import Stored, Tensors, check_names, check_present, numbers, odd_format
 from rollforge.backbones.torch_file import TORCH, open_torch, tensors_of
 from rollforge.errors import UserError
-from rollforge.files.reading import read_json
+from rollforge.files.reading import open_regular, read_json
 
 __all__ = [
     "HEADER", "INDEX", "SUFFIXES", "TORCH", "Stored", "Tensors", "check_kind", "check_names", "index_of",
@@ -41,11 +41,13 @@ def open_file(file: Path, what: str) -> Tensors:
 
 def check_kind(file: Path, what: str) -> None:
     """Raises ``UserError`` for a file that is known to be something else, or one shard of several without its index."""
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(64)
-    except (FileNotFoundError, IsADirectoryError):
+    if file.is_dir():
         return  # the caller says what was expected
+    try:
+        with open_regular(file) as opened:
+            start = opened.read(64)
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise UserError(f"{what}: {file} cannot be read ({error.strerror}); check the path.") from error
     for mark, problem in FOREIGN.items():

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from rollforge.backbones.stored import Stored, Tensors, check_names, check_present, odd_format, read_region
 from rollforge.errors import UserError
 from rollforge.files.number_formats import FORMATS
+from rollforge.files.reading import open_regular
 
 TORCH = (".pt", ".pth", ".ckpt", ".bin")
 HEADER = struct.Struct("<26xHH")  # of a record: the lengths of its name and of what pads it
@@ -116,7 +117,7 @@ def _in_a_row(file: Path, entries: Sequence[zipfile.ZipInfo], end: int) -> bool:
     torch takes the place of a storage from the header in front of it, so a damaged one would give other numbers.
     """
     ordered = sorted(entries, key=lambda entry: entry.header_offset)
-    with file.open("rb") as archive:
+    with open_regular(file) as archive:
         for entry, after in zip(ordered, [*(each.header_offset for each in ordered[1:]), end], strict=True):
             archive.seek(entry.header_offset)
             header = archive.read(HEADER.size)

@@ -25,6 +25,7 @@ from rollforge.backbones.weights import check_fit
 from rollforge.commands.arguments import Arguments, file, number, path
 from rollforge.commands.output import print_out
 from rollforge.errors import UserError
+from rollforge.files.reading import open_regular
 from rollforge.ranges import Finite, Positive
 
 WHO = "rollforge convert"
@@ -131,7 +132,7 @@ def _check_network(checkpoint: Checkpoint) -> None:
 def _checksum(file: Path) -> str:
     hasher = sha256()
     try:
-        with file.open("rb") as opened, _bar("checking", file.stat().st_size) as bar:
+        with open_regular(file) as opened, _bar("checking", file.stat().st_size) as bar:
             while chunk := opened.read(CHUNK):
                 hasher.update(chunk)
                 bar.update(len(chunk))

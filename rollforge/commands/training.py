@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, RichProgres
 
 from rollforge.commands.ranks import Ranks
 from rollforge.errors import UserError
+from rollforge.files.reading import MANIFEST, read_json
 from rollforge.lightning.callbacks import attribute
 from rollforge.lightning.precision import device_problem
 from rollforge.lightning.resuming import (
@@ -101,9 +101,9 @@ class Training:
         if not file.exists():
             return True, None  # nothing, or of a version that did not say
         try:
-            noted = json.loads(file.read_text())
+            noted = read_json(file, MANIFEST, "file")
             return bool(noted["complete"]), int(noted["step"] or 0)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (UserError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file} is damaged ({error}); remove it, or choose another --output_dir.") from error
 
 

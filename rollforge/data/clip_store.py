@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -23,12 +23,17 @@ class ClipStore:
         folder: where they lie; it need not be there yet.
         kind: what they are, such as ``trajectory``; files of another kind are refused.
         remedy: what to do about a damaged one, for error messages.
+        tensors: that each of them holds.
+        words: metadata that each of them holds.
     """
 
     SUFFIX = ".clip"
 
-    def __init__(self, folder: Path, kind: str, remedy: str) -> None:
+    def __init__(
+        self, folder: Path, kind: str, remedy: str, tensors: Collection[str], words: Collection[str] = ()
+    ) -> None:
         self.folder, self.kind, self.remedy = folder, kind, remedy
+        self.tensors, self.words = tensors, words
 
     def path(self, name: str) -> Path:
         """The file of a clip."""
@@ -49,7 +54,9 @@ class ClipStore:
     def read(self, name: str) -> tuple[dict[str, str], dict[str, Tensor]]:
         """Words and tensors of a clip. Raises ``UserError`` for a damaged file."""
         try:
-            return read_sealed(self.path(name), self.kind)
+            words, tensors = read_sealed(self.path(name), self.kind)
+            self._check_complete(words, tensors)
+            return words, tensors
         except Damaged as error:
             raise self._damaged(name, error) from error
 
@@ -62,7 +69,8 @@ class ClipStore:
         found: dict[str, list[int]] = {}
         for name in names:
             try:
-                read_header(self.path(name), self.kind)
+                header = read_header(self.path(name), self.kind)
+                self._check_complete(header.words, {entry.name for entry in header.entries})
                 stat = self.path(name).stat()
                 found[name] = [stat.st_size, stat.st_mtime_ns]
                 if known.get(name) != found[name]:
@@ -71,6 +79,10 @@ class ClipStore:
                 raise self._damaged(name, error) from error
         if any(known.get(name) != each for name, each in found.items()):
             write_json(self.folder / CHECKED, known | found)
+
+    def _check_complete(self, words: Collection[str], tensors: Collection[str]) -> None:
+        if absent := [*{*self.tensors} - {*tensors}, *{*self.words} - {*words}]:
+            raise Damaged(f"it holds no {min(absent)}")
 
     def _known(self) -> dict[str, list[int]]:
         try:

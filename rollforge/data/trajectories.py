@@ -17,7 +17,8 @@ ABOUT, KIND = "trajectories.json", "trajectory"
 
 def trajectory_store(folder: Path) -> ClipStore:
     """The files of a folder of trajectories."""
-    return ClipStore(folder, KIND, "remove it and run `rollforge trajectories` again, which makes it again")
+    remedy = "remove it and run `rollforge trajectories` again, which makes it again"
+    return ClipStore(folder, KIND, remedy, ("trajectory", "timesteps"), ("caption",))
 
 
 class Trajectories(Checked, Dataset[dict[str, Any]]):

@@ -58,6 +58,13 @@ def check_regular(file: Path | str) -> os.stat_result:
     return _only_regular(os.stat(file), file)
 
 
+def check_below(folder: Path) -> None:
+    """Raises ``OSError`` for a named pipe, device or socket in a folder that another library is to read."""
+    for file in folder.rglob("*"):
+        if file.exists() and not file.is_dir():
+            check_regular(file)
+
+
 def read_bytes(file: Path, most: int, what: str) -> bytes:
     """The content of a regular file of at most ``most`` bytes. Raises ``UserError`` for any other."""
     try:

@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.planner import ReadItem
 
 from rollforge.errors import UserError
+from rollforge.files.reading import check_below, open_regular
 
 FILE = ".metadata"
 """What makes a folder a sharded checkpoint."""
@@ -52,8 +53,14 @@ class MetadataUnpickler(pickle.Unpickler):
 
 
 def check_folder(folder: Path) -> None:
-    """Raises ``UserError`` for a sharded checkpoint whose metadata is not that of a checkpoint."""
-    with (folder / FILE).open("rb") as file:
+    """Raises ``UserError`` for a sharded checkpoint with other metadata, or with a pipe in it."""
+    try:
+        check_below(folder)
+    except OSError as error:
+        raise UserError(
+            f"The sharded checkpoint {folder} cannot be read ({error.filename}: {error.strerror}); take another."
+        ) from error
+    with open_regular(folder / FILE) as file:
         read_metadata(file)
 
 

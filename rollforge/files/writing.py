@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from safetensors import SafetensorError
 
 from rollforge.errors import UserError
+from rollforge.files.reading import open_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ def content_id(path: Path) -> str:
         stat = path.stat()
         if stat.st_size > READ_WHOLE:
             return f"{stat.st_size} bytes of {stat.st_mtime_ns}"
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error

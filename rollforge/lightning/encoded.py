@@ -82,7 +82,7 @@ def encoded(clips: Any, pipeline: Pipeline, folder: Path, rank: int = 0, process
             "say so of its own (key, caption, clip); take VideoClips, or leave latent_cache out."
         )
     codec = f"{type(pipeline.codec).__qualname__} {fingerprint(pipeline.codec)}"
-    store = ClipStore(folder, "cached latent", "remove it, and the next fit encodes its clip again")
+    store = ClipStore(folder, "cached latent", "remove it, and the next fit encodes its clip again", ("latents",))
     names = {n: blake2b(f"{codec} {clips.key(n)}".encode(), digest_size=16).hexdigest() for n in range(len(clips))}
     missing = [n for n, name in names.items() if n % processes == rank and not store.holds(name)]
     if missing:

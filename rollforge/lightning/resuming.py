@@ -14,6 +14,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 
 from rollforge.errors import UserError, ran_out
+from rollforge.files.reading import open_regular
 from rollforge.files.writing import PARTIAL, make_folder, replacing, sync
 
 FORMER = ".former"
@@ -60,7 +61,7 @@ def check_checkpoint(path: str) -> None:
             if not (file / ".metadata").is_file():
                 raise UserError(f"The checkpoint {path} is a folder, and not of a sharded checkpoint; {advice}.")
             return
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             start = opened.read(16)
     except FileNotFoundError as error:
         raise UserError(f"There is no checkpoint {path}; {advice}.") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from rollforge.files.reading import MANIFEST, read_text
 from rollforge.files.writing import write
 
 NAMES = ("steps_per_second", "clips_per_second", "memory_bytes")
@@ -29,7 +30,7 @@ class Speed:
     def begin(self, step: int) -> None:
         """At the step that the training starts from."""
         if step and self.file.exists():
-            rows = [(row.partition(",")[0], row) for row in self.file.read_text().splitlines()]
+            rows = [(row.partition(",")[0], row) for row in read_text(self.file, MANIFEST, "table").splitlines()]
             self.rows = [row for number, row in rows if number.isdecimal() and int(number) <= step]
         self.restart(step)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.errors import UserError
-from rollforge.files.reading import check_size
+from rollforge.files.reading import check_size, open_regular
 from rollforge.video.container import check, film, open_video, pictures, readable
 from rollforge.video.shape import Shape
 from rollforge.video.timing import ASSUMED, Timing
@@ -146,7 +146,7 @@ def _closed(packets: Sequence[tuple[int, bool]]) -> bool:
 
 def _begins(path: Path, at: int, magic: bytes) -> bool:
     """Whether a file begins as one of its kind: then no reader of any version takes it for a list of other files."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(at + len(magic))[at:] == magic
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import tarfile
@@ -16,6 +17,7 @@ from objective_parts import Linear, Pixels, pipeline
 from torch import Tensor
 
 from rollforge.data.clips import VideoClips, WorldClips
+from rollforge.data.tar_shards import unpacked
 from rollforge.errors import UserError
 from rollforge.lightning.data import RolloutData
 from rollforge.lightning.encoded import encoded
@@ -120,6 +122,46 @@ def test_of_bad_archives_in_a_folder_the_good_members_are_used(tmp_path: Path, c
     assert clips.starts[0][0].name == "plain.mp4"
     assert "none.tar is not a tar archive that can be read" in caplog.text
     assert "cut.tar" in caplog.text
+
+
+def _member(name: str, size: int = 3, **headers: str) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.size, made.pax_headers = size, headers
+    return made
+
+
+def _of_negative_size() -> bytes:
+    """A header of a member of -512 bytes, after which tarfile of Python 3.11 finds it again for ever."""
+    head = bytearray(_member("a.x", 0).tobuf())
+    head[124:136], head[148:156] = b"\xff" + (256**11 - 512).to_bytes(11, "big"), b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head)
+
+
+@pytest.mark.parametrize(
+    ("member", "content"),
+    [
+        (_member("a.mp4", 0, **{"GNU.sparse.size": f"{10**15}", "GNU.sparse.map": "0,0"}), b""),
+        (_member("a.mp4", 0, **{"GNU.sparse.size": "x", "GNU.sparse.map": "0,0"}), b""),
+        (_member("a.mp4", 9, **{"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}), b"9\n" + b"1" * 7),
+        (_member("a.mp4", 3, path="a\0b.mp4"), b"abc"),
+        (_member("a" * 300 + ".mp4"), b"abc"),
+        (_member("first.txt/a.mp4"), b"abc"),
+        (_member("a/" * 1500 + "a.mp4"), b"abc"),
+        (None, _of_negative_size()),
+    ],
+    ids=["sparse", "sparse in words", "sparse map", "NUL", "long name", "file as folder", "deep", "negative size"],
+)
+def test_an_archive_of_a_stranger_neither_hangs_nor_grows(member: Any, content: bytes, tmp_path: Path) -> None:
+    archive = tmp_path / f"{'n' * 240}.tar"
+    with tarfile.open(archive, "w") as made:
+        made.addfile(_member("first.txt"), io.BytesIO(b"abc"))
+        if member is not None:
+            made.addfile(member, io.BytesIO(content))
+    if member is None:
+        archive.write_bytes(archive.read_bytes()[:1024] + content + bytes(1024))
+    folder = unpacked(archive, (".mp4",), tmp_path / "shards")
+    assert [file.name for file in folder.rglob("*")] == ["first.txt"]
 
 
 class Counting(Pixels):

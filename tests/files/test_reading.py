@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 from collections.abc import Callable
@@ -109,3 +110,30 @@ def test_results_of_videos_have_names_of_their_own() -> None:
     made = list(result_names([Path(name) for name in names]).values())
     assert len({name.casefold() for name in made}) == len(names)
     assert all(len(f"{name}.latent_metrics.partial.csv".encode()) <= 255 and name.isprintable() for name in made)
+
+
+OWN = {  # files of this machine, of the package, or made by the process itself
+    "rollforge/budget/free.py", "rollforge/snapshots/identity.py", "rollforge/snapshots/commit.py",
+    "rollforge/commands/new_plugin.py", "rollforge/comparison/page/build.py", "rollforge/pipeline/clip.py",
+    "rollforge/gpu/report.py", "rollforge/files/reading.py",
+    "plugins/rollforge-vbench/rollforge_vbench/driver.py", "plugins/rollforge-vbench/rollforge_vbench/interpreter.py",
+}  # fmt: skip
+
+
+def test_no_module_opens_files_of_others_by_itself() -> None:
+    root = Path(__file__).parents[2]
+    modules = [*root.glob("rollforge/**/*.py"), *root.glob("plugins/*/rollforge_*/**/*.py")]
+    found = {str(file.relative_to(root)) for file in modules if any(map(_reads, ast.walk(ast.parse(file.read_text()))))}
+    assert found == OWN
+
+
+def _reads(node: ast.AST) -> bool:
+    """Whether it is a call that opens a file to read it, and would wait for what a named pipe holds."""
+    if not isinstance(node, ast.Call):
+        return False
+    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    if name in ("read_text", "read_bytes"):
+        return isinstance(node.func, ast.Attribute)
+    texts = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    plain = name == "open" and isinstance(node.func, ast.Name)
+    return name == "open" and (bool({"r", "rb"} & {*texts}) or (plain and not texts))

@@ -16,6 +16,7 @@ from torch import Tensor
 from rollforge.cli import main
 from rollforge.data.trajectories import Trajectories
 from rollforge.errors import UserError
+from rollforge.files.checksummed import write_sealed
 from rollforge.objectives import teacher_ode
 from rollforge.objectives.ode import OdeRegression
 from rollforge.samplers import Euler, FewStep
@@ -105,6 +106,19 @@ def test_a_damaged_file_is_refused_before_training(damage: Any, expected: str, t
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(UserError, match=rf"trajectory .*00000000.clip is damaged \({expected}.*which makes it"):
         Trajectories(str(out))
+
+
+@pytest.mark.parametrize(
+    ("words", "tensors", "absent"),
+    [({}, ("timesteps", "trajectory"), "caption"), ({"caption": "a"}, ("timesteps",), "trajectory")],
+)
+def test_a_file_that_lacks_something_is_refused_before_training(
+    words: dict[str, str], tensors: tuple[str, ...], absent: str, tmp_path: Path
+) -> None:
+    write_sealed(tmp_path / "00000000.clip", "trajectory", words, {name: torch.zeros(1) for name in tensors})
+    (tmp_path / "trajectories.json").write_text('{"clips": 1}')
+    with pytest.raises(UserError, match=rf"trajectory .*00000000.clip is damaged \(it holds no {absent}\)"):
+        Trajectories(str(tmp_path))
 
 
 def test_other_options_do_not_mix_in_one_folder(tmp_path: Path, capsys: Any) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rollforge.errors import UserError
 from rollforge.files.reading import CONFIG as SIZE
-from rollforge.files.reading import read_json
+from rollforge.files.reading import check_below, read_json
 from rollforge.ranges import Count, UserPath
 from rollforge_features.base import Features
 
@@ -76,6 +76,7 @@ class _Folder(Features):
 
         processors: Any = AutoImageProcessor  # ships without types
         try:
+            check_below(Path(self.weights))
             processor = processors.from_pretrained(self.weights, **LOCAL)
             model, report = self._network().from_pretrained(
                 self.weights, output_loading_info=True, dtype=torch.float32, **LOCAL

@@ -8,10 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import av
-
 from rollforge.errors import UserError, nearest
-from rollforge.files.reading import MANIFEST, bare_name, listed, read_json
+from rollforge.files.reading import MANIFEST, bare_name, listed, open_regular, read_json
+from rollforge.video.container import film, open_video
 from rollforge.video.reader import VideoInfo, probe
 
 SUFFIXES = (".mp4", ".avi", ".mov")  # what VBench-Long looks at
@@ -28,10 +27,10 @@ class Source:
 
     def record(self) -> dict[str, Any]:
         """What a result must say of its video."""
-        with av.open(self.path) as container:
-            context = container.streams.best("video").codec_context
+        with open_video(self.path) as container:
+            context = film(self.path, container).codec_context
             codec = {"codec": context.codec.canonical_name, "pix_fmt": context.pix_fmt}
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             digest = sha256()
             while piece := file.read(1 << 20):
                 digest.update(piece)

@@ -16,6 +16,7 @@ from rollforge.backbones.wan import sentencepiece_model
 from rollforge.backbones.wan.text_files import TextFiles
 from rollforge.backbones.wan.text_weights import open_model
 from rollforge.errors import UserError
+from rollforge.files.reading import check_below
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def _open_tokenizer(folder: Path) -> Any:
         if folder.is_file():
             stored = open_file(folder, "UMT5")[sentencepiece_model.STORED]
             return sentencepiece_model.tokenizer(sentencepiece_model.parse(stored.read().numpy().tobytes()))
+        check_below(folder)
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # what a damaged tokenizer raises depends on the file and on the library
         raise UserError(

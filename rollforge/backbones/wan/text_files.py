@@ -11,6 +11,7 @@ from rollforge.backbones.hub import HubName
 from rollforge.backbones.tensors import INDEX, SUFFIXES, index_of, named_in, open_file
 from rollforge.backbones.wan import sentencepiece_model
 from rollforge.errors import UserError
+from rollforge.files.reading import check_regular, open_regular, read_bytes
 
 WHO = "UMT5"
 ORIGINAL = "models_t5_umt5-xxl-enc-bf16.pth"
@@ -139,11 +140,11 @@ def _local(name: str, option: str, patterns: tuple[str, ...]) -> Path:
 
 def _fingerprint(file: Path) -> str:
     """Of all of a file; of one too large to read each time, its size, its time of change and samples."""
-    facts = file.stat()
+    facts = check_regular(file)
     if facts.st_size <= WHOLE:
-        return blake2b(file.read_bytes(), digest_size=16).hexdigest()
+        return blake2b(read_bytes(file, WHOLE, "file"), digest_size=16).hexdigest()
     hasher = blake2b(f"{facts.st_size} {facts.st_mtime_ns}".encode(), digest_size=16)
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         for n in range(SAMPLES):
             opened.seek(n * (facts.st_size - SAMPLE) // (SAMPLES - 1))
             hasher.update(opened.read(SAMPLE))
