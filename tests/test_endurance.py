@@ -93,15 +93,19 @@ def test_once_the_window_is_full_nothing_is_allocated_and_nothing_piles_up(
 
 
 @pytest.mark.parametrize(
-    "policy",
-    [pytest.param(Window(3), marks=pytest.mark.matrix), RollingSink(4, 2)],
-    ids=lambda policy: type(policy).__name__,
+    ("policy", "fuse"),
+    [
+        pytest.param(Window(3), False, marks=pytest.mark.matrix),
+        (RollingSink(4, 2), False),
+        pytest.param(Window(2), True, marks=pytest.mark.matrix),
+    ],
+    ids=["Window", "RollingSink", "fuse_commit"],
 )
-def test_a_network_compiles_as_one_graph_for_each_kind_of_pass(model: Wan, policy: CachePolicy) -> None:
+def test_a_network_compiles_as_one_graph_for_each_kind_of_pass(model: Wan, policy: CachePolicy, fuse: bool) -> None:
     """Counted with a backend that compiles nothing: every graph it is handed is one compilation.
 
-    A denoising pass and a commit for each number of frames in the window: none more once it is full, under another
-    prompt neither, nor for the memory of another guidance branch.
+    A denoising pass and a commit, and perhaps both in one, for each number of frames in the window: none more once it
+    is full, under another prompt neither, nor for the memory of another guidance branch.
     """
     graphs: list[int] = []
 
@@ -113,12 +117,13 @@ def test_a_network_compiles_as_one_graph_for_each_kind_of_pass(model: Wan, polic
     torch._dynamo.reset()
     compiled: Any = torch.compile(model, backend=backend, fullgraph=True)
     counts: list[int] = []
-    run = Rollout(compiled, policy, sampler)(prompts, 20, negative=TEXT)
+    run = Rollout(compiled, policy, sampler, fuse_commit=fuse)(prompts, 20, negative=TEXT)
     whole = torch.cat([_count(block, graphs, counts) for block in run], dim=1)
     torch._dynamo.reset()
     full = policy.visible(2) // 2
-    assert 0 < counts[-1] <= 2 * (full + 1)
-    assert counts[full + 1] == counts[-1], f"compiled again: {counts}"
+    assert 0 < counts[-1] <= (3 if fuse else 2) * (full + 1)
+    again = 1 if fuse else 0  # where the prompt switches, a commit has a pass of its own
+    assert counts[full + 1] + again >= counts[-1], f"compiled again: {counts}"
     plain = [block.latents for block in Rollout(model, policy, sampler)(prompts, 20, negative=TEXT)]
     torch.testing.assert_close(whole, torch.cat(plain, dim=1), rtol=0, atol=1e-5)  # it rotates by another formula
 

@@ -109,7 +109,8 @@ class Backbone(Checked, nn.Module, ABC):
         """What the network computes from a noise level ``[1]`` alone, for each layer. Default: nothing.
 
         A rollout asks once for each level of a sampler, outside of what is compiled and without gradients, and
-        ``memory.level`` returns it in passes whose frames all have that level.
+        ``memory.level`` returns it in passes whose frames all have that level. With ``fuse_commit`` it also asks for
+        the levels of the frames of two blocks, ``[F]``, and ``memory.level`` returns that in passes of these.
         """
         return {}
 

@@ -78,7 +78,7 @@ def _keys_and_values(work: MemoryInput) -> Iterable[Line]:
     if text := getattr(work.backbone, "text_len", 0):
         size = work.rows * spec.layers * 2 * text * width_of(spec) * computing.itemsize
         yield Line("text keys and values", size, here, f"{videos} x {text} tokens", ROLLING)
-    longest = max(moment.passing for moment in most.moments)
+    longest = work.fused + max(moment.passing for moment in most.moments)
     how = f"up to {longest} frames at once, with the keys and values that it stores"
     yield Line("a forward pass", pass_bytes(work, most), here, how, ("pass",))
 
@@ -144,7 +144,7 @@ def pass_bytes(work: MemoryInput, most: Held) -> int:
     widened = 2 * most.view * work.kept.tokens * width_of(work.kept) * 4 if _widens(work) else 0
     return work.batch * max(
         (moment.raw - resting) * raw_frame + lanes * moment.staged * frame
-        + (active.of(lanes * moment.passing, moment.turned) + widened if moment.passing else 0)
+        + (active.of(lanes * (moment.passing + work.fused), moment.turned) + widened if moment.passing else 0)
         for moment in most.moments
     )  # fmt: skip
 

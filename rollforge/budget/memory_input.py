@@ -59,6 +59,7 @@ class MemoryInput:
         joint: frames of the sampler's largest pass; None for a block.
         finish: the stage after the codec, on the network's device.
         processes: that make one video; each keeps a share of its keys and values.
+        fused: frames that a pass may commit in addition to its own.
     """
 
     spec: ModelSpec
@@ -80,6 +81,7 @@ class MemoryInput:
     joint: int | None = None
     finish: Finish | None = None
     processes: int = 1
+    fused: int = 0
 
     @property
     def kept(self) -> ModelSpec:
@@ -116,6 +118,7 @@ def work_of(
     opening: int = 0,
     finish: Finish | None = None,
     processes: int = 1,
+    fuse_commit: bool = False,
 ) -> MemoryInput:
     """The work of components on ``device``. ``precision`` is the Trainer's; see ``MemoryInput`` for the others."""
     own = next((weight.dtype for weight in backbone.parameters() if weight.is_floating_point()), torch.float32)
@@ -126,7 +129,7 @@ def work_of(
         len(sampler.guidance_branches), batch,
         dict(policies), frames, _moves_all(positions, backbone.spec), kv_codec,
         None if switches is None else tuple(switches), conditioner, tuple(prompts), opening,
-        sampler.passes(backbone.spec.block), finish, processes,
+        sampler.passes(backbone.spec.block), finish, processes, backbone.spec.block if fuse_commit else 0,
     )  # fmt: skip
 
 

@@ -238,6 +238,7 @@ class ConfigChecks:
             **optional,
             negative_prompt=self.config.model.negative_prompt,
             context_parallel=self.config.model.context_parallel,
+            fuse_commit=self.config.model.fuse_commit,
         )
 
     def _guard(self, pipeline: Pipeline, batch: int) -> MemoryCheck:

@@ -69,6 +69,8 @@ class RolloutModule(TrainedModule):
         measure_finished: whether metrics get finished frames. Default: they get the frames as decoded.
         context_parallel: processes (GPUs) that make one video together in ``predict`` and ``test``, each with a share
             of the tokens and heads. ``trainer.devices`` times ``trainer.num_nodes`` is a multiple of it. Default: 1.
+        fuse_commit: whether a block is committed in one pass with the first step of the next block, which is one pass
+            less. The policy and the other components must allow it.
         compare_policy: a second policy, run with the same prompts and seeds and shown next to the first.
         metrics: what ``test`` measures. Default: ``DriftSuite``.
         objective: what ``fit`` minimises.
@@ -102,6 +104,7 @@ class RolloutModule(TrainedModule):
         finish: Finish | None = None,
         measure_finished: bool = False,
         context_parallel: Count | None = None,
+        fuse_commit: bool = False,
         compare_policy: CachePolicy | None = None,
         metrics: list[Metric] | None = None,
         objective: Objective | None = None,
@@ -121,7 +124,7 @@ class RolloutModule(TrainedModule):
         self.pipeline = Pipeline(
             backbone=backbone, conditioner=conditioner, codec=codec, policy=policy, sampler=sampler,
             negative_prompt=negative_prompt, compile=compile, finish=finish, measure_finished=measure_finished,
-            context_parallel=context_parallel,
+            context_parallel=context_parallel, fuse_commit=fuse_commit,
             **{name: part for name, part in optional.items() if part is not None},
         )  # fmt: skip
         self.compare_policy, self.metrics = compare_policy, metrics or []

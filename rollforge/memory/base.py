@@ -28,7 +28,8 @@ class Now:
     ``frames`` are the frames of the pass and ``times`` their time indices, one for each. Outside a rollout ``phase`` is
     ``DENOISE``, ``level`` is 0, and ``plan`` is None. Of a pass that is ``unread`` only what it writes is used: the
     network may leave out what comes after that, hand over the keys and values of its last layer by ``memory.write``,
-    and return anything of the right shape.
+    and return anything of the right shape. Of a pass of two blocks the same holds for its first ``unread_frames``: the
+    network may leave their queries out of ``attend`` in its last layer.
     """
 
     frames: Sequence[int] = ()
@@ -37,6 +38,7 @@ class Now:
     level: int = 0
     plan: ReadPlan | None = None
     unread: bool = False
+    unread_frames: int = 0
 
 
 class Memory(ABC):

@@ -3,12 +3,14 @@ only."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from rollforge.memory.bias import joined
+from rollforge.memory.slots import Piece, View
 from rollforge.positions.base import Placement
 
 
@@ -24,6 +26,7 @@ class Reading:
         room: whether the keys of the pass are written into ``keys``. Under gradients they are concatenated.
         own: the bias among the frames of the pass, ``[L, L]``; None where each attends to all.
         context: the bias of the slots in each branch that the layer reads; None where it is 0.
+        following: what a second block of the same pass reads.
     """
 
     placement: Placement
@@ -32,6 +35,7 @@ class Reading:
     room: bool
     own: Tensor | None
     context: list[Tensor | None]
+    following: Following | None = None
 
     def together(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Rotated keys and the values of the pass, and those of the slots after them."""
@@ -53,3 +57,47 @@ class Reading:
         if self.own is not None:
             bias = self.own if bias is None else bias + self.own
         return [joined(bias, each, rows, columns - rows) for each in self.context]
+
+
+@dataclass
+class Following:
+    """What the second of two blocks reads in one layer of a pass that commits the first.
+
+    It reads the keys that the pass computes for the first. They go into their slots inside the network, after the first
+    block has attended and before the second does, and so does what its plan moves to another time index.
+
+    Args:
+        tokens: those of the first block, with which the pass begins.
+        fresh: rows of the buffer for keys of the first block.
+        sources: the tokens of the first block that go there.
+        placement: of these.
+        moved: rows of the buffer for other keys and values; None where there are none.
+        pieces: these keys, rotated, and values.
+        reading: what the second block reads.
+    """
+
+    tokens: int
+    fresh: Tensor
+    sources: Tensor
+    placement: Placement
+    moved: Tensor | None
+    pieces: Piece | None
+    reading: Reading
+
+    def fill(self, turn: Callable[[Tensor, Placement], Tensor], k: Tensor, v: Tensor) -> None:
+        """Writes the slots, given the keys and values of the first block."""
+        keys, values = self.reading.keys, self.reading.values
+        assert keys is not None
+        assert values is not None
+        keys.index_copy_(1, self.fresh, turn(k.index_select(1, self.sources), self.placement))
+        values.index_copy_(1, self.fresh, v.index_select(1, self.sources))
+        if self.moved is not None and self.pieces is not None:
+            keys.index_copy_(1, self.moved, self.pieces[0])
+            values.index_copy_(1, self.moved, self.pieces[1])
+
+    def of_all(self, others: Sequence[Following], buffer: View, frames: int, slots: int) -> Following:
+        """The same for several memories whose buffers are parts of one."""
+        keys, values = buffer.read(frames, slots)
+        pieces = [each.pieces for each in (self, *others) if each.pieces is not None]
+        together = (torch.cat([k for k, _ in pieces]), torch.cat([v for _, v in pieces])) if pieces else None
+        return replace(self, pieces=together, reading=replace(self.reading, keys=keys, values=values))

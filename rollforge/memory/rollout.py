@@ -99,6 +99,8 @@ class RolloutMemory(FrameStore):
         self._now = Now(step.frames, times, step.phase, step.level, plan, self.unread and self._in_parts)
         if not known:
             self._arrange(step, plan)
+            if not torch.is_grad_enabled():
+                self._fill(len(step.frames))
             self._prepared, self._known = self._read(step, plan), now
         self._readings = self._prepared
 
@@ -193,8 +195,6 @@ class RolloutMemory(FrameStore):
         joint = plan.causal and frames > step.block
         own = causal_bias(frames, step.block, self.spec.tokens, device) if joint else None
         placements, biases = self._placed(self._now.times), self._context_biases(device)
-        if not torch.is_grad_enabled():
-            self._fill(frames)
         readings = []
         for layer, (placement, context) in enumerate(zip(placements, biases, strict=True)):
             keys, values, room = self._context(layer, frames)

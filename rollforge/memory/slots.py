@@ -13,6 +13,26 @@ Piece = tuple[Tensor, Tensor]
 """Keys and values of one frame, ``[B, tokens, heads, head_dim]`` each."""
 
 
+@dataclass(frozen=True)
+class Changes:
+    """Slots that get other frames, and which."""
+
+    slots: tuple[int, ...]
+    entries: tuple[Entry, ...]
+
+    def of(self, frames: range) -> Changes:
+        """Those that get one of these frames."""
+        return self._only([entry[0] in frames for entry in self.entries])
+
+    def but(self, frames: range) -> Changes:
+        """Those that get none of these frames."""
+        return self._only([entry[0] not in frames for entry in self.entries])
+
+    def _only(self, kept: Sequence[bool]) -> Changes:
+        slots = tuple(slot for slot, keep in zip(self.slots, kept, strict=True) if keep)
+        return Changes(slots, tuple(entry for entry, keep in zip(self.entries, kept, strict=True) if keep))
+
+
 @dataclass(eq=False)
 class View:
     """Rotated keys, and values: ``[B, (own + slots) * tokens, heads, head_dim]`` each.
@@ -56,15 +76,13 @@ class View:
             self._shown, self._pair = (own, slots), (self.keys[:, rows], self.values[:, rows])
         return self._pair
 
-    def fill(self, slots: Sequence[int], entries: Sequence[Entry], piece: Piece) -> None:
+    def fill(self, slots: Sequence[int], piece: Piece) -> None:
         """Writes the frames of ``piece`` to slots, in this order."""
         done = 0
         for first, count in runs(slots):
             rows, source = self._rows(first, count), slice(done * self.tokens, (done + count) * self.tokens)
             self.keys[:, rows], self.values[:, rows] = (x[:, source] for x in piece)
             done += count
-        for slot, entry in zip(slots, entries, strict=True):
-            self.slots[slot] = entry
 
     def copy_of(self, entry: Entry) -> Piece:
         """A frame's keys and values, apart from the buffer."""
@@ -74,6 +92,11 @@ class View:
     def forget(self, frames: set[int]) -> None:
         """Empties the slots of these frames."""
         self.slots = [None if entry and entry[0] in frames else entry for entry in self.slots]
+
+    def empty(self, slots: Sequence[int]) -> None:
+        """Marks slots as empty."""
+        for slot in slots:
+            self.slots[slot] = None
 
     def _rows(self, slot: int, count: int = 1) -> slice:
         start = (self.own + slot) * self.tokens

@@ -14,7 +14,7 @@ from rollforge.memory.cached import CachedMemory
 from rollforge.memory.combine import Combine
 from rollforge.memory.kv_codec import IdentityKVCodec, KVCodec
 from rollforge.memory.recurrent import RecurrentStates
-from rollforge.memory.slots import Entry, JointBuffers, Piece, View
+from rollforge.memory.slots import Changes, Entry, JointBuffers, Piece, View
 from rollforge.memory.virtual import blended, places_of
 from rollforge.positions import Positions, Rope
 from rollforge.positions.base import Placement, placed
@@ -150,30 +150,46 @@ class FrameStore(CachedMemory):
 
     def _fill(self, own: int) -> None:
         """Puts the plan into the slots of all layers: only those whose entry has changed are rotated and copied."""
-        groups: dict[Any, list[int]] = {}  # layers in which the same slots get the same frames
+        for layer in sorted(self._attending):
+            view = self._views.get(layer)
+            if view is not None and own > view.own:
+                self._views[layer] = self._blank(layer, view.keys, view.values, own).take(view)
+        for changes, layers in self._changes().items():
+            for some in self._at_once(layers, len(changes.entries)):
+                for layer, piece in zip(some, self._pieces(some, changes.entries), strict=True):
+                    self._put(layer, changes, piece, own)
+
+    def _changes(self) -> dict[Changes, list[int]]:
+        """The slots whose entry has changed, with the layers in which the same slots get the same frames."""
+        groups: dict[Changes, list[int]] = {}
         for layer in sorted(self._attending):
             layout, view = self._layouts[layer], self._views.get(layer)
-            if view is not None and own > view.own:
-                wider = self._blank(layer, view.keys, view.values, own)
-                view = self._views[layer] = wider.take(view)
             held: Sequence[Entry | None] = view.slots if view else [None] * len(layout)
-            if changed := tuple(slot for slot, entry in enumerate(layout) if entry != held[slot]):
-                groups.setdefault((changed, tuple(layout[slot] for slot in changed)), []).append(layer)
-        for (slots, entries), layers in groups.items():
-            for some in self._at_once(layers, len(entries)):
-                for layer, piece in zip(some, self._pieces(some, entries), strict=True):
-                    self._put(layer, slots, entries, piece, own)
+            if slots := tuple(slot for slot, entry in enumerate(layout) if entry != held[slot]):
+                groups.setdefault(Changes(slots, tuple(layout[slot] for slot in slots)), []).append(layer)
+        return groups
 
-    def _put(self, layer: int, slots: Sequence[int], entries: Sequence[Entry], piece: Piece, own: int) -> None:
-        """Puts frames into slots of one layer. What they held goes on next to them, if it is still wanted."""
+    def _put(self, layer: int, changes: Changes, piece: Piece, own: int) -> None:
+        """Puts frames into slots of one layer."""
         if (view := self._views.get(layer)) is None:
             like = self._blanks.get(layer) or piece
             view = self._views[layer] = self._blank(layer, *like, max(own, self.spec.block))
+        self._park(layer, changes.slots)
+        view.fill(changes.slots, piece)
+        self._mark(layer, changes)
+
+    def _park(self, layer: int, slots: Sequence[int]) -> None:
+        """Keeps what slots hold next to them, if it is still wanted."""
+        view = self._views[layer]
         leaving = {entry for slot in slots if (entry := view.slots[slot]) and self._is_bare(entry)}
         parked = self._parked.setdefault(layer, {})
         parked |= {entry: view.copy_of(entry) for entry in leaving - set(self._layouts[layer])}
-        view.fill(slots, entries, piece)
-        for entry in entries:
+
+    def _mark(self, layer: int, changes: Changes) -> None:
+        """Notes what slots hold now."""
+        slots, parked = self._views[layer].slots, self._parked.setdefault(layer, {})
+        for slot, entry in zip(changes.slots, changes.entries, strict=True):
+            slots[slot] = entry
             parked.pop(entry, None)
 
     def _blank(self, layer: int, k: Tensor, v: Tensor, own: int) -> View:

@@ -63,6 +63,8 @@ class Components:
         measure_finished: whether metrics see finished frames. Default: they see the frames as they were decoded.
         context_parallel: processes that make one video together, each with a share of the tokens and heads. They are
             the ``group``, which is set when the processes are there.
+        fuse_commit: whether a block is committed in one pass with the first step of the next block, which is one pass
+            less. The policy and the other components must allow it.
     """
 
     backbone: Backbone
@@ -82,6 +84,7 @@ class Components:
     finish: Finish | None = None
     measure_finished: bool = False
     context_parallel: int | None = None
+    fuse_commit: bool = False
     group: ContextGroup | None = field(default=None, init=False)
     precision: str = field(default="32-true", init=False)  # one of the Trainer's, as ``to`` sets it
 
@@ -231,6 +234,7 @@ class Components:
         return Rollout(
             self.backbone, policy or self.policy, self.sampler, self.noise, self.positions, self.kv_codec,
             self.block_check, self.memory, self.combine, attention=self.attention, group=self.group,
+            fuse_commit=self.fuse_commit,
         )  # fmt: skip
 
     def memory_input(
@@ -261,7 +265,7 @@ class Components:
             switches=sorted({start for request in requests for start in request.prompts if start}),
             conditioner=self.conditioner, prompts=list(dict.fromkeys([*prompts, *guided])),
             opening=max(self._opening_length(request) for request in requests), finish=self.finish,
-            processes=self.together,
+            processes=self.together, fuse_commit=self.fuse_commit,
         )  # fmt: skip
 
     def _opening(self, request: Request, path: Path) -> Tensor:

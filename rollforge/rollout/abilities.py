@@ -11,6 +11,7 @@ from rollforge.errors import UserError, attribute_errors
 from rollforge.memory import IdentityKVCodec, RolloutMemory, Sdpa
 from rollforge.memory.observing import OF_BLOCKS
 from rollforge.policies.base import CachePolicy
+from rollforge.policies.wrapper import PolicyWrapper
 from rollforge.prediction import takes_extra
 from rollforge.samplers.base import Sampler
 from rollforge.spec import Seen
@@ -48,6 +49,8 @@ def check_abilities(rollout: RolloutComponents) -> None:
     check_shown(policy, backbone, {*policy.sees} & {*backbone.hides})
     if rollout.group is not None:
         check_divisible(rollout)
+    if rollout.fuse_commit:
+        check_fusing(rollout)
     with attribute_errors("positions", rollout.positions, "checking whether they fit"):
         rollout.positions.check_spec(backbone.spec)
     if {*policy.sees} - {"latents", "pixels"} and not policy.observes:
@@ -102,6 +105,37 @@ def check_divisible(rollout: RolloutComponents) -> None:
             f"The {why}, and model.context_parallel divides heads and tokens among processes; set it to 1, or choose "
             "another component."
         )
+
+
+def check_fusing(rollout: RolloutComponents) -> None:
+    """Raises ``UserError`` where a component must act between the commit of a block and the next block's first pass."""
+    policy, backbone, sampler, codec = rollout.policy, rollout.backbone, rollout.sampler, rollout.kv_codec
+    name, memory = type(policy).__name__, rollout.memory
+    found = [
+        (not backbone.divides_tokens, f"backbone {type(backbone).__name__} may join the tokens of different frames"),
+        (memory is not RolloutMemory, f"memory {getattr(memory, '__name__', memory)} runs one block in a pass"),
+        (type(codec) is not IdentityKVCodec, f"KV codec {type(codec).__name__} encodes a block before others read it"),
+        (bool(policy.observes or policy.sees), f"cache policy {name} observes passes or blocks"),
+        (_overrides(policy, "virtual"), f"cache policy {name} makes virtual frames"),
+        (_overrides(policy, "on_commit"), f"cache policy {name} acts when a block is committed"),
+        (sampler.in_flight > 1, f"sampler {type(sampler).__name__} has several blocks in progress"),
+        (not sampler.recomputes, f"sampler {type(sampler).__name__} runs no commit passes"),
+        (rollout.group is not None, "group of processes of model.context_parallel divides the tokens of a pass"),
+        (rollout.check is not None and rollout.check.action == "retry", "block_check may make the next block again"),
+    ]
+    if why := next((why for applies, why in found if applies), None):
+        raise UserError(
+            f"The {why}, and model.fuse_commit commits a block in one pass with the next block's first step; set it to "
+            "false, or choose another component."
+        )
+
+
+def _overrides(policy: CachePolicy, method: str) -> bool:
+    """Whether a policy, or one that it wraps, has a method of its own in place of the default."""
+    own = getattr(type(policy), method)
+    if isinstance(policy, PolicyWrapper) and own is getattr(PolicyWrapper, method):
+        return _overrides(policy.policy, method)
+    return own is not getattr(CachePolicy, method)
 
 
 def check_shown(policy: CachePolicy, backbone: Backbone, hidden: Collection[str]) -> None:

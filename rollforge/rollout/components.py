@@ -34,6 +34,8 @@ class RolloutComponents:
             encoded as the first of a video, as a pipeline gives it.
         attention: the kernel that memories attend with.
         group: the processes that make the video together, each of which runs this rollout. Default: this one alone.
+        fuse_commit: whether a block is committed in one pass with the first step of the next, where nothing happens in
+            between. The latents are equal to rounding.
     """
 
     backbone: Backbone
@@ -48,6 +50,7 @@ class RolloutComponents:
     encode: Callable[[int], Tensor] | None = None
     attention: Attention = field(default_factory=Sdpa)
     group: ContextGroup | None = None
+    fuse_commit: bool = False
 
     def __post_init__(self) -> None:
         self.positions = self.positions or self.backbone.positions

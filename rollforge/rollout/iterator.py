@@ -49,8 +49,10 @@ class RolloutIterator(Iterator[Block]):
         components = rollout.policy, rollout.sampler, rollout.positions, rollout.kv_codec, rollout.combine
         self.passes = PassRunner(
             rollout.backbone, Parts(*components).copy(), schedules, rollout.memory, rollout.encode, rollout.attention,
-            rollout.group,
+            rollout.group, rollout.fuse_commit,
         )  # fmt: skip
+        self.fuses = rollout.fuse_commit
+        self.waiting: Pass | None = None  # a commit that the next block's first pass may take along
         self.built = partial(parts_of, rollout, len(samples))
         self.frames, self.seed, self.samples, self.cuts = frames, seed, samples, cuts
         self.index, self.start = 0, 0  # of the next block
@@ -182,6 +184,7 @@ class RolloutIterator(Iterator[Block]):
         """Takes a block that was finished before an interruption as if it had been made now."""
         self._commit()
         self.announced = self.happened.get(self.index, [])
+        self._repeat_commit()
         self._enter()
         self._finish(self._step(), latents.to(self.passes.device))
 
@@ -190,6 +193,16 @@ class RolloutIterator(Iterator[Block]):
         if self.pending:
             for request in self.sampler.commit(*self.pending, self._draw):
                 self._run(request)
+
+    def _repeat_commit(self) -> None:
+        """Runs a waiting commit together with the next block's first pass, where it ran so before an interruption."""
+        if self.waiting is None:
+            return
+        passes = deepcopy(self.sampler).run(Job(self._steps(), self._draw, self.first))
+        request = self._next(passes, None)
+        if isinstance(request, Pass):
+            self._run_fused(request)
+        passes.close()
 
     def _sample(self) -> Iterator[Block]:
         """Generates blocks. An invalid one may be generated again; nothing of it has been committed."""
@@ -226,10 +239,16 @@ class RolloutIterator(Iterator[Block]):
     def _run(self, request: Pass | Keep) -> Any:
         """The flow of a pass that the sampler requests; a tuple of them where it requests several branches."""
         if isinstance(request, Pass) and request.step.phase is not Phase.COMMIT:
+            if (reply := self._run_fused(request)) is not None:
+                return reply
             self._enter()
             return self.passes.run(request, self.start)
         if request.step.frames.stop >= self.frames:  # nothing will read the last block
             return None if isinstance(request, Keep) else request.answer([request.latents] * len(request.branches))
+        self._settle()
+        if isinstance(request, Pass) and request.unread and self.fuses:
+            self.waiting = request
+            return request.answer([request.latents] * len(request.branches))
         flow = None
         if isinstance(request, Pass):
             flow = self.passes.run(request, self.start)
@@ -238,22 +257,52 @@ class RolloutIterator(Iterator[Block]):
         self.pending = None
         return flow
 
+    def _run_fused(self, request: Pass) -> Any:
+        """Runs a waiting commit in one pass with ``request``. None where none waits, or each needs its own pass."""
+        if (commit := self.waiting) is None or not self._follows(commit, request):
+            return None
+        if (reply := self.passes.run_after(commit, request, self.start)) is not None:
+            self.waiting = self.pending = None
+            self._enter()
+        return reply
+
+    def _follows(self, commit: Pass, request: Pass) -> bool:
+        """Whether a pass can be fused with the commit before it: nothing happens in between, and it runs alike."""
+        step, alike = request.step, request.branches == commit.branches
+        plain = not (request.extra or commit.extra or request.plan or commit.plan or step.keeps or request.gradient)
+        next_one = step.phase is Phase.DENOISE and step.frames == self._step().frames
+        return next_one and step.start == commit.step.frames.stop and alike and plain and not self._events()
+
+    def _settle(self) -> None:
+        """Runs a commit that waits, by itself."""
+        if self.waiting is not None:
+            commit, self.waiting = self.waiting, None
+            self.passes.run(commit, self.start)
+            self.pending = None
+
     def _enter(self) -> None:
         """Prepares the next block before its first pass, once the block before it is committed."""
         if self.entered == self.index:
             return
+        self._settle()
+        events = self._events()
         self.entered, step = self.index, self._step()
-        cut = any(self.passes.prompts.passed < frame <= step.start for frame in self.cuts)
-        switched = self.passes.prompts.reach(step.start) and step.start > 0
-        events: list[tuple[type[Event], dict[str, Any]]] = [(Start, {})] if self.index == self.first else []
-        events += [(EVENTS[name], fields) for name, fields in self.announced]
-        events += [*([(Cut, {})] if cut else []), *([(PromptSwitch, {})] if switched else [])]
+        self.passes.prompts.reach(step.start)
         self.passes.notify([event(step, self.passes.prompts.coming, **fields) for event, fields in events], step)
         if self.announced:
             self.happened[self.index] = self.announced
         self.announced = []
         if self._retries:
             self._before = replace(self.parts, sampler=self._sampler).copy(), self.passes.carried
+
+    def _events(self) -> list[tuple[type[Event], dict[str, Any]]]:
+        """What the policy is notified of before the next block."""
+        start, prompts = self.start, self.passes.prompts
+        cut = any(prompts.passed < frame <= start for frame in self.cuts)
+        events: list[tuple[type[Event], dict[str, Any]]] = [(Start, {})] if self.index == self.first else []
+        events += [(EVENTS[name], fields) for name, fields in self.announced]
+        events += [(Cut, {})] if cut else []
+        return events + ([(PromptSwitch, {})] if start and prompts.switches(start) else [])
 
     def _accepts(self, made: Finished) -> bool:
         """Whether a block passes the check. If not, counts one more attempt for the samples that do not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, repeat
 from typing import Any
@@ -21,6 +21,7 @@ from rollforge.memory import Attention, CachedMemory, MakeMemory, Memory
 from rollforge.memory.base import LevelFeatures
 from rollforge.memory.joined import JoinedMemory
 from rollforge.memory.observing import Watch
+from rollforge.memory.paired import PairedMemory, both
 from rollforge.parallel import ContextGroup, ShareMemory, TokenShares
 from rollforge.policies.base import CachePolicy
 from rollforge.prediction import is_compiled, is_sharded, levels_of, predict, takes_extra, to_flow
@@ -50,6 +51,7 @@ class PassRunner:
         encode: the latent ``[B, 1, C, H, W]`` of a finished frame's pixels, encoded as the first of a video.
         attention: the kernel that the memories attend with. Raises ``UserError`` where it cannot run.
         group: the processes that make the video together.
+        pairs: whether a commit can run in one pass with the next block's first.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class PassRunner:
         encode: Encode | None = None,
         attention: Attention | None = None,
         group: ContextGroup | None = None,
+        pairs: bool = False,
     ) -> None:
         weight = next(backbone.parameters(), torch.zeros(0))
         self.device, self.dtype = weight.device, weight.dtype
@@ -71,6 +74,8 @@ class PassRunner:
         self.takes_extra, self.group = takes_extra(backbone), group
         if group is not None:
             memory = partial(ShareMemory, group)
+        elif pairs:
+            memory = PairedMemory
         self._sharded = is_sharded(backbone)
         if attention is not None:
             attention.check(self.device, _computing(self.device, self.dtype), self.spec.head_dim)
@@ -86,7 +91,7 @@ class PassRunner:
         self.finished: dict[int, Tensor] = {}  # latents of live frames, which a later pass may read again
         self.estimated: set[int] = set()  # frames in the memories that are not final
         self.left: set[int] = set()  # those of them that the last denoising pass has left
-        self.levels: dict[float, LevelFeatures] = {}  # what the network has computed from noise levels
+        self.levels: dict[tuple[float, ...], LevelFeatures] = {}  # what the network has computed from noise levels
         self._together: tuple[Any, Condition | None] = (None, None)  # of which branches and texts, and joined
         self._joined_memories: dict[tuple[str, ...], JoinedMemory] = {}
         self.carried: State = {}  # what the network keeps of this rollout outside of the memories
@@ -118,6 +123,42 @@ class PassRunner:
         for branch in branches:
             self._close(step, branch, frontier)
         return request.answer([flow.to(request.latents.dtype) for flow in flows])
+
+    @torch.no_grad()
+    def run_after(self, commit: Pass, request: Pass, frontier: int) -> Tensor | tuple[Tensor, ...] | None:
+        """Runs the commit of a block and the first pass of the next one as one pass. Returns what ``run`` returns.
+
+        None, and nothing is done, where the two need passes of their own.
+        """
+        first, second = commit.step, request.step
+        plans = [self._plan(step).of_depth(self.spec.layers) for step in (first, second)]
+        memories = [each for name in request.branches if isinstance(each := self.memories[name], PairedMemory)]
+        with self._following(second):
+            if not all(memory.pairs(first, plans[0], second, plans[1]) for memory in memories):
+                return None
+        live = self._live("live", first.frames.stop)
+        for memory in memories:
+            memory.latents, memory.unread = self.finished, False
+            with self._following(second):
+                memory.begin_pair(first, plans[0], second, plans[1], live)
+        for step, plan in zip((first, second), plans, strict=True):
+            self.read.count(step, plan, frontier)
+        made, count = self._paired(commit, request), len(first.frames)
+        for step in (first, second):
+            for branch in request.branches:
+                self._close(step, branch, frontier)
+        return request.answer([flow[:, count:].to(request.latents.dtype) for flow in made])
+
+    def _paired(self, commit: Pass, request: Pass) -> tuple[Tensor, ...]:
+        """The flow of both blocks in each guidance branch."""
+        timesteps = torch.cat([self._timesteps(each) for each in (commit, request)], 1)
+        latents = torch.cat([commit.latents, request.latents], 1)
+        levels = [each.timestep for each in (commit, request) for _ in each.step.frames]
+        step, branch = both(commit.step, request.step), request.guidance_branch
+        paired = _Paired(step, latents, timesteps, branch, levels=tuple(levels))
+        conditions = {branch: self.prompts.at(branch, request.step.start) for branch in request.branches}
+        joined = self._joined(paired, conditions)
+        return self._apart(paired, conditions) if joined is None else self._as_batch(paired, *joined)
 
     def settle(self, request: Keep) -> None:
         """Commits a block without a pass, with the keys and values of its last pass."""
@@ -268,7 +309,7 @@ class PassRunner:
         with attribute_errors("backbone", self.backbone, when):
             if is_compiled(self.backbone) and not self._sharded:  # whose graphs must not depend on which text it is
                 memory.set_text(condition.id, partial(self.backbone.text_keys, condition))
-            memory.levels = self._level(request.timestep)
+            memory.levels = self._level(request)
             made = self._predicted(request, timesteps, condition, memory)
             self.carried = self.backbone.rollout_state()
             if is_compiled(self.backbone):  # a CUDA graph overwrites what it returned when it runs again
@@ -295,21 +336,24 @@ class PassRunner:
         made: Tensor = checkpoint(lambda: forward(next(memories)), use_reentrant=False)
         return made
 
-    def _level(self, timestep: float | Tensor) -> LevelFeatures:
-        """What the network has computed from the noise level of a pass, where all frames have the same.
+    def _level(self, request: Pass) -> LevelFeatures:
+        """What the network has computed from the noise level of a pass, where all frames have the same, or two blocks
+        one each.
 
         Not in mixed precision, where what is computed once may have another number format than what is multiplied.
         Not of a sharded network, whose weights are whole in its forward pass only.
         """
         mixed = any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
-        if isinstance(timestep, Tensor) or torch.is_grad_enabled() or mixed or self._sharded:
+        levels = request.levels if isinstance(request, _Paired) else (request.timestep,)
+        known = tuple(level for level in levels if not isinstance(level, Tensor))
+        if len(known) < len(levels) or torch.is_grad_enabled() or mixed or self._sharded:
             return {}
-        if timestep not in self.levels:
+        if known not in self.levels:
             if len(self.levels) == MOST_LEVELS:
                 self.levels.clear()
-            level = levels_of(self.spec, torch.full((1,), float(timestep), device=self.device))
-            self.levels[timestep] = self.backbone.level_features(level)
-        return self.levels[timestep]
+            each = [torch.full((1,), float(level), device=self.device) for level in known]
+            self.levels[known] = self.backbone.level_features(levels_of(self.spec, torch.cat(each)))
+        return self.levels[known]
 
     def _timesteps(self, request: Pass) -> Tensor:
         """The noise level of each frame, float32 ``[B, F]``, on the device."""
@@ -373,6 +417,17 @@ class PassRunner:
         """The frames that the policy's ``live`` or ``moves`` names."""
         policy = self.parts.policy
         return frame_numbers(policy, getattr(policy, name)(start, self.spec.block), name, start)
+
+
+@dataclass(frozen=True)
+class _Paired(Pass):
+    """A pass of two blocks, each with a noise level of its own.
+
+    Args:
+        levels: the noise level of each frame.
+    """
+
+    levels: tuple[float | Tensor, ...] = ()
 
 
 def _watch(policy: CachePolicy, spec: ModelSpec) -> Watch | None:

@@ -38,8 +38,12 @@ class Prompts:
         schedule = self.schedules[branch]
         return schedule[max(start for start in schedule if start <= frame)]
 
+    def switches(self, start: int) -> bool:
+        """Whether another prompt takes over where the block at frame ``start`` is made next."""
+        return any(frame <= start for frame in self.coming)
+
     def reach(self, start: int) -> bool:
         """Notes that the block at frame ``start`` is made next. Returns whether another prompt takes over there."""
-        switched = any(frame <= start for frame in self.coming)
+        switched = self.switches(start)
         self.passed = max(self.passed, start)
         return switched

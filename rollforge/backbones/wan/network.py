@@ -71,6 +71,9 @@ class Block(nn.Module):
         if self.last and memory.now.unread:
             memory.write(self.layer, k, v)
             return x
+        if self.last and (left_out := memory.now.unread_frames):
+            q, x = (_without(each, left_out, scale1) for each in (q, x))
+            gate1, shift2, scale2, gate2 = (each[:, left_out:] for each in (gate1, shift2, scale2, gate2))
         attended = memory.attend(self.layer, q, k, v)
         x = _add_gated(x, self.self_attn.o(attended.flatten(2)), gate1)
 
@@ -215,6 +218,9 @@ class Wan(Backbone):
             x = block(x, modulation, text, condition.id, memory)
         if memory.now.unread:
             return latents
+        if left_out := memory.now.unread_frames:
+            made = self._unpatch(self.head(x, *(each[:, left_out:] for each in last)), frames - left_out)
+            return torch.cat([latents[:, :left_out], made], 1)
         return self._unpatch(memory.gather(self.head(x, *last)), frames)
 
     def join(self, conditions: Sequence[Condition]) -> Condition | None:
@@ -230,6 +236,8 @@ class Wan(Backbone):
         time, modulation = self._time(timestep[None], dtype)
         features = {block.layer: block.modulated(modulation, dtype) for block in self._layers()}
         features[HEAD] = self.head.modulated(time, dtype)
+        if len(timestep) > 1:
+            return features
         return {layer: tuple(each.flatten() for each in made) for layer, made in features.items()}
 
     @property
@@ -293,10 +301,15 @@ def _mlp(inner: int, outer: int, activation: nn.Module) -> nn.Sequential:
 
 def _modulate(norm: nn.LayerNorm, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """The norm of tokens ``[B, F * tokens, width]``, times ``scale`` and plus ``shift``: ``[width]``, or of each frame
-    ``[B, F, 1, width]``."""
+    ``[B, F, 1, width]``, where B may be 1."""
     if scale.dim() == 1:
         return functional.layer_norm(x, scale.shape, scale, shift, norm.eps)
     return torch.addcmul(shift, norm(x).unflatten(1, (scale.shape[1], -1)), scale).flatten(1, 2)
+
+
+def _without(x: Tensor, frames: int, levels: Tensor) -> Tensor:
+    """Tokens ``[B, F * tokens, ...]`` without those of the first ``frames``; ``levels`` is ``[B, F, 1, width]``."""
+    return x[:, x.shape[1] // levels.shape[1] * frames :]
 
 
 def _add_gated(x: Tensor, h: Tensor, gate: Tensor) -> Tensor:
