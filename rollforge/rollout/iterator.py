@@ -20,6 +20,7 @@ from rollforge.rollout.block_check import OTHER_SEED
 from rollforge.rollout.borders import check_finished, check_request, ended_early
 from rollforge.rollout.branching import check_frames, check_parts, parts_of
 from rollforge.rollout.components import RolloutComponents
+from rollforge.rollout.noise_ahead import NoiseAhead
 from rollforge.rollout.parts import Parts
 from rollforge.rollout.passes import PassRunner
 from rollforge.rollout.replay import replay
@@ -28,6 +29,9 @@ from rollforge.rollout.switches import Schedule
 from rollforge.samplers.base import Finished, Job, Keep, Pass, Passes, together
 from rollforge.spec import EVENTS, Cut, Event, Phase, PromptSwitch, Start, Step
 from rollforge.state import State, copied, moved
+
+AHEAD = ("cuda",)
+"""Devices next to which the CPU has time to draw the next block's noise."""
 
 
 class RolloutIterator(Iterator[Block]):
@@ -63,6 +67,8 @@ class RolloutIterator(Iterator[Block]):
         self.announced: list[tuple[str, dict[str, Any]]] = []  # events of the next block, and their fields
         self.happened: dict[int, list[tuple[str, dict[str, Any]]]] = {}  # those of earlier blocks, to replay them
         self.saved_under: str | None = None  # the policy that a restored state had, where it is another one
+        device, attempts = self.passes.device, lambda step: tuple(self._attempts(step))
+        self.ahead = NoiseAhead(self._drawn, self._following, attempts, device) if device.type in AHEAD else None
         self._sampler = self.sampler  # as it was when the last block was finished
         self._before = self.parts, State()  # the components and the network's state before the next block
         self._blocks: Iterator[Block] = iter(())
@@ -347,6 +353,14 @@ class RolloutIterator(Iterator[Block]):
             self.sampler.dropped(step)
 
     def _draw(self, step: Step, level: int) -> Tensor:
+        """The noise of a block, on the device."""
+        return sent(self._drawn(step, level), self.passes.device) if self.ahead is None else self.ahead(step, level)
+
+    def _following(self, step: Step) -> Step | None:
+        """The block after one."""
+        return step_of(self.spec, step.index + 1, step.frames.stop) if step.frames.stop < self.frames else None
+
+    def _drawn(self, step: Step, level: int) -> Tensor:
         """The noise of a block for every sample: a row that was refused has another seed than the others."""
         attempts, shape, when = self._attempts(step), self.spec.latent_shape, f"at block {step.index}, level {level}"
         rows: list[tuple[int, tuple[int, ...]]] = [(self.seed + OTHER_SEED * attempts[0], self.samples)]
@@ -358,7 +372,7 @@ class RolloutIterator(Iterator[Block]):
             with attribute_errors("noise prior", self.noise, when):
                 noise = self.noise.batch(seed, samples, step.frames, level, shape)
             drawn.append(check_tensor("noise prior", self.noise, noise, when, (len(samples), len(step.frames), *shape)))
-        return sent(torch.cat(drawn) if len(drawn) > 1 else drawn[0], self.passes.device)
+        return torch.cat(drawn) if len(drawn) > 1 else drawn[0]
 
 
 def _saved(step: Step, latents: Tensor) -> State:
