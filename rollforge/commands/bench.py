@@ -11,7 +11,7 @@ import torch
 from rollforge import __version__
 from rollforge.commands.arguments import Arguments, device, number, path
 from rollforge.commands.bench_models import MODELS, configured, named
-from rollforge.commands.bench_run import Timing, measure
+from rollforge.commands.bench_run import Timing, Way, measure
 from rollforge.commands.output import print_out
 from rollforge.errors import UserError
 from rollforge.files.writing import write_json
@@ -34,6 +34,10 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument("--json", type=path, default=None, help="also write what was measured to this file")
     parser.add_argument("--device", type=device, default="cpu", help="cpu or cuda")
+    parser.add_argument("--full_window", action="store_true", help="start with a full window of random keys")
+    parser.add_argument(
+        "--compile", choices=("default", "max-autotune"), help="compile the network; implies --full_window"
+    )
     chosen, rest = parser.parse_known_args(arguments)
     if chosen.config and chosen.model:
         raise UserError("bench takes --model or --config, not both.")
@@ -43,11 +47,12 @@ def run(arguments: list[str]) -> None:
         torch.set_num_threads(chosen.threads)
     print_out(_machine(chosen.device) + "\n\n" + HEADER + "\n")
     timings: list[Timing] = []
+    way = Way(chosen.device, chosen.full_window or chosen.compile is not None, chosen.compile)
     models = [configured(chosen.config, rest)] if chosen.config else map(named, chosen.model or MODELS)
     for model in models:
         policies = [_policy(name) for name in chosen.policy or ()] or model.policies
         for policy in policies:
-            timings.append(measure(model, policy, chosen.blocks, chosen.device))
+            timings.append(measure(model, policy, chosen.blocks, way))
             print_out(row(timings[-1]) + "\n")
     print_out("\n".join(["", PARTS, *map(parts, timings), NOTE]))
     if chosen.json:
@@ -61,19 +66,22 @@ HEADER = (
     "|---|---|---|---|---|---|---|---|---|"
 )
 PARTS = (
-    "| a block, ms | denoise | commit | idle | encode | p90 | x real time | operators | TFLOP | floor | attention |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|"
+    "| a block, ms | denoise | commit | idle | encode | p90 | x real time | operators | kernels | TFLOP | floor "
+    "| attention | graphs, breaks |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 NOTE = """
 A block is 3 latent frames in parity and pocket, else the network's own: every denoising pass and the commit pass.
-Random weights (with --config those that it names), batch 1, float32, eager; attention is the
-kernel of self-attention without a bias. The median and the tenths are of blocks with a full window (from block 8 on).
+Random weights (with --config those that it names), batch 1, eager unless --compile is given; attention is the
+kernel of self-attention without a bias. The median and the tenths are of blocks with a full window (from block 8 on;
+with --full_window, which starts with random keys after 100 blocks, from block 2 on).
 Decode is timed apart; FPS is pixel frames per second with it (latent frames where there is no codec); encoding
 to mp4 is timed and not included. Denoise, commit and idle (sampler, noise, plans) are means over all blocks. Operators
-are what torch's dispatcher runs for one more block, without views. The floor is the time of its matrix products,
+are what torch's dispatcher runs for one more block, eager and without views; kernels are what a block starts on CUDA.
+The floor is the time of its matrix products,
 convolutions and attention at the rate of one large product, or of its bytes (weights, keys and values, once a pass) at
-the rate of one large copy, whichever is longer. Nothing is compiled, so there are no graph breaks. Peak
-memory is of the process (CPU) or of the allocator (CUDA), everything so far included.
+the rate of one large copy, whichever is longer. Graphs and breaks are those of torch.compile in all blocks; the first
+block includes compiling. Peak memory is of the process (CPU) or of the allocator (CUDA), everything so far included.
 """
 
 
@@ -89,10 +97,12 @@ def row(timing: Timing) -> str:
 def parts(timing: Timing) -> str:
     """One row of the second table."""
     encode = "-" if timing.encode is None else f"{timing.encode:.2f}"
+    kernels = "-" if timing.kernels is None else timing.kernels
+    graphs = "eager" if timing.compiled is None else f"{timing.graphs}, {timing.graph_breaks} ({timing.compiled})"
     return (
         f"| {timing.policy}, {timing.model} | {timing.denoise:.2f} | {timing.commit:.2f} | {timing.idle:.2f} "
-        f"| {encode} | {timing.p90:.2f} | {timing.real_time:.2f} | {timing.operators} | {timing.tflop:.4f} "
-        f"| {timing.floor:.2f} | {timing.attention} |"
+        f"| {encode} | {timing.p90:.2f} | {timing.real_time:.2f} | {timing.operators} | {kernels} "
+        f"| {timing.tflop:.4f} | {timing.floor:.2f} | {timing.attention} | {graphs} |"
     )
 
 

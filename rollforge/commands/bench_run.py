@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -15,16 +15,38 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from rollforge.backbones.base import Backbone
 from rollforge.commands.bench_models import Model
+from rollforge.errors import UserError
+from rollforge.gpu.full_window import with_full_window
 from rollforge.gpu.timing import Clock, TimedSampler
 from rollforge.policies.base import CachePolicy
 from rollforge.rollout import Rollout, RolloutIterator
 
 FULL = 8
 """Blocks before those that are timed: then the default window is full."""
+WARM = 2
+"""The same where the window is full from the start."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a rollout is run.
+
+    Args:
+        device: of the network.
+        full_window: whether it starts with a full window of random keys.
+        compile: the mode of ``torch.compile``; None runs eagerly.
+    """
+
+    device: str = "cpu"
+    full_window: bool = False
+    compile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,10 @@ class Timing:
         floor: what the block would take at the measured rates of a matrix product and of a copy.
         peak_mib: peak memory so far, of the process or of the CUDA allocator, in MiB.
         attention: the kernel that attends without a bias.
+        compiled: the mode of ``torch.compile``; None where the network ran eagerly.
+        graphs: that were compiled, all blocks included.
+        graph_breaks: where a pass left its graph.
+        kernels: that one block starts on a CUDA device; None elsewhere.
     """
 
     model: str
@@ -74,6 +100,10 @@ class Timing:
     floor: float
     peak_mib: float
     attention: str
+    compiled: str | None
+    graphs: int
+    graph_breaks: int
+    kernels: int | None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -113,13 +143,13 @@ class Operators(TorchDispatchMode):
 
 
 @torch.no_grad()
-def measure(model: Model, policy: CachePolicy, blocks: int, device: str) -> Timing:
-    """Rolls ``blocks`` blocks, and one more to count its work."""
-    backbone, clock = model.backbone.to(device).eval(), Clock(_kind(device))
-    spec, times, decodes, encodes = backbone.spec, [], [], []
-    run = Rollout(backbone, policy, model.sampler, **model.options)(
-        model.condition, (blocks + 2) * spec.block, negative=model.negative
-    )
+def measure(model: Model, policy: CachePolicy, blocks: int, way: Way) -> Timing:
+    """Rolls ``blocks`` blocks, and more to count the work of one."""
+    device, backbone = way.device, model.backbone.to(way.device).eval()
+    clock, times, decodes, encodes = Clock(_kind(device)), list[float](), list[float](), list[float]()
+    if way.compile:
+        _compile(backbone, way.compile)
+    run = _start(Rollout(backbone, policy, model.sampler, **model.options), model, blocks + 3, way)
     run.parts.sampler = TimedSampler(run.sampler, clock)
     with _output(model, device) as (decode, encode):
         for _ in range(blocks):
@@ -131,7 +161,7 @@ def measure(model: Model, policy: CachePolicy, blocks: int, device: str) -> Timi
                 encodes.append(_timed(clock, lambda: encode(frames))[1])  # noqa: B023
     phases = {name: took / blocks for name, took in clock.take().items()}
     denoise, commit = phases.pop("denoise", 0.0), sum(phases.values())
-    full = times[FULL:] or times[1:] or times
+    full = times[WARM if way.full_window else FULL :] or times[1:] or times
     tenth = max(1, len(full) // 10)
     median, decoding = statistics.median(full), statistics.median(decodes) if decodes else None
     fps = model.frames_of_a_block * 1e3 / (median + (decoding or 0.0))
@@ -140,8 +170,44 @@ def measure(model: Model, policy: CachePolicy, blocks: int, device: str) -> Timi
         statistics.median(full[-tenth:]) / statistics.median(full[:tenth]), denoise, commit,
         max(0.0, statistics.mean(times) - denoise - commit), decoding,
         statistics.median(encodes) if encodes else None, fps, fps / _frames_per_second(model),
-        *_work(run, backbone, device), _peak(device), _attention(run),
+        *_work(run, backbone, way), _peak(device), _attention(run), way.compile,
+        *(_graphs() if way.compile else (0, 0)), _kernels(run, device),
     )  # fmt: skip
+
+
+def _compile(backbone: Backbone, mode: str) -> None:
+    """Lets the network be compiled in its first passes, and counts from here on."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    backbone.compile(mode=mode)
+
+
+def _graphs() -> tuple[int, int]:
+    """Graphs that were compiled, and how often a pass left one."""
+    counters = torch._dynamo.utils.counters
+    return counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+
+
+def _start(rollout: Rollout, model: Model, blocks: int, way: Way) -> RolloutIterator:
+    """The rollout. Raises ``UserError`` where it cannot start with a full window."""
+    if not way.full_window:
+        return rollout(model.condition, blocks * rollout.backbone.spec.block, negative=model.negative)
+    if (run := with_full_window(rollout, model.condition, blocks, model.negative)) is None:
+        raise UserError(
+            f"{type(rollout.policy).__name__} cannot start with a full window of random keys, since what it reads "
+            "depends on earlier blocks or on the memory; leave out --full_window."
+        )
+    return run
+
+
+def _kernels(run: RolloutIterator, device: str) -> int | None:
+    """Kernels that one more block starts."""
+    if not device.startswith("cuda"):
+        return None
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        next(run)
+        torch.cuda.synchronize()
+    return sum(event.count for event in profiled.key_averages() if event.device_type is DeviceType.CUDA)
 
 
 def _attention(run: RolloutIterator) -> str:
@@ -149,17 +215,18 @@ def _attention(run: RolloutIterator) -> str:
     return memory.kernel.describe(run.passes.device, run.passes.dtype, run.spec.head_dim)
 
 
-def _work(run: RolloutIterator, backbone: torch.nn.Module, device: str) -> tuple[int, float, float]:
+def _work(run: RolloutIterator, backbone: Backbone, way: Way) -> tuple[int, float, float]:
     """Operators of one more block, its multiplications and additions in 1e12, and milliseconds at the best rates."""
     calls: list[int] = []
     attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop}
     counted = FlopCounterMode(display=False, custom_mapping=attention)
     weight = next(backbone.parameters(), torch.zeros(0))
     hook = backbone.register_forward_pre_hook(lambda *_: calls.append(1))
-    with Operators() as operators, counted:
+    eager = torch.compiler.set_stance("force_eager") if way.compile else nullcontext()
+    with eager, Operators() as operators, counted:
         next(run)
     hook.remove()
-    flop, rates = counted.get_total_flops(), Rates.measured(device, weight.dtype)
+    flop, rates = counted.get_total_flops(), Rates.measured(way.device, weight.dtype)
     moved = len(calls) * (sum(each.nbytes for each in backbone.parameters()) + run.passes.nbytes)
     return operators.count, flop / 1e12, 1e3 * max(flop / rates.product, moved / rates.copy)
 

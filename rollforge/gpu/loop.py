@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rollforge.backbones.base import Backbone, Condition, DecodeStream
+from rollforge.gpu.full_window import with_full_window
 from rollforge.gpu.timing import Clock, TimedSampler
 from rollforge.policies.base import CachePolicy
 from rollforge.rollout import Rollout
@@ -20,6 +21,8 @@ from rollforge.samplers import FewStep
 
 WARM, TIMED = 8, 4
 """Blocks before the timed ones, so that the default window of 21 frames is full, and the timed ones."""
+WARM_IF_FULL = 2
+"""Blocks before the timed ones where the window is full from the start."""
 
 
 @dataclass
@@ -50,14 +53,22 @@ def run_blocks(
     decode: DecodeStream | None = None,
     write: Callable[[Tensor], None] | None = None,
     kernels: AbstractContextManager[Any] | None = None,
+    full_window: bool = False,
+    fuse_commit: bool = False,
 ) -> Times:
-    """Runs the loop once. ``decode`` and ``write`` are left out where they are None."""
+    """Runs the loop once. ``decode`` and ``write`` are left out where they are None.
+
+    With ``full_window`` it starts with random keys, so that a compiled network needs the steady graphs alone.
+    """
     clock, times = Clock(device), Times()
-    rollout = Rollout(backbone, policy, FewStep())
-    run = rollout(condition, (WARM + TIMED + 1) * backbone.spec.block)  # the last block has no commit pass
+    rollout = Rollout(backbone, policy, FewStep(), fuse_commit=fuse_commit)
+    warm = WARM_IF_FULL if full_window else WARM
+    blocks = warm + TIMED + 1  # the last block has no commit pass
+    run = with_full_window(rollout, condition, blocks) if full_window else None
+    run = run or rollout(condition, blocks * backbone.spec.block)
     run.parts.sampler = TimedSampler(run.sampler, clock)
     with kernels or nullcontext():
-        for _ in range(WARM + TIMED):
+        for number in range(warm + TIMED):
             began = time.perf_counter()
             block = next(run)
             if decode is not None:
@@ -68,9 +79,9 @@ def run_blocks(
             clock.wait()
             took = (time.perf_counter() - began) * 1e3
             times.first = times.first or took
-            if block.index >= WARM:
+            if number >= warm:
                 times.blocks.append(took)
-            if block.index == WARM - 1:
+            if number == warm - 1:
                 clock.take()
     times.phases = {name: total / TIMED for name, total in clock.take().items()}
     return times

@@ -119,19 +119,30 @@ def kernels(setup: Setup, record: Recorder) -> None:
 
 
 def compiled(setup: Setup, record: Recorder) -> None:
-    """The network compiled as it is, against eager in the same process."""
+    """The network compiled as it is, against eager in the same process, from a full window on."""
     backbone = setup.backbone()
     text = setup.text(backbone)
-    eager = run_blocks(backbone, text, RollingSink(), setup.device)
+    eager = run_blocks(backbone, text, RollingSink(), setup.device, full_window=True)
     backend = "inductor" if setup.full else "eager"
     began = time.perf_counter()
     backbone.compile(backend=backend)
-    values = run_blocks(backbone, text, RollingSink(), setup.device).values()
+    values = run_blocks(backbone, text, RollingSink(), setup.device, full_window=True).values()
     ratio = _median(eager) / values["block ms"]
     record(
         f"compiled ({backend}), RollingSink, {setup.name}",
         {"eager / compiled": ratio, **values, "all s": time.perf_counter() - began},
     )
+
+
+def fused(setup: Setup, record: Recorder) -> None:
+    """The commit in one pass with the next block's first step, against passes of their own."""
+    backbone = setup.backbone()
+    text = setup.text(backbone)
+    apart, one = (
+        run_blocks(backbone, text, RollingSink(), setup.device, full_window=True, fuse_commit=fuse)
+        for fuse in (False, True)
+    )
+    record(f"fuse_commit, RollingSink, {setup.name}", {"apart / fused": _median(apart) / _median(one), **one.values()})
 
 
 def _why(error: BaseException) -> str:

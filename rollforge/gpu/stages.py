@@ -41,7 +41,8 @@ STAGES = (
     Stage("speed", "network", 50, speed=True),
     Stage("speed", "pipeline", 60, speed=True),
     Stage("speed", "kernels", 60, speed=True),
-    Stage("speed", "compiled", 150, speed=True),
+    Stage("speed", "fused", 30, speed=True),
+    Stage("speed", "compiled", 120, speed=True),
 )
 
 

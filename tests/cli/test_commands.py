@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from rollforge.cli import main
 from rollforge.commands import COMMANDS
@@ -101,8 +103,24 @@ def test_bench_prints_one_row_for_each_policy(capsys: pytest.CaptureFixture[str]
         assert fps == pytest.approx(3000 / median, rel=0.05)
 
 
+def test_bench_compiles_one_graph_for_each_kind_of_pass(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With a backend that compiles nothing; it starts with a full window, so that there are no others."""
+    plain = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, mode: plain(self, backend="eager"))
+    chosen = ["--model", "parity", "--policy", "RollingSink", "--compile", "default", "--threads", "1"]
+    assert main(["bench", *chosen, "--blocks", "4", "--json", str(tmp_path / "b.json")]) == 0
+    (made,) = json.loads((tmp_path / "b.json").read_text())["runs"]
+    assert (made["graphs"], made["graph_breaks"], made["compiled"], made["timed"]) == (2, 0, "default", 2)
+    linear, attended = 2 * 72 * (9 * 14 + 3) * 96**2, 4 * 72 * 9 * (504 + 16) * 96
+    assert made["tflop"] * 1e12 == pytest.approx(linear + attended, rel=0.05)  # of a full window
+    torch._dynamo.reset()
+
+
 def test_bench_of_pocket_counts_decoding(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--model", "pocket", "--policy", "Window", "--blocks", "2", "--threads", "1"]) == 0
+    chosen = ["--model", "pocket", "--policy", "Window", "--blocks", "2", "--full_window", "--threads", "1"]
+    assert main(["bench", *chosen]) == 0
     row = rows(capsys.readouterr().out)[1]
     assert row[:3] == ["pocket", "Window", "1 of 2"]
     assert float(row[6]) > 0
