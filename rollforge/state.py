@@ -103,6 +103,11 @@ def copied(state: Any) -> Any:
     return _rebuilt(state, lambda tensor: tensor)
 
 
+def cloned(state: Any) -> Any:
+    """The same nested state with tensors of its own."""
+    return _rebuilt(state, lambda tensor: tensor.clone())
+
+
 def tensors_of(state: Any) -> Iterator[Any]:
     """The tensors of a nested state."""
     if is_tensor(state):

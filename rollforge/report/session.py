@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,20 +14,28 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rollforge.errors import UserError
+from rollforge.memory import RolloutMemory
 from rollforge.pipeline.video_rollout import VideoBlock, VideoRollout
 from rollforge.report.progress import Progress
 from rollforge.report.video_recorder import VideoRecorder
+from rollforge.report.worker import Worker
 from rollforge.signals import SignalHandler
 from rollforge.snapshots.identity import changes
 from rollforge.snapshots.settings import Clock
 from rollforge.snapshots.store import SnapshotStore
-from rollforge.state import State
+from rollforge.state import State, cloned
 
 log = logging.getLogger(__name__)
+
+KEYS = ("raw", "held")
+"""What of the state of a memory is as large as all keys and values."""
 
 
 class Session:
     """Runs the rollout of recordings of one policy and one length, as one batch.
+
+    Files, metrics and snapshots are written by a thread of their own while the next block is generated; it is at most a
+    few blocks behind.
 
     Args:
         recordings: one for each video. Snapshots of all are kept with the first.
@@ -60,8 +69,10 @@ class Session:
             del state  # as large as all keys and values
             self.pace, self.clock = Pace(rollout.made), Clock(self.settings, rollout.made)
             total, done = self.first.sheet.total, self.first.writer.written
+            self.worker = open_files.enter_context(Worker())
             with Progress(total, self.first.pipeline.fps, self.first.label, rank, done) as self.progress:
                 yield rollout
+            self.worker.wait()
             for recording in self.recordings:
                 recording.finish()
         passes = rollout.blocks.passes
@@ -73,10 +84,11 @@ class Session:
             recording.figures |= {"bytes_held": passes.nbytes // len(self.recordings)}
 
     def add(self, block: VideoBlock) -> None:
-        """Records a finished block. Raises ``SystemExit`` after a signal, once it is saved."""
-        rows = zip(self.recordings, block.frames, block.latents, block.measured, strict=True)
-        for recording, frames, latents, measured in rows:
-            recording.add_block(frames, latents, measured)
+        """Records a finished block. Raises ``SystemExit`` after a signal, once it is saved.
+
+        Raises ``UserError`` where an earlier block could not be written.
+        """
+        self.worker.submit(partial(self._record, block))
         rollout, pace, clock = self.rollout, self.pace, self.clock
         pace.block(block.frames.shape[1])
         self.progress.add(block.frames.shape[1])
@@ -85,7 +97,14 @@ class Session:
         if rollout.left and (due if self.group is None else self.group.of_first(due)):
             self._save(rollout, self.spent + pace.seconds)
             clock.reset(rollout.made)
+            if self.stop.asked:
+                self.worker.wait()
             self.stop.exit_together()
+
+    def _record(self, block: VideoBlock) -> None:
+        rows = zip(self.recordings, block.frames, block.latents, block.measured, strict=True)
+        for recording, frames, latents, measured in rows:
+            recording.add_block(frames, latents, measured)
 
     def clear(self) -> None:
         """Removes the snapshots: once the manifest has the videos, since until then they can be resumed."""
@@ -147,27 +166,36 @@ class Session:
         return rollout
 
     def _save(self, rollout: VideoRollout, spent: float) -> None:
-        """Saves a snapshot. If it cannot be written, a warning says so and the rollout continues."""
-        began = time.perf_counter()
+        """Saves a snapshot, behind the blocks that are still being recorded."""
         if self.group is not None and self.group.highest(0):
             log.warning(
                 "Another process could not save its share; no snapshot was made after block %d.", rollout.made - 1
             )
             return
+        try:
+            take = rollout.state_dict(self.settings.kv == "save")
+        except UserError as error:
+            self._not_saved(error, rollout.made)
+            return
+        self.worker.submit(partial(self._write, rollout.made, _lasting(take), rollout.condition_ids, spent))
+        known = all(isinstance(memory, RolloutMemory) for memory in rollout.blocks.passes.memories.values())
+        if not known or self.group is not None:  # another memory may write into what it has returned
+            self.worker.wait()
+
+    def _write(self, made: int, take: State, texts: list[str], spent: float) -> None:
+        """Writes a snapshot. If it cannot be written, a warning says so and the rollout continues."""
+        began = time.perf_counter()
         written = [recording.written() for recording in self.recordings]
         try:
-            state = {
-                "take": rollout.state_dict(self.settings.kv == "save"),
-                "videos": [
-                    each | recording.state_dict() for each, recording in zip(written, self.recordings, strict=True)
-                ],
-                "texts": rollout.condition_ids,
-                "spent": spent,
-            }
-            self.store.save(rollout.made, state, self.identity())
+            videos = [each | recording.state_dict() for each, recording in zip(written, self.recordings, strict=True)]
+            state = {"take": take, "videos": videos, "texts": texts, "spent": spent}
+            self.store.save(made, state, self.identity())
         except UserError as error:
-            log.warning("%s No snapshot was made after block %d; those before stay.", error, rollout.made - 1)
+            self._not_saved(error, made)
         self.saving = time.perf_counter() - began
+
+    def _not_saved(self, error: UserError, made: int) -> None:
+        log.warning("%s No snapshot was made after block %d; those before stay.", error, made - 1)
 
     def _changed(self, found: list[str]) -> UserError:
         return UserError(
@@ -186,6 +214,20 @@ def finished_latents(
     for together in tqdm(blocks, "finished blocks again", total, unit=" block", disable=rank > 0, leave=False):
         stop.exit_together()
         yield torch.cat(together)
+
+
+def _lasting(take: State) -> State:
+    """A state that does not change with later blocks. Keys and values are shared: a memory writes into none of them."""
+    blocks = dict(take["blocks"])
+    memories = blocks.pop("memories", None)
+    kept: State = cloned(take | {"blocks": blocks})
+    if memories is not None:
+        kept["blocks"]["memories"] = {
+            branch: cloned({name: each for name, each in memory.items() if name not in KEYS})
+            | {name: memory[name] for name in KEYS if name in memory}
+            for branch, memory in memories.items()
+        }
+    return kept
 
 
 def _frame(state: State) -> int:
