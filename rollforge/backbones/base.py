@@ -190,7 +190,8 @@ class VideoCodec(Checked, nn.Module, ABC):
 
     What else the core reads of a codec, where it has it: ``tile`` and ``overlap``, latent cells of a tile and of its
     seam when it decodes in tiles; ``fixed``, the device that it stays on; ``number_format``, its dtype by name;
-    ``loss(video)``, which ``Reconstruction`` trains.
+    ``own_stream``, whether a rollout decodes in a thread while it generates the next block; ``loss(video)``, which
+    ``Reconstruction`` trains.
     """
 
     weights: str | None

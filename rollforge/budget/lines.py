@@ -91,8 +91,11 @@ def _decoding(work: MemoryInput) -> Iterable[Line]:
         return
     videos = f"{work.batch} videos" if work.batch > 1 else ""
     yield Line("state of the codec", work.batch * held_by_codec.state, where, videos, ROLLING)
-    how = "between passes" + (f", tiles of {codec.tile}" if codec.tile else "")
-    yield Line("decoding a block", work.batch * held_by_codec.working, where, how, ("decoding",))
+    alongside = getattr(codec.codec, "own_stream", False)
+    how = "while the next is generated" if alongside else "between passes"
+    how += f", tiles of {codec.tile}" if codec.tile else ""
+    when = ROLLING if alongside else ("decoding",)
+    yield Line("decoding a block", work.batch * held_by_codec.working, where, how, when)
 
 
 def _finishing(work: MemoryInput) -> Iterable[Line]:

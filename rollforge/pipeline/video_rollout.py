@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Self
 
 import torch
@@ -16,6 +16,7 @@ from rollforge.borders import check_pixels
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, attribute_errors
 from rollforge.pipeline.components import Components
+from rollforge.pipeline.decoding import DecodingThread
 from rollforge.pipeline.finishing import FinishedVideo
 from rollforge.pipeline.pixels import RecentPixels
 from rollforge.policies.base import CachePolicy
@@ -34,17 +35,27 @@ class VideoBlock:
         index: its number.
         start: its first latent frame.
         latents: ``[B, F, C, h, w]``, on the device of the network.
-        frames: the pixel frames that it completes, uint8 ``[B, T, H, W, 3]``, on the CPU.
         requests: the videos, one for each row.
-        measured: the same frames as metrics see them: before a stage ``finish``, unless ``measure_finished`` says so.
+        count: the pixel frames that it completes.
+        decoded: waits until they are decoded, and returns ``frames`` and ``measured``.
     """
 
     index: int
     start: int
     latents: Tensor
-    frames: Tensor
     requests: tuple[Request, ...]
-    measured: Tensor
+    count: int
+    decoded: Callable[[], tuple[Tensor, Tensor]]
+
+    @property
+    def frames(self) -> Tensor:
+        """The pixel frames, uint8 ``[B, T, H, W, 3]``, on the CPU."""
+        return self.decoded()[0]
+
+    @property
+    def measured(self) -> Tensor:
+        """The same frames as metrics see them: before a stage ``finish``, unless ``measure_finished`` says so."""
+        return self.decoded()[1]
 
 
 class VideoRollout(Iterator[VideoBlock]):
@@ -98,6 +109,11 @@ class VideoRollout(Iterator[VideoBlock]):
             rest = state.get("rest", ())
             self.rest = (rest,) if isinstance(rest, Tensor) else tuple(rest)
         self.finisher = FinishedVideo(components.finish, state.get("finish") if state else None)
+        self.thread = self._decoding_thread()
+
+    def _decoding_thread(self) -> DecodingThread | None:
+        """Where the codec decodes on its own: a thread."""
+        return DecodingThread(self.components.device) if getattr(self.codec, "own_stream", False) else None
 
     @property
     def made(self) -> int:
@@ -115,38 +131,59 @@ class VideoRollout(Iterator[VideoBlock]):
             empty = tuple(each[:, :0] for each in self.rest)
             return self._cut(self.blocks.index - 1, self.blocks.start, torch.empty(0), empty)
         with self.components.computing():
-            block = next(self.blocks)
+            if (block := next(self.blocks, None)) is None:
+                self._wait()
+                raise StopIteration
+        if self.thread is None:
+            return self._cut(block.index, block.start, block.latents, self._decode(block, block.latents))
+        shown = self.thread.submit(partial(self._decode, block), block.latents)
+        due, policy = self._due(block), self.blocks.policy
+        if self.rest or due > self.left or policy.reencodes or "pixels" in policy.sees:
+            return self._cut(block.index, block.start, block.latents, shown())
+        self.left -= due
+        return VideoBlock(
+            block.index, block.start, block.latents, self.requests, due, lambda: self._chosen(shown())
+        )
+
+    def _decode(self, block: Block, latents: Tensor) -> tuple[Tensor, ...]:
+        """The pixel frames of a block as they were decoded and, with a stage after the codec, as they were finished."""
+        with self.components.computing():
             with attribute_errors("codec", self.codec, f"decoding block {block.index}"):
-                frames = self.decoder(block.latents)
+                frames = self.decoder(latents)
             video = to_bytes(self._checked(frames, block))
             self.pixels.add(self.blocks, block, video)
             finished = self.finisher(frames, f"for the {frames.shape[1]} frames of block {block.index}")
-            shown = (video,) if finished is None else (video, to_bytes(finished))
-            return self._cut(block.index, block.start, block.latents, shown)
+            return (video,) if finished is None else (video, to_bytes(finished))
 
     def _cut(self, index: int, start: int, latents: Tensor, shown: tuple[Tensor, ...]) -> VideoBlock:
-        """A block without the frames beyond the end of the video.
-
-        ``shown`` are its frames as they were decoded and, with a stage after the codec, as they were finished.
-        """
+        """A block without the frames beyond the end of the video; ``shown`` as ``_decode`` returns it."""
         if self.rest:
             shown = tuple(torch.cat(pair, dim=1) for pair in zip(self.rest, shown, strict=True))
         kept = tuple(each[:, : self.left] for each in shown)
         self.rest = tuple(each[:, self.left :] for each in shown) if shown[0].shape[1] > self.left else ()
         self.left -= kept[0].shape[1]
-        measured = kept[-1] if self.components.measure_finished else kept[0]
-        return VideoBlock(index, start, latents, kept[-1], self.requests, measured)
+        chosen = self._chosen(kept)
+        return VideoBlock(index, start, latents, self.requests, kept[0].shape[1], lambda: chosen)
+
+    def _chosen(self, shown: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """The frames to display, and those for metrics."""
+        return shown[-1], shown[-1] if self.components.measure_finished else shown[0]
+
+    def _due(self, block: Block) -> int:
+        """Pixel frames that a block completes."""
+        count, stop = self.codec.pixel_frames, block.start + block.latents.shape[1]
+        return count(stop) - (count(block.start) if block.start else 0)
 
     def _checked(self, frames: Tensor, block: Block) -> Tensor:
         """Decoded frames, if they are as many, as large and as bright as they must be. Raises ``UserError``."""
-        count, stop = self.codec.pixel_frames, block.start + block.latents.shape[1]
-        due = count(stop) - (count(block.start) if block.start else 0)
         width, height = self.components.size
         when = f"for the {block.latents.shape[1]} latent frames of block {block.index}"
-        return check_pixels("codec", self.codec, frames, when, (len(block.latents), due, 3, height, width))
+        shape = len(block.latents), self._due(block), 3, height, width
+        return check_pixels("codec", self.codec, frames, when, shape)
 
     def state_dict(self, kv: bool = True) -> State:
         """The state that later blocks depend on; without ``kv`` it has no caches, which are rebuilt from latents."""
+        self._wait()
         with attribute_errors("codec", self.codec, "in state_dict"):
             decoder, total = self.decoder.state_dict(), self.codec.pixel_frames(self.requests[0].frames)
         state = {"blocks": self.blocks.state_dict(kv), "decoder": copied(decoder), "left": self.left, "total": total}
@@ -156,11 +193,18 @@ class VideoRollout(Iterator[VideoBlock]):
             state["finish"] = finishing
         if self.rest:
             state["rest"] = self.rest[0] if len(self.rest) == 1 else list(self.rest)
-        return state
+        return state if self.thread is None else self.thread.lend(state)
+
+    def _wait(self) -> None:
+        """Waits for blocks that are being decoded."""
+        if self.thread is not None:
+            self.thread.wait()
 
     def fork(self) -> Self:
         """A copy that continues independently. It shares only the weights with this rollout."""
+        self._wait()
         other = copy(self)
+        other.thread = self._decoding_thread()
         other.conditions = dict(self.conditions)
         other.pixels = RecentPixels(self.components)
         other.pixels.load_state_dict(self.pixels.state_dict())

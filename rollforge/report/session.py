@@ -90,8 +90,8 @@ class Session:
         """
         self.worker.submit(partial(self._record, block))
         rollout, pace, clock = self.rollout, self.pace, self.clock
-        pace.block(block.frames.shape[1])
-        self.progress.add(block.frames.shape[1])
+        pace.block(block.count)
+        self.progress.add(block.count)
         self.stop.due = pace.average + self.saving
         due = self.stop.agree() or clock.due(rollout.made)
         if rollout.left and (due if self.group is None else self.group.of_first(due)):

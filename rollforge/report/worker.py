@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from queue import Queue
 from threading import Thread
 from types import TracebackType
 from typing import Self
 
-import torch
+from rollforge.pipeline.decoding import in_this_mode
 
 Job = Callable[[], None]
 WAITING = 2
@@ -34,7 +33,7 @@ class Worker:
     def submit(self, job: Job) -> None:
         """Runs a job later. Raises what an earlier one has raised."""
         self._raise()
-        self._jobs.put(_in_this_mode(job))
+        self._jobs.put(in_this_mode(job))
 
     def wait(self) -> None:
         """Returns when all jobs are done. Raises what one of them has raised."""
@@ -64,17 +63,3 @@ class Worker:
     ) -> None:
         self._jobs.put(None)
         self._thread.join()
-
-
-def _in_this_mode(job: Job) -> Job:
-    """The job in the gradient mode of this thread, as each thread has its own."""
-    gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-
-    def run() -> None:
-        with ExitStack() as modes:
-            if inference:
-                modes.enter_context(torch.inference_mode())
-            modes.enter_context(torch.set_grad_enabled(gradients))
-            job()
-
-    return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Event, current_thread
 from typing import Any
 
 import pytest
@@ -10,16 +11,18 @@ import torch
 from small import one_thread  # noqa: F401 - a fixture is used by being here
 from torch import Tensor
 
+from rollforge.backbones.base import DecodeStream
 from rollforge.backbones.pocket.codec import PocketCodec
 from rollforge.backbones.pocket.network import Pocket
 from rollforge.backbones.pocket.text import PocketText
-from rollforge.errors import UserError
+from rollforge.errors import PartError, UserError
 from rollforge.pipeline import Pipeline
 from rollforge.pipeline.video_rollout import VideoBlock, VideoRollout
 from rollforge.policies import AttentionSink, LongLive, RollingSink, Window
 from rollforge.policies.base import CachePolicy
 from rollforge.samplers import Euler
-from rollforge.spec import Cut, Event
+from rollforge.spec import Cut
+from rollforge.spec import Event as PolicyEvent
 
 ONE, OTHER = "a red ball over snow at day", "a blue box over sand at night"
 SECONDS = 4.0
@@ -61,6 +64,56 @@ def test_blocks_come_with_their_frames_and_fill_the_asked_length() -> None:
     assert [each.prompt for each in blocks[0].requests] == [ONE, OTHER]
 
 
+def decoding_in_a_thread(decode: Any = None) -> Pipeline:
+    """``decode`` is called with the decoded frames of a block before they are returned."""
+    made = pipeline()
+    stream = made.codec.stream
+
+    class Stream(DecodeStream):
+        def __init__(self) -> None:
+            self.own = stream()
+
+        def __call__(self, latents: Tensor) -> Tensor:
+            pixels = self.own(latents)
+            if decode is not None:
+                decode(pixels)
+            return pixels
+
+        def state_dict(self) -> Any:
+            return self.own.state_dict()
+
+        def load_state_dict(self, state: Any) -> None:
+            self.own.load_state_dict(state)
+
+    codec: Any = made.codec
+    codec.own_stream, codec.stream = True, Stream
+    return made
+
+
+def test_next_blocks_are_generated_while_one_is_decoded_and_nothing_changes() -> None:
+    go, threads = Event(), set[str]()
+
+    def wait(_: Tensor) -> None:
+        go.wait(60)
+        threads.add(current_thread().name.partition("_")[0])
+
+    whole, rollout = list(pipeline().roll(ONE, SECONDS)), decoding_in_a_thread(wait).roll(ONE, SECONDS)
+    first = some(rollout, 3)  # none of which is decoded
+    go.set()
+    fork = rollout.fork()
+    assert same([*first, *rollout], whole)
+    assert same(list(fork), whole[3:])
+    assert threads == {"rollforge-decoding"}
+
+
+def test_error_while_decoding_in_a_thread_ends_the_rollout_and_names_the_codec() -> None:
+    def fail(_: Tensor) -> None:
+        raise ZeroDivisionError("no pixels")
+
+    with pytest.raises(PartError, match=r"codec PocketCodec.*decoding block 0"):
+        list(decoding_in_a_thread(fail).roll(ONE, SECONDS))
+
+
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_fork_continues_bit_for_bit_and_leaves_the_original_alone(count: int) -> None:
     rollout, whole = pipeline().roll(ONE, SECONDS), list(pipeline().roll(ONE, SECONDS))
@@ -98,7 +151,7 @@ class Cutting(Window):
         super().__init__(3)
         self.cuts: list[int] = []
 
-    def on_event(self, event: Event) -> Sequence[range]:
+    def on_event(self, event: PolicyEvent) -> Sequence[range]:
         self.cuts += [event.step.start] if isinstance(event, Cut) else []
         return ()
 

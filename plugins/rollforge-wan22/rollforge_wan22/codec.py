@@ -42,7 +42,7 @@ class Wan22VAE(CausalVAE):
         overlap: cells that neighbouring tiles share and are blended over.
         device: ``auto`` to go where the model goes, or a device such as ``cuda:1`` to stay on.
         dtype: ``auto`` is bf16 on a CUDA device that has it, else fp32.
-        own_stream: on CUDA, decode on a CUDA stream of its own.
+        own_stream: decode a block while the next one is generated, in a thread and on a CUDA stream of its own.
     """
 
     def __init__(

@@ -31,8 +31,8 @@ class PlacedCodec(VideoCodec):
 
     ``device`` is ``auto`` to go where the surrounding module goes, or a name such as ``cuda:1``, which keeps the codec
     there whatever happens to the module. ``dtype`` is ``auto`` for bf16 on a CUDA device that has it, else fp32. With
-    ``own_stream`` every decode stream on CUDA runs on a CUDA stream of its own. A subclass calls ``place`` when it is
-    built.
+    ``own_stream`` a rollout decodes in a thread while it generates the next block, and every decode stream on CUDA runs
+    on a CUDA stream of its own. A subclass calls ``place`` when it is built.
     """
 
     def __init__(self, device: str, dtype: DType, own_stream: bool) -> None:
