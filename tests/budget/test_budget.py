@@ -77,6 +77,18 @@ def test_lanes_and_videos_multiply_what_each_holds(wan: Any) -> None:
         assert sizes(guided)[name] == times * one[name]
 
 
+def test_what_runs_at_the_same_time_is_added(wan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit in the pass of the next block, and decoding while that is generated."""
+    lines = {fuse: budget_of(at_480p(wan, fuse_commit=fuse), {}).lines for fuse in (False, True)}
+    passes = {fuse: next(line for line in made if line.name == "a forward pass") for fuse, made in lines.items()}
+    assert [passes[fuse].how.split()[2] for fuse in (False, True)] == ["3", "6"]
+    assert passes[True].size >= passes[False].size
+    alone, before = sizes(at_480p(wan)), budget_of(at_480p(wan), {}).needed("cuda:0")
+    monkeypatch.setattr(wan[1], "own_stream", True)
+    more = budget_of(at_480p(wan), {}).needed("cuda:0") - before
+    assert more == min(alone["decoding a block"], alone["a forward pass"])
+
+
 @pytest.mark.parametrize(
     ("precision", "weights", "computing"), [("32-true", 4, 4), ("bf16-true", 2, 2), ("bf16-mixed", 4, 2)]
 )
