@@ -141,9 +141,7 @@ class VideoRollout(Iterator[VideoBlock]):
         if self.rest or due > self.left or policy.reencodes or "pixels" in policy.sees:
             return self._cut(block.index, block.start, block.latents, shown())
         self.left -= due
-        return VideoBlock(
-            block.index, block.start, block.latents, self.requests, due, lambda: self._chosen(shown())
-        )
+        return VideoBlock(block.index, block.start, block.latents, self.requests, due, lambda: self._chosen(shown()))
 
     def _decode(self, block: Block, latents: Tensor) -> tuple[Tensor, ...]:
         """The pixel frames of a block as they were decoded and, with a stage after the codec, as they were finished."""
