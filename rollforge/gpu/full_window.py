@@ -27,12 +27,12 @@ def with_full_window(
     spec = rollout.backbone.spec
     start = [*spec.blocks((MADE + 1) * max(spec.block, spec.first))][MADE].start
     frames = start + blocks * spec.block
-    begun = rollout(condition, frames, negative=negative)
-    state, step = begun.state_dict(), step_of(spec, MADE, start)
-    live, memories = sorted(begun.policy.live(start, spec.block)), begun.passes.memories.values()
+    started = rollout(condition, frames, negative=negative)
+    state, step = started.state_dict(), step_of(spec, MADE, start)
+    live, memories = sorted(started.policy.live(start, spec.block)), started.passes.memories.values()
     if any(frame < 0 for frame in live) or not all(isinstance(each, RolloutMemory) for each in memories):
         return None
-    like = torch.empty(len(condition.embeds), 0, device=begun.passes.device, dtype=begun.passes.dtype)
+    like = torch.empty(len(condition.embeds), 0, device=started.passes.device, dtype=started.passes.dtype)
     latents = {frame: torch.randn(len(like), 1, *spec.latent_shape, device=like.device) for frame in live}
     state |= {"index": MADE, "start": start, "finished": latents}
     for branch in state["memories"]:
