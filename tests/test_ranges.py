@@ -12,6 +12,8 @@ import pytest
 from rollforge.backbones.pocket.network import Pocket
 from rollforge.data.clips import VideoClips, WorldClips
 from rollforge.errors import UserError
+from rollforge.finish.base import finished_size
+from rollforge.finish.enlarge import Enlarge
 from rollforge.lightning.data import RolloutData
 from rollforge.lightning.module import RolloutModule
 from rollforge.metrics.repetition import Repetition
@@ -100,6 +102,9 @@ def test_values_in_range_arrive_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp
         (lambda: DiffusionForcing(curriculum={0: 0}), r"DiffusionForcing.curriculum\[0\]"),
         (lambda: Repetition(window=10**9), "Repetition.window"),
         (lambda: Pocket(layers=10**9), "Pocket.layers"),
+        (lambda: DiffusionForcing(grid=10**9), "DiffusionForcing.grid"),
+        (lambda: WorldClips(clips=10**9), "WorldClips.clips"),
+        (lambda: finished_size(Enlarge(10**9), (64, 64)), "The finish Enlarge would make frames of 64000000000x"),
         (lambda: Pocket(freq_dim=3), "Pocket.freq_dim must be a multiple of 2"),
     ],
 )

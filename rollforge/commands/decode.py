@@ -20,7 +20,7 @@ from rollforge.devices import default_device
 from rollforge.doctor.parts import build
 from rollforge.errors import UserError, attribute_errors
 from rollforge.files.reading import MANIFEST, read_json
-from rollforge.finish.base import Finish
+from rollforge.finish.base import Finish, finished_size
 from rollforge.pipeline.finishing import FinishedVideo
 from rollforge.pipeline.video_rollout import to_bytes
 from rollforge.report.progress import Progress
@@ -68,7 +68,7 @@ def _decode(store: LatentStore, codec: VideoCodec, finish: Finish | None, fps: f
         raise UserError(f"{store.folder} holds {len(first)} videos at once; only one at a time can be decoded.")
     width, height = codec.pixel_size(first.shape[-1], first.shape[-2])
     if finish is not None:
-        width, height = finish.pixel_size(width, height)
+        width, height = finished_size(finish, (width, height))
     total, label = codec.pixel_frames(store.frames), type(codec).__name__
     with (
         VideoWriter(out, (width, height), fps, enlargement((width, height))) as writer,

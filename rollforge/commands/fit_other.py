@@ -40,6 +40,7 @@ class FitCLI(RollforgeCLI):
         """Opens the run folder."""
         check_precision(self.trainer)
         clips = self.datamodule.training_clips
+        self.model.trainer = self.trainer
         with unchanged_random_state():
             self.model.check(clips[0])
         self.explained = lambda kept: nullcontext()
@@ -58,7 +59,8 @@ def names_module(arguments: Sequence[str]) -> bool:
 def _has_class(config: str) -> bool:
     with suppress(UserError, OSError):  # the parser says what is wrong
         content: Any = safe_yaml.read(Path(config).expanduser())
-        return isinstance(content, dict) and "class_path" in (content.get("model") or ())
+        model = content.get("model") if isinstance(content, dict) else None
+        return isinstance(model, dict) and "class_path" in model
     return False
 
 

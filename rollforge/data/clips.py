@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 TAR = ".tar"
 Frames = Annotated[int, Range(1, 100_000)]  # a clip is held in memory
 Pixels = Annotated[int, Range(1, 16_384)]
+Epoch = Annotated[int, Range(1, 10_000_000)]  # their order is held in memory
 Clip = dict[str, Any]  # "video": uint8 [T, H, W, 3], "caption": str, "source": str where it is from a file
 
 
@@ -41,7 +42,7 @@ class WorldClips(Checked, Dataset[Clip]):
     def __init__(
         self,
         frames: Frames = 21,
-        clips: Count = 1_000_000,
+        clips: Epoch = 1_000_000,
         seed: CountFromZero = 0,
         hushed: Share = 0.0,
         tinted: bool = True,

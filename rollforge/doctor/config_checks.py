@@ -24,6 +24,7 @@ from rollforge.doctor.half import half_precision
 from rollforge.doctor.parts import NEEDED, OPTIONAL
 from rollforge.doctor.probe import Probe, probe
 from rollforge.doctor.training_memory import training_check
+from rollforge.finish.base import finished_size
 from rollforge.pipeline import Pipeline
 from rollforge.pipeline.video_rollout import doubt_of
 from rollforge.report.run import RunFolder
@@ -121,7 +122,7 @@ class ConfigChecks:
         spec = self.shapes["backbone"].spec
         width, height = self.shapes["codec"].pixel_size(spec.width, spec.height)
         if finish := self.parts.get("finish"):
-            width, height = finish.pixel_size(width, height)
+            width, height = finished_size(finish, (width, height))
         scale = enlargement((width, height))
         return width * scale, height * scale
 

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from rollforge.errors import UserError, attribute_errors
+from rollforge.files.reading import PIXELS, SIDE
 from rollforge.ranges import Checked
 from rollforge.state import State
 
@@ -55,3 +57,18 @@ class Finish(Checked, nn.Module, ABC):
     def pixel_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of finished frames, for those of decoded ones. Default: the same."""
         return width, height
+
+
+def finished_size(stage: Finish, size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of finished frames, for those of decoded ones.
+
+    Raises ``UserError`` for frames that no video here may have.
+    """
+    with attribute_errors("finish", stage, "reporting its pixel size"):
+        width, height = stage.pixel_size(*size)
+    if max(width, height) > SIDE or width * height > PIXELS:
+        raise UserError(
+            f"The finish {type(stage).__name__} would make frames of {width}x{height} pixels; a video has at most "
+            f"{SIDE} a side and {PIXELS // 1_000_000} million in all, so enlarge less."
+        )
+    return width, height

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from rollforge.backbones.weights import check_fit
 from rollforge.borders import check_losses
-from rollforge.errors import attribute_errors
+from rollforge.errors import UserError, attribute_errors
 from rollforge.lightning.random_state import random_state, restore_random_state
 from rollforge.lightning.resuming import settled
 from rollforge.objectives.base import Clips
@@ -45,12 +45,25 @@ class FitModule(LightningModule, ABC):
         """Named scalars of a batch; ``loss`` is the one to minimise, the others are logged."""
 
     def check(self, clip: Mapping[str, Any]) -> None:
-        """Raises ``UserError`` for a clip that cannot be trained on; called with the first one. Default: takes any."""
+        """Raises ``UserError`` for a clip that cannot be trained on; called with the first one. Default: takes any.
+
+        The Trainer is known by then.
+        """
 
     @property
     def trained(self) -> nn.Module:
         """The network that is kept after training."""
         return self.get_submodule(self.trains)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the training. Raises ``UserError`` where ``trainer.max_steps`` does not say how many."""
+        if self.trainer.max_steps < 1:
+            raise UserError(
+                f"{type(self).__name__} changes its learning rate over the whole training; say how long it is with "
+                "trainer.max_steps."
+            )
+        return self.trainer.max_steps
 
     @property
     def progress(self) -> float:

@@ -30,11 +30,11 @@ from rollforge.memory import MaskedMemory
 from rollforge.objectives.base import Clips, Objective
 from rollforge.objectives.clips import latents_of
 from rollforge.objectives.flow import squared_error
-from rollforge.objectives.levels import RELEASED, grid, nearest
+from rollforge.objectives.levels import RELEASED, Levels, grid, nearest
 from rollforge.objectives.parallel import clean_of, prediction_on
 from rollforge.pipeline import Pipeline
 from rollforge.prediction import to_flow
-from rollforge.ranges import Count, Finite, Positive, Range
+from rollforge.ranges import Finite, Positive, Range
 from rollforge.samplers.base import TIMESTEPS, add_noise
 
 
@@ -58,7 +58,7 @@ class ConsistencyDistillation(Objective):
         steps: Annotated[int, Range(2, 10_000)] = 48,
         shift: Positive = 5.0,
         guidance: Finite = 3.0,
-        x0_grid: Count | None = RELEASED,
+        x0_grid: Levels | None = RELEASED,
     ) -> None:
         self.teacher: Backbone = teacher
         self.steps, self.shift, self.guidance, self.x0_grid = steps, shift, guidance, x0_grid

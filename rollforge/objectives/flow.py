@@ -13,7 +13,7 @@ from rollforge.errors import UserError
 from rollforge.memory import MaskedMemory
 from rollforge.objectives.base import Clips, Objective
 from rollforge.objectives.clips import latents_of
-from rollforge.objectives.levels import bell, grid
+from rollforge.objectives.levels import Levels, bell, grid
 from rollforge.objectives.parallel import prediction, prediction_on
 from rollforge.objectives.processes import of_first
 from rollforge.pipeline import Pipeline
@@ -47,7 +47,7 @@ class FlowMatching(Objective):
         drop_text: Share = 0.1,
         curriculum: dict[CountFromZero, Count] | None = None,
         single_blocks: Share = 0.0,
-        grid: Count | None = None,
+        grid: Levels | None = None,
         weighting: Weighting = "none",
     ) -> None:
         if curriculum is not None and 0 not in curriculum:

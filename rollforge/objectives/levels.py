@@ -5,13 +5,17 @@ Both are computed in float32 and in this order of operations: another order, or 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
+from rollforge.ranges import Range
 from rollforge.spec import TIMESTEPS
 
 RELEASED = 1000
 """Levels of the grid that the released programs train on."""
+Levels = Annotated[int, Range(1, 1_000_000)]
 
 
 def grid(count: int, shift: float) -> Tensor:

@@ -16,7 +16,7 @@ Sources for this method were second-hand; the code is our reading of them.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -24,11 +24,12 @@ from torch import Tensor
 from rollforge.backbones.base import Condition
 from rollforge.errors import UserError
 from rollforge.objectives.flow import TeacherForcing, Weighting
+from rollforge.objectives.levels import Levels
 from rollforge.objectives.parallel import clean_of
 from rollforge.pipeline import Pipeline
 from rollforge.policies import Window
 from rollforge.prediction import target
-from rollforge.ranges import Count, CountFromZero, Positive, Share
+from rollforge.ranges import Count, CountFromZero, Positive, Range, Share
 from rollforge.rollout import Rollout
 from rollforge.samplers.base import (
     TIMESTEPS,
@@ -73,11 +74,11 @@ class ResamplingForcing(TeacherForcing):
         drop_text: Share = 0.1,
         curriculum: dict[CountFromZero, Count] | None = None,
         single_blocks: Share = 0.0,
-        grid: Count | None = None,
+        grid: Levels | None = None,
         weighting: Weighting = "none",
         history_shift: Positive = 0.6,
         history_levels: tuple[Timestep, Timestep] = (0.0, TIMESTEPS),
-        history_steps: Count = 1,
+        history_steps: Annotated[int, Range(1, 10_000)] = 1,
         history_from: Literal["rollout", "last_step"] = "rollout",
         probability: Share = 1.0,
         anneal: CountFromZero = 0,

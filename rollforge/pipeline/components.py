@@ -20,7 +20,7 @@ from rollforge.budget import MemoryInput, work_of
 from rollforge.data.opening import Frames, opening_frames
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, attribute_errors
-from rollforge.finish.base import Finish
+from rollforge.finish.base import Finish, finished_size
 from rollforge.memory import Attention, Combine, IdentityKVCodec, KVCodec, MakeMemory, Positions, RolloutMemory, Sdpa
 from rollforge.memory.routing import Routing
 from rollforge.noise import IndependentNoise, NoisePrior
@@ -158,9 +158,7 @@ class Components:
         """Width and height of the video that is shown and written."""
         if self.finish is None:
             return self.size
-        with attribute_errors("finish", self.finish, "reporting its pixel size"):
-            width, height = self.finish.pixel_size(*self.size)
-            return width, height
+        return finished_size(self.finish, self.size)
 
     @property
     def horizon_seconds(self) -> float:

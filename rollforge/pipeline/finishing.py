@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rollforge.borders import check_pixels
 from rollforge.errors import attribute_errors
-from rollforge.finish.base import Finish, FinishStream
+from rollforge.finish.base import Finish, FinishStream, finished_size
 from rollforge.state import State, copied
 
 
@@ -35,8 +35,8 @@ class FinishedVideo:
         if self.stage is None or self.stream is None:
             return None
         weight = next(self.stage.parameters(), frames)
+        width, height = finished_size(self.stage, (frames.shape[-1], frames.shape[-2]))
         with attribute_errors("finish", self.stage, when):
-            width, height = self.stage.pixel_size(frames.shape[-1], frames.shape[-2])
             finished = self.stream(frames.to(weight.device).clamp(0, 1))
         return check_pixels("finish", self.stage, finished, when, (*frames.shape[:2], 3, height, width))
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from rollforge.ranges import Checked, Count, CountFromZero, Range
+from rollforge.data.clips import Epoch
+from rollforge.ranges import Checked, CountFromZero, Range
 
 SIZE, RADIUS, SPEED = 64, 18.0, 3.2  # pixels, and pixels per frame
 SHAPES = ("circle", "square", "triangle")
@@ -26,7 +27,7 @@ class MovingShapes(Checked, Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, frames: Annotated[int, Range(1, 100_000)] = 8, clips: Count = 1_000_000, seed: CountFromZero = 0
+        self, frames: Annotated[int, Range(1, 100_000)] = 8, clips: Epoch = 1_000_000, seed: CountFromZero = 0
     ) -> None:
         self.frames, self.clips, self.seed = frames, clips, seed
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rollforge.commands.arguments import Arguments, file, number
 from rollforge.commands.output import print_out
-from rollforge.ranges import Count
+from rollforge_motion.limits import Iterations, Pairs
 
 if TYPE_CHECKING:
     from rollforge_motion.shift import Domain
@@ -27,8 +27,8 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--layout", choices=("tiny", "small", "large"), default="tiny", help="of these (default: tiny)")
     parser.add_argument("--domain", choices=("world", "codec", "textures"), default="codec",
         help="the world as it is, through Pocket's codec with noise (the default), or in other textures")  # fmt: skip
-    parser.add_argument("--pairs", type=number(Count), default=200, help="of frames (default: 200)")
-    parser.add_argument("--iterations", type=number(Count), default=12, help="of the networks (default: 12)")
+    parser.add_argument("--pairs", type=number(Pairs), default=200, help="of frames (default: 200)")
+    parser.add_argument("--iterations", type=number(Iterations), default=12, help="of the networks (default: 12)")
     chosen = parser.parse_args(arguments)
     print_out(measured(chosen.weights, chosen.layout, chosen.domain, chosen.pairs, chosen.iterations))
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from rollforge.ranges import Checked, Count, CountFromZero, NonNegative, Range
+from rollforge.data.clips import Epoch
+from rollforge.ranges import Checked, CountFromZero, NonNegative, Range
 from rollforge_motion.shift import NOISE, Domain, clip
 from rollforge_motion.truth import world
 
@@ -28,10 +29,10 @@ class MovingWorld(Checked, Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        furthest: Count = 8,
+        furthest: Annotated[int, Range(1, 1000)] = 8,
         crop: Annotated[int, Range(16, 56, step=8)] = 48,
         shift: Annotated[int, Range(0, 8)] = 5,
-        pairs: Count = 1_000_000,
+        pairs: Epoch = 1_000_000,
         seed: CountFromZero = 0,
     ) -> None:
         self.furthest, self.crop, self.shift, self.pairs, self.seed = furthest, crop, shift, pairs, seed
@@ -74,7 +75,7 @@ class ShiftedWorld(Checked, Dataset[dict[str, Any]]):
         domain: Domain = "codec",
         frames: Annotated[int, Range(2, 1000)] = 9,
         noise: NonNegative = NOISE,
-        clips: Count = 1_000_000,
+        clips: Epoch = 1_000_000,
         seed: CountFromZero = 0,
     ) -> None:
         self.domain, self.frames, self.noise, self.clips, self.seed = domain, frames, noise, clips, seed

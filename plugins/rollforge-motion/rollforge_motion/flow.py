@@ -8,10 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from rollforge.errors import UserError
 from rollforge.metrics.flow import Flow
-from rollforge.ranges import Count, Range, UserPath
+from rollforge.ranges import Range, UserPath
 from rollforge_motion.estimate import estimate
+from rollforge_motion.limits import Iterations
 from rollforge_motion.weights import Name, load
+
+CELLS = 160
+"""Of a picture at most, both ways."""
 
 
 class RaftFlow(Flow, nn.Module):
@@ -25,18 +30,24 @@ class RaftFlow(Flow, nn.Module):
         longest: pictures with a longer side, in pixels, are made smaller; the flow is still in their own pixels.
 
     Raises:
-        UserError: for weights that cannot be read, or of another layout.
+        UserError: for weights that cannot be read, or of another layout, and for a ``longest`` that takes too much
+            memory: the network compares each cell with each.
     """
 
     def __init__(
         self,
         weights: UserPath | None = None,
         layout: Name = "tiny",
-        iterations: Count = 12,
+        iterations: Iterations = 12,
         longest: Annotated[int, Range(16, 4096)] = 384,
     ) -> None:
         nn.Module.__init__(self)
         self.network = load(weights, layout).requires_grad_(False)
+        if longest > (most := CELLS * self.network.layout.stride):
+            raise UserError(
+                f"RaftFlow.longest must be at most {most} with layout {layout}, not {longest}: beyond, comparing all "
+                "cells of two pictures takes more than 4 GB."
+            )
         self.iterations, self.longest = iterations, longest
 
     @torch.no_grad()

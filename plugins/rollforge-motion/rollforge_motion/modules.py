@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from rollforge.objectives.base import Clips
 from rollforge.ranges import Count, NonNegative, Positive, Range, UserPath, checked
 from rollforge_motion.augment import cropped, recoloured
 from rollforge_motion.estimate import estimate
+from rollforge_motion.limits import Iterations
 from rollforge_motion.losses import Agreement, cycle_loss, supervised, warp_loss
 from rollforge_motion.raft import Raft
 from rollforge_motion.weights import Name, load
@@ -37,11 +39,12 @@ class FlowTraining(FitModule):
     def losses(self, clips: Clips) -> dict[str, Tensor]:
         """See ``FitModule``."""
 
+    def check(self, clip: Mapping[str, Any]) -> None:
+        _ = self.steps
+
     def configure_optimizers(self) -> Any:
         """AdamW with weight decay 1e-5, and one cycle over ``trainer.max_steps``."""
-        steps = self.trainer.max_steps
-        if steps < 1:
-            raise UserError("The learning rate runs through one cycle; say how long it is with trainer.max_steps.")
+        steps = self.steps
         optimizer = AdamW(self.network.parameters(), self.rate, weight_decay=1e-5)
         cycle = OneCycleLR(optimizer, self.rate, steps + 1, pct_start=0.05, anneal_strategy="linear")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
@@ -71,7 +74,7 @@ class KnownMotion(FlowTraining):
         self,
         layout: Name = "tiny",
         weights: UserPath | None = None,
-        iterations: Count = 6,
+        iterations: Iterations = 6,
         rate: Positive = 1e-3,
         gamma: Annotated[float, Range(0, 1)] = 0.85,
     ) -> None:
@@ -121,8 +124,8 @@ class RefinedMotion(FlowTraining):
         pixels: NonNegative = Agreement.pixels,
         colour: Positive = Agreement.colour,
         crop: tuple[Count, Count] | None = None,
-        label_iterations: Count = 32,
-        iterations: Count = 12,
+        label_iterations: Iterations = 32,
+        iterations: Iterations = 12,
         rate: Positive = 1e-4,
         gamma: Annotated[float, Range(0, 1)] = 0.85,
     ) -> None:

@@ -87,6 +87,10 @@ def test_weights_of_another_layout_are_refused_in_a_sentence(tmp_path: Path) -> 
         RaftFlow(str(file))
     with pytest.raises(UserError, match="no weights of layout large here; name a file"):
         RaftFlow(layout="large")
+    with pytest.raises(UserError, match="longest must be at most 640 with layout tiny, not 4096"):
+        RaftFlow(longest=4096)
+    with pytest.raises(UserError, match="iterations must be a whole number from 1 to 1,000"):
+        RaftFlow(iterations=10**9)
     assert {"tiny", "small", "large"} == set(LAYOUTS)
 
 

@@ -18,7 +18,7 @@ from rollforge.lightning.fit_module import FitModule
 from rollforge.objectives.base import Clips
 from rollforge.ranges import Count, NonNegative, Positive, Share, checked
 from rollforge_persistence.clips import CLIP
-from rollforge_persistence.encoder import WIDTH, Encoder
+from rollforge_persistence.encoder import WIDTH, Encoder, Width
 from rollforge_persistence.views import augmented
 
 
@@ -38,7 +38,7 @@ class Persistence(FitModule):
 
     def __init__(
         self,
-        width: Count = WIDTH,
+        width: Width = WIDTH,
         clip: Count = CLIP,
         lr: Positive = 2e-3,
         weight_decay: NonNegative = 1e-4,
@@ -54,6 +54,7 @@ class Persistence(FitModule):
 
     def check(self, clip: Mapping[str, Any]) -> None:
         self.rho(len(clip["video"]))
+        _ = self.steps
 
     def losses(self, clips: Clips) -> dict[str, Tensor]:
         return {"loss": self.loss(self.views(clips["video"]))}
@@ -83,9 +84,11 @@ class Persistence(FitModule):
         return [*outputs.chunk(len(views))]
 
     def configure_optimizers(self) -> Any:
+        """AdamW under half a cosine. Raises ``UserError`` for a training whose length is not known."""
+        steps = self.steps
         weights = [each for each in self.parameters() if each.requires_grad]
         optimizer = AdamW(weights, self.lr, weight_decay=self.weight_decay)
-        schedule = LambdaLR(optimizer, lambda step: rate(step, self.trainer.max_steps, self.warm_up))
+        schedule = LambdaLR(optimizer, lambda step: rate(step, steps, self.warm_up))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -107,7 +110,7 @@ class WithMomentum(Persistence):
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         step = self.global_step
         super().optimizer_step(*arguments, **options)
-        follow(self.slow, self.fast, momentum(step, self.trainer.max_steps, self.first_momentum))
+        follow(self.slow, self.fast, momentum(step, self.steps, self.first_momentum))
 
 
 def rate(step: int, steps: int, warm_up: float) -> float:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from rollforge.ranges import Count, NonNegative, Positive, Share, checked
 from rollforge_persistence.base import WithMomentum, ordered_pairs
 from rollforge_persistence.clips import CLIP
-from rollforge_persistence.encoder import WIDTH, mlp
+from rollforge_persistence.encoder import WIDTH, Hidden, Width, mlp
 
 
 @checked
@@ -38,10 +38,10 @@ class BYOL(WithMomentum):
 
     def __init__(
         self,
-        width: Count = WIDTH,
+        width: Width = WIDTH,
         clip: Count = CLIP,
-        hidden: Count = 256,
-        out: Count = 64,
+        hidden: Hidden = 256,
+        out: Hidden = 64,
         first_momentum: Share = 0.996,
         lr: Positive = 2e-3,
         weight_decay: NonNegative = 1e-4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +11,12 @@ import torch
 from torch.utils.data import Dataset
 
 from rollforge.data import VideoClips
-from rollforge.data.clips import cover
+from rollforge.data.clips import Epoch, cover
 from rollforge.errors import UserError
 from rollforge.ranges import Checked, Count, CountFromZero, Range, UserPath
 from rollforge_persistence.encoder import SIZE
+
+log = logging.getLogger(__name__)
 
 CLIP, STRIDE = 4, 2
 """Frames of a clip, and how far apart they are in the video."""
@@ -60,7 +63,7 @@ class WorldPairs(Checked, Dataset[Clip]):
         clip: Length = CLIP,
         stride: Count = STRIDE,
         frames: Annotated[int, Range(1, 10_000)] = 128,
-        videos: Count = 1_000_000,
+        videos: Epoch = 1_000_000,
         seed: CountFromZero = 0,
         tinted: bool = False,
     ) -> None:
@@ -92,7 +95,8 @@ class WorldPairs(Checked, Dataset[Clip]):
 class VideoPairs(Checked, Dataset[Clip]):
     """Clips of one video out of a folder, as ``WorldPairs`` gives them of the world.
 
-    A video that is too short or cannot be read is left out, with a warning for one that cannot be read.
+    A video that is too short or cannot be read is left out, with a warning for one that cannot be read. If that is
+    noticed only when a clip of it is read, the next video replaces it.
 
     Args:
         folder: where the videos are, at any depth.
@@ -114,7 +118,8 @@ class VideoPairs(Checked, Dataset[Clip]):
         stride: Count = STRIDE,
     ) -> None:
         self.rho, self.gap, self.clip, self.stride = rho, gap, clip, stride
-        long = span(clip, stride) + (gap or 0)
+        self.long = long = span(clip, stride) + (gap or 0)
+        self.unreadable: set[Path] = set()
         try:
             found = VideoClips(folder, long, (SIZE, SIZE))
         except UserError as error:
@@ -126,10 +131,23 @@ class VideoPairs(Checked, Dataset[Clip]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Clip:
+        for number in range(index, index + len(self)):
+            file: Path = self.files[number % len(self)]
+            try:
+                return self._pairs(file)
+            except UserError as error:
+                if file not in self.unreadable:
+                    log.warning("%s It is left out of the training clips.", error)
+                self.unreadable.add(file)
+        raise UserError("VideoPairs: not one of the videos can be read, as the warnings say.")
+
+    def _pairs(self, file: Path) -> Clip:
         from rollforge.video.reader import probe, read_clip
 
-        file: Path = self.files[index]
+        frames = probe(file).frames
+        if frames < self.long:
+            raise UserError(f"{file} has become shorter: {frames} frames, and a clip and the gap take {self.long}.")
         drawn = np.random.default_rng(int(torch.randint(2**31, ())))  # seeded with epoch and index by the loader
-        shown = times(probe(file).frames, self.clip, self.stride, self.rho, self.gap, drawn)
+        shown = times(frames, self.clip, self.stride, self.rho, self.gap, drawn)
         clips = [cover(read_clip(file, each.start, self.clip, self.stride), (SIZE, SIZE)) for each in shown]
         return {"video": torch.from_numpy(np.concatenate(clips)), "caption": "", "source": str(file)}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SEEN, HELD_OUT = 101, 102
 """Seeds of the videos that readings are fitted on, and applied to."""
+FRAMES = 100_000
+"""Of all clips at most."""
 DRAWS = 4000
 """Resamples of the held-out videos, for intervals."""
 
@@ -32,6 +34,8 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--frames", type=number(Count), default=4, help="of a clip (default: 4)")
     parser.add_argument("--save", type=file, help="of one encoder: write it with what the probe found to this file")
     chosen = parser.parse_args(arguments)
+    if (chosen.videos + chosen.held_out) * chosen.frames > FRAMES:
+        raise UserError(f"All clips are held in memory: at most {FRAMES:,} frames in all; lower --videos or --frames.")
     if chosen.save is not None and len(chosen.weights) != 1:
         raise UserError("--save writes one encoder; name one file of weights.")
     print_out(_probed(chosen.weights, chosen.videos, chosen.held_out, chosen.frames, chosen.save))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Annotated, cast
 
 from torch import Tensor, nn
 
-from rollforge.errors import UserError
+from rollforge.ranges import Range, fitted
 
 WIDTH = 96
 """Channels of a feature."""
 SIZE = 64
 """Height and width of what it reads, in pixels."""
+Width = Annotated[int, Range(16, 4096, step=16)]
+Hidden = Annotated[int, Range(1, 4096)]
+"""Channels in a projection."""
 
 
 class Encoder(nn.Module):
@@ -21,7 +24,7 @@ class Encoder(nn.Module):
     the first steps. 0.22M parameters at the default width.
 
     Args:
-        width: channels of a feature, a multiple of 16.
+        width: channels of a feature, a multiple of 16 up to 4,096.
 
     Raises:
         UserError: for another width.
@@ -29,8 +32,7 @@ class Encoder(nn.Module):
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
-        if width % 16 or width < 16:
-            raise UserError(f"The encoder's width must be a multiple of 16, not {width}.")
+        fitted("Encoder", {"width": Width}, {"width": width})
         self.width = width
         self.frames = nn.Sequential(
             nn.Conv2d(3, width // 4, 7, stride=4, padding=3),

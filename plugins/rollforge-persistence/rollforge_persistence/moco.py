@@ -22,7 +22,7 @@ from torch.nn import functional
 from rollforge.ranges import Count, NonNegative, Positive, Range, Share, checked
 from rollforge_persistence.base import WithMomentum, ordered_pairs
 from rollforge_persistence.clips import CLIP
-from rollforge_persistence.encoder import WIDTH, mlp
+from rollforge_persistence.encoder import WIDTH, Hidden, Width, mlp
 
 
 @checked
@@ -44,11 +44,11 @@ class MoCo(WithMomentum):
 
     def __init__(
         self,
-        width: Count = WIDTH,
+        width: Width = WIDTH,
         clip: Count = CLIP,
-        hidden: Count = 128,
-        out: Count = 64,
-        queue: Annotated[int, Range(1, 1_000_000)] = 2048,
+        hidden: Hidden = 128,
+        out: Hidden = 64,
+        queue: Annotated[int, Range(1, 262_144)] = 2048,
         temperature: Positive = 0.1,
         first_momentum: Share = 0.994,
         lr: Positive = 2e-3,

@@ -18,7 +18,7 @@ from torch.nn import functional
 from rollforge.ranges import Count, NonNegative, Positive, Share, checked
 from rollforge_persistence.base import Persistence, neighbours
 from rollforge_persistence.clips import CLIP
-from rollforge_persistence.encoder import WIDTH, mlp
+from rollforge_persistence.encoder import WIDTH, Hidden, Width, mlp
 
 
 @checked
@@ -38,10 +38,10 @@ class SimCLR(Persistence):
 
     def __init__(
         self,
-        width: Count = WIDTH,
+        width: Width = WIDTH,
         clip: Count = CLIP,
-        hidden: Count = 128,
-        out: Count = 64,
+        hidden: Hidden = 128,
+        out: Hidden = 64,
         temperature: Positive = 0.1,
         lr: Positive = 2e-3,
         weight_decay: NonNegative = 1e-4,

@@ -14,14 +14,16 @@ Targets are made of the same batch, without gradient; neighbouring clips are pai
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rollforge.ranges import Count, NonNegative, Positive, Share, checked
+from rollforge.ranges import Count, NonNegative, Positive, Range, Share, checked
 from rollforge_persistence.base import Persistence, neighbours
 from rollforge_persistence.clips import CLIP
-from rollforge_persistence.encoder import WIDTH, mlp
+from rollforge_persistence.encoder import WIDTH, Hidden, Width, mlp
 
 
 @checked
@@ -45,14 +47,14 @@ class SwAV(Persistence):
 
     def __init__(
         self,
-        width: Count = WIDTH,
+        width: Width = WIDTH,
         clip: Count = CLIP,
-        hidden: Count = 128,
-        out: Count = 64,
-        prototypes: Count = 64,
+        hidden: Hidden = 128,
+        out: Hidden = 64,
+        prototypes: Annotated[int, Range(1, 65_536)] = 64,
         temperature: Positive = 0.1,
         epsilon: Positive = 0.05,
-        iterations: Count = 3,
+        iterations: Annotated[int, Range(1, 1000)] = 3,
         frozen: Share = 0.1,
         lr: Positive = 2e-3,
         weight_decay: NonNegative = 1e-4,

@@ -36,7 +36,7 @@ def load(file: Path) -> tuple[Encoder, dict[str, Tensor]]:
     """
     found = {name: numbers(stored, "Encoder", torch.float32) for name, stored in open_file(file, "Encoder").items()}
     weights = {name.removeprefix(ENCODER): value for name, value in found.items() if "." in name}
-    if FIRST not in weights or weights[FIRST].ndim != 4:
+    if FIRST not in weights or weights[FIRST].ndim != 4 or not weights[FIRST].numel():
         raise UserError(
             f"{file} holds no encoder (there is no {FIRST}); name an encoder.safetensors that rollforge fit wrote."
         )
@@ -67,12 +67,13 @@ def directions(layers: list[Tensor]) -> Tensor:
 def standard(found: dict[str, Tensor], width: int) -> Standard:
     """How features are standardised; not at all where the file does not say.
 
-    Raises ``UserError`` for stored tensors of another width than the encoder's.
+    Raises ``UserError`` for stored tensors of another shape than the encoder's features ask for.
     """
     for name, value in found.items():
-        if value.shape[-1] != width:
+        expected = (len(value), width) if value.ndim and name in READ else (width,)
+        if value.shape != expected:
             raise UserError(
-                f"The encoder gives features of width {width}, and the stored {name} is of width {value.shape[-1]}; "
+                f"The encoder gives features of width {width}, and the stored {name} has the shape {[*value.shape]}; "
                 "write the file again with rollforge probe-encoder --save."
             )
     return Standard(found.get("mean", torch.zeros(width)), found.get("scale", torch.ones(width)))

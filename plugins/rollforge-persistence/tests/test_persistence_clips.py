@@ -66,6 +66,17 @@ def test_a_folder_gives_clips_of_each_video(folder: Path) -> None:
     assert abs(first[0] - second[0]) <= 4
 
 
+def test_a_video_that_cannot_be_read_is_named_once_and_replaced(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "a.mp4").write_bytes((folder / "grey.mp4").read_bytes())
+    pairs = VideoPairs(folder, gap=4)
+    (folder / "a.mp4").write_bytes(b"no video" * 100)
+    assert [Path(pairs[n]["source"]).name for n in (0, 0, 1)] == ["grey.mp4"] * 3
+    assert caplog.text.count("a.mp4") == caplog.text.count("left out of the training clips") == 1
+    (folder / "grey.mp4").write_bytes(b"")
+    with pytest.raises(UserError, match="not one of the videos can be read"):
+        pairs[1]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

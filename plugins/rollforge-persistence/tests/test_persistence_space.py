@@ -64,7 +64,10 @@ def test_features_of_another_width_than_those_before_are_refused(tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "part", "message"),
     [
-        (lambda t: t | {"mean": torch.zeros(7)}, "all", "features of width 96, and the stored mean is of width 7"),
+        (lambda t: t | {"mean": torch.zeros(7)}, "all", r"of width 96, and the stored mean has the shape \[7\]"),
+        (lambda t: t | {"mean": torch.zeros(())}, "all", r"the stored mean has the shape \[\]"),
+        (lambda t: t | {"identity": torch.zeros(96)}, "identity", r"the stored identity has the shape \[96\]"),
+        (lambda t: t | {"encoder.frames.0.weight": torch.zeros(5000, 1, 1, 1)}, "all", "from 16 to 4,096, not 20000"),
         (lambda t: {n: v for n, v in t.items() if n != "identity"}, "identity", "does not say which part"),
         (lambda t: {"other": torch.zeros(2)}, "all", "holds no encoder"),
     ],
