@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import nn
@@ -96,7 +97,8 @@ def _size(kind: type) -> int:
     if not issubclass(kind, nn.Module):
         return 0
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), catch_warnings():
+            simplefilter("ignore")  # weights that it loads stay on the meta device
             return sum(each.numel() for each in kind().parameters())
     except (RuntimeError, NotImplementedError):  # it computes with its weights while it is built
         return 0

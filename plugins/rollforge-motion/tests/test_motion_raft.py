@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from packages import installed
 from rollforge_motion.flow import RaftFlow
 from rollforge_motion.raft import LAYOUTS, Raft
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import interpolate
 
+from rollforge.cli import main
 from rollforge.errors import UserError
 from rollforge.metrics import Motion
 from rollforge.testing import check_flow
@@ -66,6 +69,12 @@ def test_it_keeps_the_rules_of_a_flow(layout: str, tmp_path: Path) -> None:
     file = tmp_path / "raft.safetensors"
     save_file(filled(Raft(layout)).state_dict(), file)
     check_flow(RaftFlow(str(file), layout, iterations=2), moved=False)  # type: ignore[arg-type] # a Literal
+
+
+def test_the_shipped_network_passes_plugins_check_without_a_warning(tmp_path: Path) -> None:
+    with installed(["rollforge-motion"], tmp_path), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main(["plugins", "check", "RaftFlow"]) == 0
 
 
 def test_a_large_picture_is_measured_smaller_in_its_own_pixels() -> None:

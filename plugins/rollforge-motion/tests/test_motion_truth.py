@@ -55,8 +55,9 @@ def test_the_codec_changes_the_pictures_and_not_the_motion() -> None:
     assert not (shifted == clip("codec", TWO, 5, 3, noise=0)[0]).all()
 
 
-def test_crops_at_different_places_move_the_ground() -> None:
-    pairs = MovingWorld(furthest=1, shift=5)
+@pytest.mark.parametrize("textures", [0.0, 1.0])
+def test_crops_at_different_places_move_the_ground(textures: float) -> None:
+    pairs = MovingWorld(furthest=1, shift=5, textures=textures)
     moved = [each for each in (pairs[n] for n in range(12)) if float(each["flow"][0, 0].abs().max()) > 1]
     assert moved
     for each in moved:
