@@ -6,13 +6,14 @@ They look at types and shapes and, except for pixels, never wait for a device.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from math import isnan
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rollforge.errors import UserError
+from rollforge.errors import UserError, class_of
 
 SLACK = 0.25  # by which pixels may leave 0..1 before their range is taken for another one
 
@@ -21,7 +22,7 @@ class WrongAnswer(UserError):
     """A component returned what its contract does not allow."""
 
     def __init__(self, kind: str, part: object, answer: Any, when: str, expected: str) -> None:
-        super().__init__(f"The {kind} {type(part).__name__} returned {shown(answer)} {when}; expected {expected}.")
+        super().__init__(f"The {kind} {class_of(part)} returned {shown(answer)} {when}; expected {expected}.")
 
 
 def shown(answer: Any) -> str:
@@ -39,24 +40,43 @@ def check_tensor(
     expected = f"floats of shape {sizes}".replace("'", "")
     fits = (
         isinstance(answer, Tensor)
+        and answer.layout is torch.strided
         and answer.is_floating_point()
         and answer.dim() == len(shape)
         and all(want in (None, size) for size, want in zip(answer.shape, shape, strict=True))
     )
     if not fits:
         raise WrongAnswer(kind, part, answer, when, expected)
-    if device is not None and answer.device != device:
-        raise WrongAnswer(kind, part, answer, f"on {answer.device} {when}", f"it on {device}")
+    if (device is not None and answer.device != device) or answer.is_meta:
+        raise WrongAnswer(kind, part, answer, f"on {answer.device} {when}", f"it on {device or 'a real device'}")
     return answer
 
 
-def check_pixels(kind: str, part: object, answer: Any, when: str, shape: Sequence[int]) -> Tensor:
-    """Pixel frames, if they are floats of this shape and from 0 to 1. Raises ``WrongAnswer``. Waits for the device."""
+def check_pixels(kind: str, part: object, answer: Any, when: str, shape: Sequence[int], source: Tensor) -> Tensor:
+    """Pixel frames, if they are floats of this shape and from 0 to 1. Raises ``WrongAnswer``. Waits for the device.
+
+    Those that are not finite may only come from a ``source`` that is not.
+    """
     frames = check_tensor(kind, part, answer, when, shape)
     low, high = torch.stack(frames.aminmax()).tolist() if frames.numel() else (0.0, 0.0)  # one copy from the device
+    if isnan(low) and source.isfinite().all():
+        raise WrongAnswer(kind, part, "pixel values that are NaN", when, "values from 0 to 1")
     if low < -SLACK or high > 1 + SLACK:
         raise WrongAnswer(kind, part, f"pixel values from {low:.3g} to {high:.3g}", when, "values from 0 to 1")
     return frames
+
+
+def whole(value: Any) -> bool:
+    """Whether a value is a whole number."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_size(kind: str, part: object, answer: Any) -> tuple[int, int]:
+    """What ``pixel_size`` returned, if it is a width and a height. Raises ``WrongAnswer``."""
+    pair = isinstance(answer, (tuple, list)) and len(answer) == 2
+    if not pair or not all(whole(edge) and edge > 0 for edge in answer):
+        raise WrongAnswer(kind, part, answer, "from pixel_size", "a width and a height in pixels")
+    return answer[0], answer[1]
 
 
 def check_curves(part: object, answer: Any, when: str, frames: int) -> dict[str, Tensor]:

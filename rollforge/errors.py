@@ -66,6 +66,11 @@ class PartError(UserError):
     """A part raised an exception of its own, which is the cause of this one."""
 
 
+def class_of(part: object) -> str:
+    """The name of a component's class; of what is a class, its own."""
+    return (part if isinstance(part, type) else type(part)).__name__
+
+
 def attributed(error: Exception, kind: str, part: object, when: str) -> Exception:
     """What to raise in place of an error of a part: it names the part, and ``when`` says what it was asked for.
 
@@ -75,7 +80,7 @@ def attributed(error: Exception, kind: str, part: object, when: str) -> Exceptio
         return error
     first = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
     return PartError(
-        f"The {kind} {type(part).__name__} raised {type(error).__name__} {when} ({first}); fix it, or name another "
+        f"The {kind} {class_of(part)} raised {type(error).__name__} {when} ({first}); fix it, or name another "
         f"{kind} in the config."
     )
 

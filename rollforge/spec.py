@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import chain, count, islice
+from numbers import Real
 from typing import TYPE_CHECKING, Literal, get_args
 
 from rollforge.errors import UserError
@@ -374,7 +375,7 @@ class Virtual:
             frames whatever the plan says.
 
     Raises:
-        UserError: a number of 0 or more, no frames, or weights that do not fit them.
+        ValueError: a number of 0 or more, no frames, or weights that do not fit them.
     """
 
     frame: int
@@ -388,24 +389,25 @@ class Virtual:
 
     def __post_init__(self) -> None:
         if self.frame >= 0 or not self.of:
-            raise UserError(
+            raise ValueError(
                 f"The virtual frame {self.frame} is made from {len(self.of)} frames; it needs a number below 0 and one "
                 "frame or more."
             )
         ways = [name for name in ("weights", "make", "tokens") if getattr(self, name) is not None]
         if len(ways) > 1 or (self.tokens is not None and self.pool):
             given = " and ".join([*ways, *(["pool"] if self.pool else [])])
-            raise UserError(f"The virtual frame {self.frame} is made by {given}; give one of them.")
+            raise ValueError(f"The virtual frame {self.frame} is made by {given}; give one of them.")
         if self.count is not None and (self.make is None or not 1 <= self.count <= -self.frame):
-            raise UserError(
+            raise ValueError(
                 f"The virtual frame {self.frame} has count {self.count}; expected none, or with a function from 1 to "
                 f"{-self.frame}, so that all numbers are below 0."
             )
         if self.weights is None:
             return
         shape = tuple(getattr(self.weights, "shape", (len(self.weights),)))
-        if shape[-1] != len(self.of) or len(shape) > 3:
-            raise UserError(
+        numbers = hasattr(self.weights, "shape") or all(isinstance(weight, Real) for weight in self.weights)
+        if not numbers or shape[-1] != len(self.of) or len(shape) > 3:
+            raise ValueError(
                 f"The virtual frame {self.frame} is made from {len(self.of)} frames with weights of shape "
                 f"{list(shape)}; expected one weight for each frame, alone or as [B, n] or [layers, B, n]."
             )

@@ -15,12 +15,13 @@ from rollforge.backbones.pocket.text import PocketText
 from rollforge.borders import WrongAnswer, check_losses
 from rollforge.data.requests import Request
 from rollforge.errors import UserError
+from rollforge.finish import Enlarge
 from rollforge.metrics.base import Blocks, Metric, directions
 from rollforge.metrics.summary import worst_of
 from rollforge.pipeline import Pipeline
 from rollforge.policies import Window
 from rollforge.report.metric_runner import MetricRunner
-from rollforge.samplers import Euler
+from rollforge.samplers import Euler, FewStep
 from rollforge.state import State
 
 
@@ -72,6 +73,8 @@ def pipeline(codec: Any, conditioner: Any = None) -> Pipeline:
         (torch.full((1, 3, 3, 64, 64), 200.0), "pixel values from 200 to 200' .* expected values from 0 to 1"),
         (torch.full((1, 3, 3, 64, 64), -1.0), "pixel values from -1 to -1"),
         (None, "The codec WrongCodec returned None"),
+        (torch.full((1, 3, 3, 64, 64), float("nan")), "WrongCodec returned 'pixel values that are NaN'"),
+        (torch.zeros(1, 3, 3, 64, 64, device="meta"), "WrongCodec returned .* on meta"),
     ],
 )
 def test_decoded_frames_are_checked(frames: Any, sentence: str) -> None:
@@ -87,6 +90,50 @@ def test_encoded_frames_and_text_features_are_checked() -> None:
         pipeline(codec).encode(torch.zeros(1, 3, 64, 64, 3, dtype=torch.uint8))
     with pytest.raises(UserError, match=r"The conditioner WrongText returned .* as embeds .* a tensor with 1 rows"):
         pipeline(codec, WrongText()).condition([""])
+
+
+def other(base: type, *arguments: Any, **members: Any) -> Any:
+    """A component with other attributes and methods."""
+    return type("Wrong", (base,), members)(*arguments).eval()
+
+
+class Latin(PocketText):
+    """Features that are not finite."""
+
+    def forward(self, prompts: Any) -> Condition:
+        return Condition("", super().forward(prompts).embeds / 0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ({"codec": other(PocketCodec, pixel_frames=lambda self, count: None)}, "Wrong returned None from pixel_frames"),
+        ({"codec": other(PocketCodec, pixel_size=lambda self, *size: 64)}, "Wrong returned 64 from pixel_size"),
+        ({"codec": other(PocketCodec, stream=lambda self: None)}, r"Wrong returned None from stream\(\)"),
+        ({"conditioner": Latin()}, "The conditioner Latin returned 'features that are not finite' for the prompts"),
+        (
+            {"finish": other(Enlarge, pixel_size=lambda self, *size: (-1, 2))},
+            r"Wrong returned \(-1, 2\) from pixel_size",
+        ),
+        ({"finish": other(Enlarge, stream=lambda self: None)}, r"finish Wrong returned None from stream\(\)"),
+        (
+            {"sampler": type("Wrong", (FewStep,), {"guidance_branches": None})()},
+            "Wrong returned None as guidance_branches",
+        ),
+    ],
+)
+def test_what_the_parts_of_a_pipeline_say_is_checked(parts: dict[str, Any], sentence: str) -> None:
+    made = pipeline(PocketCodec(width=16, weights="random").eval())
+    for name, part in parts.items():
+        setattr(made, name, part)
+    with pytest.raises(UserError, match=sentence):
+        [*made.roll_requests([Request("", 0, 0, 6)]), made.finished_size]
+
+
+def test_a_codec_must_encode_as_many_frames_as_it_says() -> None:
+    short = other(PocketCodec, encode=lambda self, video: PocketCodec.encode(self, video)[:, 1:])
+    with pytest.raises(UserError, match=r"Wrong returned .* for 3 pixel frames; expected as many latent"):
+        pipeline(short).encode(torch.zeros(1, 3, 64, 64, 3, dtype=torch.uint8))
 
 
 class WrongMetric(Metric):

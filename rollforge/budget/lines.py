@@ -22,6 +22,7 @@ from functools import lru_cache
 import torch
 
 from rollforge.backbones.base import Backbone
+from rollforge.borders import WrongAnswer, whole
 from rollforge.budget.decoder import encoding_bytes, finishing, footprint
 from rollforge.budget.frames import Held, held
 from rollforge.budget.live import tensors_in
@@ -120,6 +121,8 @@ def _reading(work: MemoryInput) -> Iterable[Line]:
         cuda = work.device.startswith("cuda")
         with attribute_errors("conditioner", work.conditioner, "reporting its memory"):
             taken = work.conditioner.encoder_memory(work.prompts, cuda)
+        if not isinstance(taken, Mapping) or not all(map(whole, taken.values())):
+            raise WrongAnswer("conditioner", work.conditioner, taken, "from encoder_memory", "bytes by device")
         for device, size in taken.items():
             yield Line("text encoder", size, device, "freed before the first block", ("prompts",))
     if work.opening:

@@ -16,6 +16,7 @@ from rollforge.memory import KVCodec, Positions
 from rollforge.parallel import divide
 from rollforge.policies.base import CachePolicy
 from rollforge.precision import MIXED, TRUE
+from rollforge.rollout.declared import longest_pass
 from rollforge.samplers.base import Sampler
 from rollforge.spec import ModelSpec, ReadPlan, Step
 
@@ -129,7 +130,7 @@ def work_of(
         len(sampler.guidance_branches), batch,
         dict(policies), frames, _moves_all(positions, backbone.spec), kv_codec,
         None if switches is None else tuple(switches), conditioner, tuple(prompts), opening,
-        sampler.passes(backbone.spec.block), finish, processes, backbone.spec.block if fuse_commit else 0,
+        longest_pass(sampler, backbone.spec.block), finish, processes, backbone.spec.block if fuse_commit else 0,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from rollforge.borders import check_size
 from rollforge.errors import UserError, attribute_errors
 from rollforge.files.reading import PIXELS, SIDE
 from rollforge.ranges import Checked
@@ -65,7 +66,8 @@ def finished_size(stage: Finish, size: tuple[int, int]) -> tuple[int, int]:
     Raises ``UserError`` for frames that no video here may have.
     """
     with attribute_errors("finish", stage, "reporting its pixel size"):
-        width, height = stage.pixel_size(*size)
+        answer = stage.pixel_size(*size)
+    width, height = check_size("finish", stage, answer)
     if max(width, height) > SIDE or width * height > PIXELS:
         raise UserError(
             f"The finish {type(stage).__name__} would make frames of {width}x{height} pixels; a video has at most "

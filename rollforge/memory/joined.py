@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rollforge.memory.base import LevelFeatures, Memory, Now, Projection, Recurrent, TextKeys
 from rollforge.memory.cached import CachedMemory
-from rollforge.memory.reading import Reading
+from rollforge.memory.reading import Reading, check_attended, check_layer
 from rollforge.memory.rollout import RolloutMemory
 from rollforge.memory.slots import JointBuffers
 
@@ -58,7 +58,10 @@ class JoinedMemory(Memory):
             memory.write(layer, *each)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        if self._readings:
+            check_layer(self._own[0].spec, layer)
         if self._readings and (reading := self._readings[layer]) is not None:
+            check_attended(self._own[0].spec, layer, reading, q, k, v)
             self.write(layer, k, v)
             return self._own[0].read(layer, reading, q, k, v, bias)
         count = len(self.memories)

@@ -12,6 +12,7 @@ from torch import Tensor
 from rollforge.memory.bias import joined
 from rollforge.memory.slots import Piece, View
 from rollforge.positions.base import Placement
+from rollforge.spec import ModelSpec
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Reading:
         room: whether the keys of the pass are written into ``keys``. Under gradients they are concatenated.
         own: the bias among the frames of the pass, ``[L, L]``; None where each attends to all.
         context: the bias of the slots in each branch that the layer reads; None where it is 0.
+        tokens: of the pass.
         following: what a second block of the same pass reads.
     """
 
@@ -35,6 +37,7 @@ class Reading:
     room: bool
     own: Tensor | None
     context: list[Tensor | None]
+    tokens: int
     following: Following | None = None
 
     def together(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,3 +104,28 @@ class Following:
         pieces = [each.pieces for each in (self, *others) if each.pieces is not None]
         together = (torch.cat([k for k, _ in pieces]), torch.cat([v for _, v in pieces])) if pieces else None
         return replace(self, pieces=together, reading=replace(self.reading, keys=keys, values=values))
+
+
+def check_layer(spec: ModelSpec, layer: int) -> None:
+    """Raises ``ValueError`` for a layer that the spec does not have. Runs inside what is compiled."""
+    if not 0 <= layer < spec.layers:
+        raise ValueError(f"memory.attend is called for layer {layer}, and the spec has {spec.layers} layers")
+
+
+def check_attended(spec: ModelSpec, layer: int, reading: Reading, q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raises ``ValueError`` for what a network may not attend with. Runs inside what is compiled.
+
+    Of two blocks in one pass the queries of the first may be left out.
+    """
+    later = reading.following.reading.tokens if reading.following else 0
+    tokens, where = reading.tokens + later, f"in layer {layer}"
+    heads, channels = spec.heads, spec.head_dim
+    if q.dim() != 4 or q.shape[2:] != (heads, channels) or q.shape[1] not in (tokens, later or tokens):
+        raise ValueError(
+            f"memory.attend got queries of shape {list(q.shape)} {where}, expected [B, {tokens}, {heads}, {channels}]"
+        )
+    if k.shape != v.shape or k.shape[:2] != (len(q), tokens) or k.shape[3:] != q.shape[3:] or heads % k.shape[2]:
+        raise ValueError(
+            f"memory.attend got keys and values of shape {list(k.shape)} and {list(v.shape)} {where}, expected both "
+            f"as [B, {tokens}, {heads}, {channels}], or with fewer heads that divide these"
+        )

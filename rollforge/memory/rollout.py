@@ -12,23 +12,24 @@ move to another index; all others stay as they were first rotated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rollforge.borders import WrongAnswer, shown
 from rollforge.errors import UserError, attribute_errors, attributed
 from rollforge.memory.base import Now, Projection, Recurrent, TextKeys
 from rollforge.memory.bias import branches_of, causal_bias, check_segments, context_bias
 from rollforge.memory.combine import Combine
 from rollforge.memory.kv_codec import KVCodec
-from rollforge.memory.reading import Reading
+from rollforge.memory.reading import Reading, check_attended, check_layer
 from rollforge.memory.slots import Piece, arrange
 from rollforge.memory.store import FrameStore
 from rollforge.positions import Positions
-from rollforge.positions.base import Placement, refusal
+from rollforge.positions.base import Placement, refusal, turned
 from rollforge.ranges import CountFromZero
 from rollforge.spec import ModelSpec, ReadPlan, Segment, Step
 from rollforge.state import tensors_of
@@ -165,6 +166,8 @@ class RolloutMemory(FrameStore):
         """All keys are rotated again where what their placements depend on has changed."""
         with attribute_errors("positions", self.positions, f"at block {step.index}"):
             key = self.positions.key(self._placed_spec, step, plan)
+        if isinstance(key, Tensor) or not isinstance(key, Hashable):
+            raise WrongAnswer("positions", self.positions, key, "from key", "something that can be compared and hashed")
         if key is not None and key != self._key:
             self._key, self._placements = key, {}
             self._invalidate({frame for frame in self.raw if frame not in self.rotated})
@@ -198,7 +201,7 @@ class RolloutMemory(FrameStore):
         readings = []
         for layer, (placement, context) in enumerate(zip(placements, biases, strict=True)):
             keys, values, room = self._context(layer, frames)
-            readings.append(Reading(placement, keys, values, room, own, context))
+            readings.append(Reading(placement, keys, values, room, own, context, frames * self.spec.tokens))
         return readings
 
     def _context(self, layer: int, frames: int) -> tuple[Tensor | None, Tensor | None, bool]:
@@ -229,6 +232,8 @@ class RolloutMemory(FrameStore):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         if not self._readings:
             raise ValueError("RolloutMemory.begin(step, plan) comes before attend().")
+        check_layer(self.spec, layer)
+        check_attended(self.spec, layer, self._readings[layer], q, k, v)
         self.write(layer, k, v)
         if q.device != self._where:
             self._move(q.device)
@@ -245,7 +250,7 @@ class RolloutMemory(FrameStore):
         """Rotates, writes the rows of the pass and attends."""
         q, (keys, values) = self._turn(q, reading.placement), reading.together(self._turn(k, reading.placement), v)
         biases = reading.biases(bias, k.shape[1], keys.shape[1])
-        outputs = [self.attention(layer, q, keys, values, each) for each in biases]
+        outputs = [self._attention(layer, q, keys, values, each) for each in biases]
         return outputs[0] if len(outputs) == 1 or self.combine is None else self._combined(outputs, layer)
 
     def attention(self, layer: int, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
@@ -255,9 +260,22 @@ class RolloutMemory(FrameStore):
         """
         return self.kernel(q, keys, values, bias)
 
+    def _attention(self, layer: int, q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        try:
+            made = self.attention(layer, q, keys, values, bias)
+        except Exception as error:
+            if (named := attributed(error, "attention", self.kernel, "in memory.attend")) is error:
+                raise
+            raise named from error
+        if not isinstance(made, Tensor) or made.shape != q.shape or made.device != q.device:
+            raise WrongAnswer("attention", self.kernel, made, f"in layer {layer}", f"{shown(q)} on {q.device}")
+        if made.dtype not in (q.dtype, values.dtype) and not torch.is_autocast_enabled(q.device.type):
+            raise WrongAnswer("attention", self.kernel, made, f"in layer {layer}", str(q.dtype)[6:])
+        return made
+
     def _turn(self, x: Tensor, placement: Placement) -> Tensor:
         try:
-            return self.positions.turn(x, placement)
+            return turned(self.positions, x, placement)
         except Exception as error:
             if (named := attributed(error, "positions", self.positions, "in memory.attend")) is error:
                 raise
@@ -282,7 +300,11 @@ class RolloutMemory(FrameStore):
         assert self.combine is not None
         when = f"in layer {layer} at block {self._step.index if self._step else 0}"
         with attribute_errors("combine", self.combine, when):
-            return self.combine(outputs, layer, self.spec, self._now)
+            made = self.combine(outputs, layer, self.spec, self._now)
+        first = outputs[0]
+        if not isinstance(made, Tensor) or made.shape != first.shape or made.dtype != first.dtype:
+            raise WrongAnswer("combine", self.combine, made, when, shown(first))
+        return made
 
     def text(self, layer: int) -> tuple[Tensor, Tensor] | None:
         if (kept := self._text.get(layer)) is not None and self.watch is not None:

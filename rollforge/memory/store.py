@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rollforge.borders import WrongAnswer, check_tensor
 from rollforge.errors import UserError, attribute_errors
 from rollforge.memory.base import Now
 from rollforge.memory.cached import CachedMemory
@@ -17,7 +18,7 @@ from rollforge.memory.recurrent import RecurrentStates
 from rollforge.memory.slots import Changes, Entry, JointBuffers, Piece, View
 from rollforge.memory.virtual import blended, places_of
 from rollforge.positions import Positions, Rope
-from rollforge.positions.base import Placement, placed
+from rollforge.positions.base import Placement, placed, turned
 from rollforge.ranges import CountFromZero
 from rollforge.spec import ModelSpec, ReadPlan, Step, Virtual
 from rollforge.state import State, moved, odd
@@ -249,13 +250,28 @@ class FrameStore(CachedMemory):
             keys, values = self.raw[frame][layer]
             return keys, values
         with attribute_errors("KV codec", self.kv_codec, f"decoding frame {frame} for layer {layer}"):
-            return self.kv_codec.decode(self.raw[frame][layer])
+            pair = self.kv_codec.decode(self.raw[frame][layer])
+        return pair if type(self.kv_codec) is IdentityKVCodec else self._checked(pair, frame, layer)
+
+    def _checked(self, pair: Any, frame: int, layer: int) -> Piece:
+        """What a KV codec has restored, if it is like what it was given."""
+        when, like = f"for frame {frame} in layer {layer}", self._blanks.get(layer)
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise WrongAnswer("KV codec", self.kv_codec, pair, when, "keys and values")
+        for each, blank in zip(pair, like or pair, strict=True):
+            heads = tuple(blank.shape[2:]) if isinstance(blank, Tensor) else (None, None)
+            restored = check_tensor(
+                "KV codec", self.kv_codec, each, when, (None, self.spec.tokens, *heads), self._where
+            )
+            if restored.dtype != blank.dtype:
+                raise WrongAnswer("KV codec", self.kv_codec, each, when, f"{str(blank.dtype)[6:]}")
+        return pair[0], pair[1]
 
     def _turned(self, layer: int, x: Tensor, times: Sequence[float], places: Tensor | None = None) -> Tensor:
         """Queries or keys of a layer at the time indices of their frames, or ``places [B, n]`` of these."""
         placement = self._placed(times)[layer]
         with attribute_errors("positions", self.positions, f"at time indices {min(times)} to {max(times)}"):
-            return self.positions.turn(x, placement if places is None else self.positions.rows(placement, places))
+            return turned(self.positions, x, placement if places is None else self.positions.rows(placement, places))
 
     @property
     def _where(self) -> torch.device:

@@ -24,7 +24,12 @@ def blended(virtual: Virtual, layer: int, sources: Sequence[Piece]) -> list[Piec
     averages = virtual.make is None or virtual.pool is not None
     keys, values = (_stacked(each, averages) for each in zip(*sources, strict=True))  # [B, n, tokens, ...]
     if virtual.make is not None:
-        k, v = virtual.make(layer, keys, values, virtual.of)
+        made = virtual.make(layer, keys, values, virtual.of)
+        if not isinstance(made, tuple) or len(made) != 2 or not all(isinstance(each, Tensor) for each in made):
+            raise ValueError(
+                f"The function of virtual frame {virtual.frame} returned {made!r:.60}; expected keys and values."
+            )
+        k, v = made
         expected = (len(keys), *([virtual.count] if virtual.count else []), *keys.shape[2:])
         if k.shape != expected or v.shape != expected:
             raise ValueError(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rollforge.backbones.base import Backbone, Condition, Conditioner, VideoCodec
 from rollforge.backbones.weights import RANDOM
-from rollforge.borders import check_tensor
+from rollforge.borders import WrongAnswer, check_size, check_tensor, whole
 from rollforge.budget import MemoryInput, work_of
 from rollforge.data.opening import Frames, opening_frames
 from rollforge.data.requests import Request
@@ -30,7 +30,7 @@ from rollforge.precision import MIXED, TRUE
 from rollforge.prediction import is_compiled
 from rollforge.rollout import Rollout
 from rollforge.rollout.block_check import BlockCheck
-from rollforge.rollout.borders import check_condition
+from rollforge.rollout.borders import check_branches, check_condition
 from rollforge.samplers.base import Sampler
 from rollforge.video import PICTURES
 
@@ -144,14 +144,28 @@ class Components:
     @property
     def pixel_frames_per_latent(self) -> int:
         """Pixel frames of a latent frame that is not the first."""
+        return self.pixel_frames(2) - self.pixel_frames(1)
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        """Pixel frames that so many latent frames make."""
         with attribute_errors("codec", self.codec, "reporting how many frames it makes"):
-            return self.codec.pixel_frames(2) - self.codec.pixel_frames(1)
+            frames = self.codec.pixel_frames(latent_frames)
+        if not whole(frames) or frames < 0:
+            raise WrongAnswer("codec", self.codec, frames, f"from pixel_frames({latent_frames})", "a whole number")
+        return int(frames)
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels of what the codec decodes and encodes."""
         with attribute_errors("codec", self.codec, "reporting its pixel size"):
-            return self.codec.pixel_size(self.backbone.spec.width, self.backbone.spec.height)
+            size = self.codec.pixel_size(self.backbone.spec.width, self.backbone.spec.height)
+        return check_size("codec", self.codec, size)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the sampler needs the features of a negative prompt."""
+        check_branches(self.sampler)
+        return "negative" in self.sampler.guidance_branches
 
     @property
     def finished_size(self) -> tuple[int, int]:
@@ -171,6 +185,10 @@ class Components:
         with attribute_errors("conditioner", self.conditioner, "reading prompts"):
             features: Condition = self.conditioner(prompts)
         check_condition("conditioner", self.conditioner, features, len(prompts))
+        if not features.embeds.isfinite().all():
+            raise WrongAnswer(
+                "conditioner", self.conditioner, "features that are not finite", "for the prompts", "numbers"
+            )
         return features.to(self.device)
 
     @torch.no_grad()
@@ -181,10 +199,11 @@ class Components:
             attribute_errors("codec", self.codec, "encoding frames"),
         ):
             latents = self.codec.encode(video.permute(0, 1, 4, 2, 3).float() / 255)
-        return check_tensor(
-            "codec", self.codec, latents, f"for {video.shape[1]} pixel frames",
-            (len(video), None, *self.backbone.spec.latent_shape),
-        )  # fmt: skip
+        when = f"for {video.shape[1]} pixel frames"
+        latents = check_tensor("codec", self.codec, latents, when, (len(video), None, *self.backbone.spec.latent_shape))
+        if not self.pixel_frames(latents.shape[1]) <= video.shape[1] < self.pixel_frames(latents.shape[1] + 1):
+            raise WrongAnswer("codec", self.codec, latents, when, "as many latent frames as pixel_frames says")
+        return latents
 
     def given(self, requests: Sequence[Request]) -> Tensor | None:
         """Latents ``[B, F, C, H, W]`` of the openings, if there are any."""
@@ -254,7 +273,7 @@ class Components:
             policies: cache policies, used one after the other, by their config key. Default: the pipeline's own.
         """
         prompts = [prompt for request in requests for prompt in request.prompts.values()]
-        guided = [self.negative_prompt] if "negative" in self.sampler.guidance_branches else []
+        guided = [self.negative_prompt] if self.guided else []
         return work_of(
             self.backbone, self.codec, self.sampler, policies or {"model.policy": self.policy},
             device=device or str(self.device), frames=max(request.frames for request in requests),
@@ -267,7 +286,10 @@ class Components:
         )  # fmt: skip
 
     def _opening(self, request: Request, path: Path) -> Tensor:
-        return self.encode(torch.from_numpy(self.opening_frames(request, path)).to(self.device)[None])
+        latents = self.encode(torch.from_numpy(self.opening_frames(request, path)).to(self.device)[None])
+        if not latents.isfinite().all():
+            raise WrongAnswer("codec", self.codec, "latents that are not finite", "for an opening", "numbers")
+        return latents
 
     def _opening_length(self, request: Request) -> int:
         """Latent frames of an opening, at most; 0 where there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rollforge.borders import check_pixels
+from rollforge.borders import WrongAnswer, check_pixels
 from rollforge.errors import attribute_errors
 from rollforge.finish.base import Finish, FinishStream, finished_size
 from rollforge.state import State, copied
@@ -24,6 +24,9 @@ class FinishedVideo:
         if stage is not None:
             with attribute_errors("finish", stage, "starting a video"):
                 self.stream = stage.stream()
+            if not isinstance(self.stream, FinishStream):
+                raise WrongAnswer("finish", stage, self.stream, "from stream()", "a FinishStream")
+            with attribute_errors("finish", stage, "restoring its state"):
                 if state:
                     self.stream.load_state_dict(copied(state))
 
@@ -38,7 +41,7 @@ class FinishedVideo:
         width, height = finished_size(self.stage, (frames.shape[-1], frames.shape[-2]))
         with attribute_errors("finish", self.stage, when):
             finished = self.stream(frames.to(weight.device).clamp(0, 1))
-        return check_pixels("finish", self.stage, finished, when, (*frames.shape[:2], 3, height, width))
+        return check_pixels("finish", self.stage, finished, when, (*frames.shape[:2], 3, height, width), frames)
 
     def state_dict(self) -> State:
         """What later blocks depend on; empty without a stage."""

@@ -12,7 +12,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from rollforge.borders import check_pixels
+from rollforge.backbones.base import DecodeStream
+from rollforge.borders import WrongAnswer, check_pixels
 from rollforge.data.requests import Request
 from rollforge.errors import UserError, attribute_errors
 from rollforge.pipeline.components import Components
@@ -92,8 +93,8 @@ class VideoRollout(Iterator[VideoBlock]):
                 start: components.condition([each.prompt_at(start) for each in requests])
                 for start in sorted(first.prompts)
             }
-            guided = "negative" in components.sampler.guidance_branches
-            self.negative = components.condition([components.negative_prompt] * len(requests)) if guided else None
+            negative = [components.negative_prompt] * len(requests)
+            self.negative = components.condition(negative) if components.guided else None
             self.given = components.given(requests)
             if self.given is not None and (doubt := doubt_of(self.given.shape[1], components.backbone.spec)):
                 _warn(doubt)
@@ -101,7 +102,9 @@ class VideoRollout(Iterator[VideoBlock]):
         self.rest: tuple[Tensor, ...] = ()  # pixel frames beyond the end of the video, as decoded and as finished
         with attribute_errors("codec", self.codec, "starting a video"):
             self.decoder = self.codec.stream()
-            self.left = total = self.codec.pixel_frames(first.frames)
+        if not isinstance(self.decoder, DecodeStream):
+            raise WrongAnswer("codec", self.codec, self.decoder, "from stream()", "a DecodeStream")
+        self.left = total = components.pixel_frames(first.frames)
         if state:
             with attribute_errors("codec", self.codec, "resuming a video"):
                 self.decoder.load_state_dict(state["decoder"])
@@ -169,7 +172,7 @@ class VideoRollout(Iterator[VideoBlock]):
 
     def _due(self, block: Block) -> int:
         """Pixel frames that a block completes."""
-        count, stop = self.codec.pixel_frames, block.start + block.latents.shape[1]
+        count, stop = self.components.pixel_frames, block.start + block.latents.shape[1]
         return count(stop) - (count(block.start) if block.start else 0)
 
     def _checked(self, frames: Tensor, block: Block) -> Tensor:
@@ -177,13 +180,13 @@ class VideoRollout(Iterator[VideoBlock]):
         width, height = self.components.size
         when = f"for the {block.latents.shape[1]} latent frames of block {block.index}"
         shape = len(block.latents), self._due(block), 3, height, width
-        return check_pixels("codec", self.codec, frames, when, shape)
+        return check_pixels("codec", self.codec, frames, when, shape, block.latents)
 
     def state_dict(self, kv: bool = True) -> State:
         """The state that later blocks depend on; without ``kv`` it has no caches, which are rebuilt from latents."""
         self._wait()
         with attribute_errors("codec", self.codec, "in state_dict"):
-            decoder, total = self.decoder.state_dict(), self.codec.pixel_frames(self.requests[0].frames)
+            decoder, total = self.decoder.state_dict(), self.components.pixel_frames(self.requests[0].frames)
         state = {"blocks": self.blocks.state_dict(kv), "decoder": copied(decoder), "left": self.left, "total": total}
         if self.pixels.frames:
             state["pixels"] = copied(self.pixels.state_dict())
@@ -245,9 +248,9 @@ class VideoRollout(Iterator[VideoBlock]):
         frames = round(seconds * self.components.backbone.spec.fps)
         if frames < 1:
             raise UserError(f"A video cannot be extended by {seconds:g} s; give at least one latent frame's time.")
-        before = self.codec.pixel_frames(self.requests[0].frames)
+        before = self.components.pixel_frames(self.requests[0].frames)
         self._restart(requests=tuple(each._replace(frames=each.frames + frames) for each in self.requests))
-        self.left += self.codec.pixel_frames(self.requests[0].frames) - before
+        self.left += self.components.pixel_frames(self.requests[0].frames) - before
 
     def _restart(self, **changes: object) -> None:
         """Restores the state of the loop under changed attributes; where that fails, all stays as it was."""

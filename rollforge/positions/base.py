@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rollforge.borders import WrongAnswer, shown
 from rollforge.devices import sent
 from rollforge.ranges import Checked
 from rollforge.spec import ModelSpec, ReadPlan, Step
@@ -94,9 +95,21 @@ def placed(
 ) -> list[Placement]:  # fmt: skip
     """A placement on ``device`` for each layer."""
     found = positions.place(spec, times, step, plan)
+    expected = f"tensors in tuples, or a list of these for {spec.layers} layers"
+    for each in found if isinstance(found, list) and len(found) == spec.layers else [found]:
+        if not _is_placement(each):
+            raise WrongAnswer("positions", positions, found, "as a placement", expected)
     if isinstance(found, list):
         return [_sent(each, device) for each in found]
     return [_sent(found, device)] * spec.layers
+
+
+def turned(positions: Positions, x: Tensor, placement: Placement) -> Tensor:
+    """Queries or keys at their placement. Raises ``WrongAnswer`` for what is not like them."""
+    made = positions.turn(x, placement)
+    if not isinstance(made, Tensor) or made.shape != x.shape or made.dtype != x.dtype or made.device != x.device:
+        raise WrongAnswer("positions", positions, made, "from turn", f"{shown(x)} on {x.device}")
+    return made
 
 
 def refusal(positions: Positions, plan: ReadPlan, step: Step) -> str | None:
@@ -109,6 +122,10 @@ def refusal(positions: Positions, plan: ReadPlan, step: Step) -> str | None:
         f"{type(positions).__name__} cannot move a frame; take a policy that reads every frame at its own index, or "
         "other positions."
     )
+
+
+def _is_placement(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, tuple) and all(map(_is_placement, value)))
 
 
 def _sent(placement: Placement, device: torch.device) -> Placement:

@@ -13,6 +13,7 @@ from rollforge.memory.observing import OF_BLOCKS
 from rollforge.policies.base import CachePolicy
 from rollforge.policies.wrapper import PolicyWrapper
 from rollforge.prediction import takes_extra
+from rollforge.rollout.declared import check_declared, longest_pass
 from rollforge.samplers.base import Sampler
 from rollforge.spec import Seen
 
@@ -25,6 +26,7 @@ BATCHING = ("policy", "sampler", "backbone", "noise", "positions", "kv_codec")
 
 def check_abilities(rollout: RolloutComponents) -> None:
     """Raises ``UserError`` where one component needs what another cannot do; it names both."""
+    check_declared(rollout)
     policy, sampler, backbone = rollout.policy, rollout.sampler, rollout.backbone
     name, network = type(policy).__name__, type(backbone).__name__
     known = {field.name for field in fields(Seen)}
@@ -39,7 +41,7 @@ def check_abilities(rollout: RolloutComponents) -> None:
             f"{backbone.spec.layers - 1}."
         )
     with attribute_errors("cache policy", policy, "checking whether it fits"):
-        policy.check_sizes(backbone.spec, sampler.passes(backbone.spec.block))
+        policy.check_sizes(backbone.spec, longest_pass(sampler, backbone.spec.block))
     if policy.observes and not getattr(getattr(rollout.memory, "func", rollout.memory), "observable", False):
         memory = getattr(rollout.memory, "__name__", type(rollout.memory).__name__)
         raise UserError(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from numbers import Integral
+from numbers import Real
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rollforge.backbones.base import Condition
-from rollforge.borders import WrongAnswer, check_tensor, shown
+from rollforge.borders import WrongAnswer, check_tensor, shown, whole
 from rollforge.errors import UserError
+from rollforge.noise import NoisePrior
 from rollforge.policies.base import CachePolicy
 from rollforge.samplers.base import TIMESTEPS, Finished, Keep, Pass, Sampler
-from rollforge.spec import ModelSpec, Phase, ReadPlan, Reencode, Step
+from rollforge.spec import ModelSpec, Phase, ReadPlan, Reencode, Segment, Step, Virtual
 
 
 def check_request(sampler: Sampler, request: Any, due: Step, rows: int, spec: ModelSpec) -> None:
@@ -29,7 +31,11 @@ def check_request(sampler: Sampler, request: Any, due: Step, rows: int, spec: Mo
         return
     frames = request.step.frames
     when = f"for frames {frames.start} to {frames.stop - 1}"
-    check_tensor("sampler", sampler, request.latents, when, (rows, len(frames), *spec.latent_shape))
+    if frames.start < 0 or not frames:
+        raise WrongAnswer("sampler", sampler, request.step, "as a step", "one with frames from 0 on")
+    latents = check_tensor("sampler", sampler, request.latents, when, (rows, len(frames), *spec.latent_shape))
+    if latents.dtype != torch.get_default_dtype():
+        raise WrongAnswer("sampler", sampler, latents, when, f"{torch.get_default_dtype()}, as the noise is")
     if isinstance(request, Pass):
         _check_pass(sampler, request, when)
 
@@ -43,8 +49,9 @@ def _check_branch(sampler: Sampler, request: Pass | Keep) -> None:
 def _check_pass(sampler: Sampler, request: Pass, when: str) -> None:
     if not isinstance(request.step.phase, Phase):
         raise WrongAnswer("sampler", sampler, request.step.phase, f"as a phase {when}", "a Phase")
-    if request.plan is not None and not isinstance(request.plan, ReadPlan):
-        raise WrongAnswer("sampler", sampler, request.plan, f"as a plan {when}", "a ReadPlan or None")
+    if request.plan is not None:
+        read_plan("sampler", sampler, request.plan, f"as a plan {when}")
+    check_named_tensors("sampler", sampler, request.extra, f"as extra {when}")
     level, expected = request.timestep, f"a number from 0 to {TIMESTEPS:g}, or one for each frame"
     if isinstance(level, Tensor):
         try:
@@ -55,6 +62,15 @@ def _check_pass(sampler: Sampler, request: Pass, when: str) -> None:
         fits = isinstance(level, (int, float)) and not isinstance(level, bool) and 0 <= level <= TIMESTEPS
     if not fits:
         raise WrongAnswer("sampler", sampler, level, f"as a timestep {when}", expected)
+
+
+def check_noise(noise: NoisePrior, drawn: Any, when: str, shape: Sequence[int]) -> Tensor:
+    """What a noise prior has drawn, if it is finite and of the default dtype."""
+    if check_tensor("noise prior", noise, drawn, when, shape).dtype != torch.get_default_dtype():
+        raise WrongAnswer("noise prior", noise, drawn, when, str(torch.get_default_dtype()))
+    if not drawn.isfinite().all():
+        raise WrongAnswer("noise prior", noise, "numbers that are not finite", when, "finite ones")
+    return drawn
 
 
 def check_finished(sampler: Sampler, made: Finished, due: Step, frames: int) -> None:
@@ -80,16 +96,47 @@ def ended_early(sampler: Sampler, due: Step, frames: int) -> UserError:
 
 def frame_numbers(policy: CachePolicy, answer: Any, name: str, start: int) -> frozenset[int]:
     """What ``live`` or a similar method of a policy returned, if it is a set of frame numbers."""
-    if not isinstance(answer, AbstractSet) or not ({*map(type, answer)} <= {int} or all(map(_whole, answer))):
+    if not isinstance(answer, AbstractSet) or not ({*map(type, answer)} <= {int} or all(map(whole, answer))):
         raise WrongAnswer("cache policy", policy, answer, f"from {name}({start}, ...)", "a set of whole numbers")
     return frozenset(answer)
 
 
 def frame_count(policy: CachePolicy, answer: Any, name: str) -> int:
     """What ``visible`` of a policy returned, if it is a number of frames."""
-    if not _whole(answer) or answer < 0:
+    if not whole(answer) or answer < 0:
         raise WrongAnswer("cache policy", policy, answer, f"from {name}", "a whole number of frames, 0 or more")
     return int(answer)
+
+
+def read_plan(kind: str, part: object, answer: Any, when: str) -> ReadPlan:
+    """What was returned as a plan, if its segments are runs of frames."""
+    if not isinstance(answer, ReadPlan) or not isinstance(answer.segments, tuple):
+        raise WrongAnswer(kind, part, answer, when, "a ReadPlan with a tuple of Segments")
+    if not whole(answer.query):
+        raise WrongAnswer(kind, part, answer.query, f"as query {when}", "a whole number")
+    for run in answer.segments:
+        if not isinstance(run, Segment) or not _is_run(run):
+            raise WrongAnswer(
+                kind, part, run, f"in the segments {when}", "a Segment of whole numbers, with 0 frames or more"
+            )
+    return answer
+
+
+def _is_run(run: Segment) -> bool:
+    numbers = all(map(whole, (run.content, run.length, run.stride, run.branch))) and run.length >= 0
+    chosen = isinstance(run.layers, (range, tuple, NoneType)) and isinstance(run.heads, (Sequence, NoneType))
+    return numbers and chosen and all(isinstance(each, Real) for each in (run.time, run.bias))
+
+
+def virtual_frames(policy: CachePolicy, answer: Any) -> list[Virtual]:
+    """What ``virtual`` of a policy returned, if it is a sequence of virtual frames."""
+    expected = "a sequence of Virtual"
+    if not isinstance(answer, Sequence) or isinstance(answer, str):
+        raise WrongAnswer("cache policy", policy, answer, "from virtual", expected)
+    for each in answer:
+        if not isinstance(each, Virtual):
+            raise WrongAnswer("cache policy", policy, each, "from virtual", expected)
+    return list(answer)
 
 
 def wishes(policy: CachePolicy, answer: Any, name: str) -> list[range | Reencode]:
@@ -114,11 +161,19 @@ def check_condition(kind: str, part: object, condition: Any, rows: int | None = 
         raise WrongAnswer(kind, part, condition, when, "a Condition with a tensor of features")
     if not isinstance(condition.id, str):
         raise WrongAnswer(kind, part, condition.id, "as the id of a Condition", "text")
+    check_named_tensors(kind, part, condition.extra, "as extra of a Condition")
     tensors = {"embeds": condition.embeds, **condition.extra}
     rows = len(condition.embeds) if rows is None else rows
     for name, value in tensors.items():
-        if not isinstance(value, Tensor) or not value.dim() or len(value) != rows:
+        if not value.dim() or len(value) != rows or value.is_meta:
             raise WrongAnswer(kind, part, value, f"as {name} of a Condition", f"a tensor with {rows} rows")
+
+
+def check_named_tensors(kind: str, part: object, answer: Any, when: str) -> None:
+    """Raises ``UserError`` for what is not a dict from texts to tensors."""
+    named = isinstance(answer, Mapping) and all(isinstance(name, str) for name in answer)
+    if not named or not all(isinstance(value, Tensor) for value in answer.values()):
+        raise WrongAnswer(kind, part, answer, when, "a dict from texts to tensors")
 
 
 def check_extra(condition: Condition, frames: int) -> None:
@@ -136,7 +191,3 @@ def check_branches(sampler: Sampler) -> None:
     branches: Collection[Any] = sampler.guidance_branches
     if not branches or {*branches} - {"prompt", "negative"} or len({*branches}) < len(branches):
         raise WrongAnswer("sampler", sampler, branches, "as guidance_branches", "('prompt',) or ('prompt', 'negative')")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)

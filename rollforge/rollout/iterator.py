@@ -12,12 +12,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from rollforge.borders import check_tensor
 from rollforge.devices import sent
 from rollforge.errors import UserError, attribute_errors
 from rollforge.rollout.abilities import check_recomputes
 from rollforge.rollout.block_check import OTHER_SEED
-from rollforge.rollout.borders import check_finished, check_request, ended_early
+from rollforge.rollout.borders import check_finished, check_noise, check_request, ended_early
 from rollforge.rollout.branching import check_frames, check_parts, parts_of
 from rollforge.rollout.components import RolloutComponents
 from rollforge.rollout.noise_ahead import NoiseAhead
@@ -371,7 +370,7 @@ class RolloutIterator(Iterator[Block]):
         for seed, samples in rows:
             with attribute_errors("noise prior", self.noise, when):
                 noise = self.noise.batch(seed, samples, step.frames, level, shape)
-            drawn.append(check_tensor("noise prior", self.noise, noise, when, (len(samples), len(step.frames), *shape)))
+            drawn.append(check_noise(self.noise, noise, when, (len(samples), len(step.frames), *shape)))
         return torch.cat(drawn) if len(drawn) > 1 else drawn[0]
 
 

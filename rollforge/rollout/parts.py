@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import nn
 
+from rollforge.borders import WrongAnswer
 from rollforge.errors import attribute_errors
 from rollforge.memory import Combine, KVCodec, Positions
 from rollforge.policies.base import CachePolicy
@@ -18,6 +19,7 @@ from rollforge.state import State, Stateful, moved
 
 KINDS = {"policy": "cache policy", "kv_codec": "KV codec"}
 """What errors call those whose field has another name."""
+BASES = {"policy": CachePolicy, "sampler": Sampler, "positions": Positions, "kv_codec": KVCodec, "combine": Combine}
 T = TypeVar("T")
 
 
@@ -33,7 +35,7 @@ class Parts:
 
     def copy(self) -> Self:
         """Copies that share only weights."""
-        return type(self)(**{each.name: _copied(getattr(self, each.name)) for each in fields(self)})
+        return type(self)(**{each.name: _copied(each.name, getattr(self, each.name)) for each in fields(self)})
 
     def state_dict(self) -> State:
         """The state of those that have one. Raises ``UserError`` for one that cannot be saved."""
@@ -57,6 +59,11 @@ class Parts:
         return {name: part for name, part in parts.items() if isinstance(part, Stateful)}
 
 
-def _copied(part: T) -> T:
+def _copied(name: str, part: T) -> T:
     weights = part.parameters() if isinstance(part, nn.Module) else ()
-    return deepcopy(part, {id(weight): weight for weight in weights})
+    kind, base = KINDS.get(name, name), BASES[name]
+    with attribute_errors(kind, part, "being copied for a rollout"):
+        made = deepcopy(part, {id(weight): weight for weight in weights})
+    if part is not None and not isinstance(made, base):
+        raise WrongAnswer(kind, part, made, "as a copy of itself", f"an object of class {base.__name__}")
+    return made

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rollforge.backbones.base import Backbone, Condition
-from rollforge.borders import check_tensor
+from rollforge.borders import WrongAnswer, check_tensor
 from rollforge.devices import sent
-from rollforge.errors import UserError, attribute_errors
+from rollforge.errors import UserError, attribute_errors, attributed
 from rollforge.memory import Attention, CachedMemory, MakeMemory, Memory
 from rollforge.memory.base import LevelFeatures
 from rollforge.memory.joined import JoinedMemory
@@ -26,7 +26,7 @@ from rollforge.parallel import ContextGroup, ShareMemory, TokenShares
 from rollforge.policies.base import CachePolicy
 from rollforge.prediction import is_compiled, is_sharded, levels_of, predict, takes_extra, to_flow
 from rollforge.rollout.abilities import check_shown
-from rollforge.rollout.borders import frame_count, frame_numbers, wishes
+from rollforge.rollout.borders import frame_count, frame_numbers, read_plan, virtual_frames, wishes
 from rollforge.rollout.branching import REPLAY
 from rollforge.rollout.parts import Parts
 from rollforge.rollout.read_counts import ReadCounts
@@ -78,11 +78,14 @@ class PassRunner:
             memory = PairedMemory
         self._sharded = is_sharded(backbone)
         if attention is not None:
-            attention.check(self.device, _computing(self.device, self.dtype), self.spec.head_dim)
+            with attribute_errors("attention", attention, "checking whether it runs here"):
+                attention.check(self.device, _computing(self.device, self.dtype), self.spec.head_dim)
         arguments = self.spec, visible, parts.positions, parts.kv_codec, parts.combine
         with attribute_errors("memory", memory, "starting a rollout"):
             self.memories = {branch: memory(*arguments) for branch in schedules}
         for made in self.memories.values():
+            if not isinstance(made, CachedMemory):
+                raise WrongAnswer("memory", memory, made, "for a rollout", "an object of class CachedMemory")
             made.device = self.device
             if attention is not None:
                 made.kernel = attention
@@ -115,7 +118,7 @@ class PassRunner:
         joined = self._joined(request, conditions)
         for memory in (self.memories[branch] for branch in branches):
             memory.latents, memory.unread = self.finished, request.unread and not self._sharded
-            with self._following(step):
+            with self._following(step, memory):
                 memory.begin(step, plan)
         flows = self._apart(request, conditions) if joined is None else self._as_batch(request, *joined)
         if (watch := self.memories[branches[0]].watch) is not None:
@@ -133,13 +136,13 @@ class PassRunner:
         first, second = commit.step, request.step
         plans = [self._plan(step).of_depth(self.spec.layers) for step in (first, second)]
         memories = [each for name in request.branches if isinstance(each := self.memories[name], PairedMemory)]
-        with self._following(second):
+        with self._following(second, memories[0]):
             if not all(memory.pairs(first, plans[0], second, plans[1]) for memory in memories):
                 return None
         live = self._live("live", first.frames.stop)
         for memory in memories:
             memory.latents, memory.unread = self.finished, False
-            with self._following(second):
+            with self._following(second, memory):
                 memory.begin_pair(first, plans[0], second, plans[1], live)
         for step, plan in zip((first, second), plans, strict=True):
             self.read.count(step, plan, frontier)
@@ -195,9 +198,10 @@ class PassRunner:
     def make_virtual(self, step: Step) -> None:
         """Makes the virtual frames that the policy names for the block at ``step``."""
         with self.asking("for virtual frames", step):
-            virtual = list(self.parts.policy.virtual(replace(step, phase=Phase.DENOISE)))
+            asked = self.parts.policy.virtual(replace(step, phase=Phase.DENOISE))
+        virtual = virtual_frames(self.parts.policy, asked)
         for memory in self.memories.values() if virtual else ():
-            with self._following(step):
+            with self._following(step, memory):
                 memory.make(step.index, virtual)
 
     def keep(self, step: Step, latents: Tensor) -> None:
@@ -259,9 +263,9 @@ class PassRunner:
         """Reads finished frames again, under the prompt of the block at ``step``, or encodes them again."""
         for wish in again:
             frames = range(wish.frame, wish.frame + 1) if isinstance(wish, Reencode) else wish
-            if missing := [frame for frame in frames if frame not in self.finished]:
+            if (missing := next((frame for frame in frames if frame not in self.finished), None)) is not None:
                 raise UserError(
-                    f"The cache policy {type(self.parts.policy).__name__} requests to read frame {missing[0]} again at "
+                    f"The cache policy {type(self.parts.policy).__name__} requests to read frame {missing} again at "
                     f"block {step.index}, which is not live; its live() must name it."
                 )
             if isinstance(wish, Reencode):
@@ -365,15 +369,10 @@ class PassRunner:
     def _plan(self, step: Step) -> ReadPlan:
         with self.asking("for its plan", step):
             plan = self.parts.policy.plan(step)
-        if not isinstance(plan, ReadPlan):
-            raise UserError(
-                f"The cache policy {type(self.parts.policy).__name__} answered {plan!r:.60} for its plan of block "
-                f"{step.index}; expected a ReadPlan."
-            )
-        return plan
+        return read_plan("cache policy", self.parts.policy, plan, f"as the plan of block {step.index}")
 
     @contextmanager
-    def _following(self, step: Step) -> Iterator[None]:
+    def _following(self, step: Step, memory: CachedMemory) -> Iterator[None]:
         """Around what a memory does as the policy says."""
         try:
             yield
@@ -382,6 +381,10 @@ class PassRunner:
                 f"The cache policy {type(self.parts.policy).__name__} cannot be followed at block {step.index} "
                 f"({step.phase.value}, level {step.level}): {error}"
             ) from error
+        except Exception as error:
+            if (named := attributed(error, "memory", memory, f"preparing block {step.index}")) is error:
+                raise
+            raise named from error
 
     def _close(self, step: Step, branch: str, frontier: int) -> None:
         """Ends a pass of a guidance branch, or a commit without one."""
@@ -406,7 +409,8 @@ class PassRunner:
             self.estimated -= {*step.frames}
         reached = step.frames.stop if step.phase.final else frontier
         live, moves = self._live("live", reached), self._live("moves", reached)
-        memory.end(live | self.estimated, moves | self.estimated)
+        with attribute_errors("memory", memory, f"after a pass of block {step.index}"):
+            memory.end(live | self.estimated, moves | self.estimated)
         if last and step.phase.final:
             self._keep_latents(live)
 

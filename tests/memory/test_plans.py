@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollforge.errors import UserError
 from rollforge.memory import BlendBranches, FixedPositions, NoPositions, RolloutMemory, Rope
 from rollforge.memory.combine import Combine
 from rollforge.positions.rope import rotate
@@ -373,7 +372,7 @@ def test_slow_average_does_not_stand_still_in_half_precision() -> None:
               {"frame": -1, "of": (1,), "make": lambda *x: x, "count": 2}, {"frame": -2, "of": (1,), "count": 2}],
 )  # fmt: skip
 def test_virtual_frame_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="virtual frame"):
+    with pytest.raises(ValueError, match="virtual frame"):
         Virtual(**wrong)
 
 
