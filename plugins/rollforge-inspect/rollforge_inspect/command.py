@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rollforge.commands.arguments import Arguments, file, number
 from rollforge.commands.output import print_out
 from rollforge.errors import UserError
-from rollforge.ranges import CountFromZero, Positive
+from rollforge.files.reading import safe_stem
+from rollforge.ranges import CountFromZero, Range
+
+Seconds = Annotated[float, Range(above=0, most=86_400)]
 
 
 def run(arguments: list[str]) -> None:
@@ -26,12 +29,14 @@ def run(arguments: list[str]) -> None:
         "--endpoint", help="of --thinker chat: an OpenAI-compatible address, as http://127.0.0.1:8000/v1"
     )
     parser.add_argument("--model", help="of --thinker chat: the model's name there")
-    parser.add_argument("--timeout", type=number(Positive), default=120.0, help="seconds for an answer (default: 120)")
+    parser.add_argument("--timeout", type=number(Seconds), default=120.0, help="seconds for an answer (default: 120)")
     parser.add_argument("--calls", type=number(CountFromZero), default=5, help="tool calls at most (default: 5)")
     parser.add_argument("--output_dir", type=file, help="where trace.json goes (default: outputs/inspect-VIDEO)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier trace there")
     chosen = parser.parse_args(arguments)
-    out = chosen.output_dir or Path("outputs") / f"inspect-{chosen.video.stem}"
+    out = chosen.output_dir or Path("outputs") / f"inspect-{safe_stem(chosen.video.stem)}"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is not a folder; choose another --output_dir.")
     if (out / TRACE).exists() and not chosen.overwrite:
         raise UserError(f"{out / TRACE} exists; choose another --output_dir, or add --overwrite to replace it.")
     print_out(_inspected(chosen, out))

@@ -43,6 +43,8 @@ class Endpoint:
                 f"{address!r:.80} is not the address of an endpoint; give one such as http://127.0.0.1:8000/v1."
             )
         self.key = os.environ.get(KEY, "")
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise UserError(f"{KEY} holds characters that no key has, such as a line break; set it again.")
         if self.key and parts.scheme == "http" and not own:
             raise UserError(f"{KEY} is set, and {address:.80} is not encrypted; use https, or unset {KEY}.")
         self._opener: OpenerDirector = build_opener(_Stay, *([ProxyHandler({})] if own else []))

@@ -156,6 +156,12 @@ def test_an_address_is_one_of_an_endpoint(address: str) -> None:
         Endpoint(address)
 
 
+def test_a_key_that_no_header_can_hold_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "secret\nother")
+    with pytest.raises(UserError, match=f"{KEY} holds characters that no key has"):
+        Endpoint("http://127.0.0.1:9/v1")
+
+
 def test_a_key_is_not_sent_unencrypted_to_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, "secret")
     with pytest.raises(UserError, match="is not encrypted") as refused:

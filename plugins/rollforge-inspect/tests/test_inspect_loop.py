@@ -110,6 +110,8 @@ def test_the_command_writes_a_trace_and_a_page(
         (["--question", " "], "The question has no words"),
         (["--question", "x", "--endpoint", "http://127.0.0.1:1"], "--endpoint belongs to --thinker chat"),
         (["--question", "x", "--thinker", "chat", "--model", "m"], "--thinker chat needs --endpoint and --model"),
+        (["--question", "x", "--timeout", "1e300"], "must be a number above 0 and at most 86,400"),
+        (["--question", "x", "--output_dir", __file__], "is not a folder; choose another --output_dir"),
         (["--question", "x", "--calls", "-1"], "must be a whole number of 0 or more"),
         ([], "the following arguments are required: -q/--question"),
     ],

@@ -7,4 +7,4 @@ from typing import Annotated
 from rollforge.ranges import Range
 
 Iterations = Annotated[int, Range(1, 1000)]  # each keeps a flow
-Pairs = Annotated[int, Range(1, 20_000)]  # all are held in memory
+Pairs = Annotated[int, Range(2, 20_000)]  # an interval needs two; all are held in memory

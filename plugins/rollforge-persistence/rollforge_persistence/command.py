@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from rollforge.commands.arguments import Arguments, file, number
 from rollforge.commands.output import print_out
 from rollforge.errors import UserError
-from rollforge.ranges import Count
+from rollforge.ranges import Count, Range
 
 if TYPE_CHECKING:
     from rollforge_persistence.probe import Embed, Probe
 
 SEEN, HELD_OUT = 101, 102
 """Seeds of the videos that readings are fitted on, and applied to."""
+Videos = Annotated[int, Range(2)]
 FRAMES = 100_000
 """Of all clips at most."""
 DRAWS = 4000
@@ -29,8 +30,8 @@ def run(arguments: list[str]) -> None:
         "of encoders, of an untrained one and of the pixels, on other videos than those they are fitted on.",
     )
     parser.add_argument("weights", type=file, nargs="*", help="encoder.safetensors of rollforge fit")
-    parser.add_argument("--videos", type=number(Count), default=1000, help="to fit the readings on (default: 1000)")
-    parser.add_argument("--held_out", type=number(Count), default=500, help="to apply them to (default: 500)")
+    parser.add_argument("--videos", type=number(Videos), default=1000, help="to fit the readings on (default: 1000)")
+    parser.add_argument("--held_out", type=number(Videos), default=500, help="to apply them to (default: 500)")
     parser.add_argument("--frames", type=number(Count), default=4, help="of a clip (default: 4)")
     parser.add_argument("--save", type=file, help="of one encoder: write it with what the probe found to this file")
     chosen = parser.parse_args(arguments)

@@ -109,5 +109,9 @@ def test_the_command_prints_intervals_and_saves(tmp_path: Path, capsys: pytest.C
     assert rows[0].startswith("| features | reading | colour | shape | ground | time | mean")
     assert " to " in rows[2]
     assert Persistent("identity", str(saved)).embed(video(BALL)).shape[1] <= 6
+    with pytest.raises(UserError, match="at most 100,000 frames in all"):
+        run([str(file), "--videos", "99999", "--frames", "99"])
+    with pytest.raises(UserError, match="--held_out: must be a whole number of 2 or more"):
+        run([str(file), "--held_out", "1"])
     with pytest.raises(UserError, match="--save writes one encoder"):
         run([str(file), str(file), "--save", str(saved)])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from rollforge.policies import CachePolicy
 from rollforge.policies.checks import check_window
-from rollforge.ranges import Count, Share
+from rollforge.ranges import Count, Range, Share
 from rollforge.spec import ModelSpec, ReadPlan, Step, Virtual
 
 
@@ -24,7 +25,9 @@ class RewardForcing(CachePolicy):
         ema: what a slot keeps of itself when a frame enters it.
     """
 
-    def __init__(self, window_frames: Count = 9, sink_frames: Count = 3, ema: Share = 0.999) -> None:
+    def __init__(
+        self, window_frames: Count = 9, sink_frames: Annotated[int, Range(1, 10_000)] = 3, ema: Share = 0.999
+    ) -> None:
         self.window_frames, self.sink_frames, self.ema = window_frames, sink_frames, ema
 
     def check_sizes(self, spec: ModelSpec, longest: int) -> None:
