@@ -107,7 +107,9 @@ def host_syncs(setup: Setup, record: Recorder) -> None:
     """Places where the host waits for the device inside one block with a full window. There should be none."""
     if setup.device != "cuda":
         return record("host syncs in one block", {"skipped": "needs CUDA"})
-    for what, parts in (("Window", {}), ("RollingSink", {"policy": RollingSink()})):
+    for what, parts in (
+        ("Window", {}), ("RollingSink", {"policy": RollingSink()}), ("fuse_commit", {"fuse_commit": True})
+    ):  # fmt: skip
         run = Case(parts).start(setup.device, torch.float32)
         for _ in range(FULL + 1):
             next(run)
@@ -147,6 +149,7 @@ def _combined() -> Iterator[tuple[str, Case]]:
     yield "guidance", Case(guided | {"policy": RollingSink()})
     yield "guidance, batch of two, prompt switch", Case(guided | {"policy": LongLive()}, rows=2, switch=15)
     yield "batch of two, prompt switch", Case({"policy": RollingSink()}, rows=2, switch=27)
+    yield "fuse_commit, guidance", Case(guided | {"policy": RollingSink(), "fuse_commit": True})
 
 
 def _compare(setup: Setup, record: Recorder, what: str, case: Case) -> None:

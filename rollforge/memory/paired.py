@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from rollforge.devices import sent
 from rollforge.memory.base import Now
 from rollforge.memory.combine import Combine
 from rollforge.memory.kv_codec import KVCodec
@@ -168,4 +169,4 @@ def both(first: Step, second: Step) -> Step:
 def rows_of(numbers: Sequence[int], tokens: int, device: torch.device) -> Tensor:
     """The rows of frames or slots, ``tokens`` for each."""
     first = torch.tensor(numbers, dtype=torch.long) * tokens
-    return (first[:, None] + torch.arange(tokens)).flatten().to(device)
+    return sent((first[:, None] + torch.arange(tokens)).flatten(), device)
