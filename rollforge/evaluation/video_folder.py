@@ -15,11 +15,12 @@ from rollforge.evaluation.horizon import Horizon
 from rollforge.evaluation.reading import measure_file
 from rollforge.evaluation.video_result import VideoResult
 from rollforge.files.reading import MANIFEST, bare_name, caption, listed, parse_json, read_text, safe_stem
+from rollforge.files.writing import PARTIAL
 from rollforge.metrics.base import Metric, directions
-from rollforge.video import SUFFIXES
+from rollforge.video import SIDE_BY_SIDE, SUFFIXES
 from rollforge.video.sheet import ContactSheet
 
-OURS = (".partial", ".beside")  # half a video, and two in one picture: no videos to measure  # codespell:ignore beside
+OURS = (PARTIAL, SIDE_BY_SIDE, ".beside")  # an incomplete video, and two in one  # codespell:ignore beside
 
 
 @dataclass

@@ -26,6 +26,7 @@ from rollforge.signals import SignalHandler
 from rollforge.snapshots.identity import devices_of, fingerprint, versions
 from rollforge.snapshots.settings import Snapshots
 from rollforge.snapshots.store import SnapshotStore
+from rollforge.video import SIDE_BY_SIDE
 from rollforge.video.sheet import draw, save
 from rollforge.video.side_by_side import side_by_side
 
@@ -161,7 +162,7 @@ class VideoOutput(Callback):
     def _present(self, request: Request, recordings: list[VideoRecorder]) -> None:
         """The files to open; draws those that do not exist yet."""
         files, name = [recording.file for recording in recordings], self.folder.name(request)
-        sheet, both_file = self.folder.path / f"{name}.png", self.folder.path / f"{name}.side-by-side.mp4"
+        sheet, both_file = self.folder.path / f"{name}.png", self.folder.path / f"{name}{SIDE_BY_SIDE}.mp4"
         both = [both_file] if len(files) == 2 else []
         if not all(recording.shown for recording in recordings) or not all(file.exists() for file in (sheet, *both)):
             self._show(request, recordings, sheet, both_file)

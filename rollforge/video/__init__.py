@@ -11,3 +11,5 @@ PICTURES = (
     *(".gif", ".tif", ".tiff", ".avif"),
 )
 """How the names of pictures end, in lower case."""
+SIDE_BY_SIDE = ".side-by-side"
+"""Before the suffix of a file that shows two videos in one picture."""

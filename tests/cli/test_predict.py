@@ -18,6 +18,7 @@ from PIL import Image
 
 from rollforge.cli import main
 from rollforge.errors import UserError
+from rollforge.evaluation.video_folder import VideoFolder
 from rollforge.video.reader import frames, probe
 
 RED = "a red ball over snow at day"
@@ -60,6 +61,7 @@ def test_two_policies_leave_videos_a_sheet_a_manifest_and_the_config(
     videos = [f"{name}.RollingSink.mp4", f"{name}.Window.mp4"]
     made = state(compared.out).keys()
     assert made == {*videos, f"{name}.side-by-side.mp4", f"{name}.png", "manifest.json", "config.yaml"}
+    assert [file.name for file in VideoFolder(compared.out).files] == videos  # `test` measures these two alone
     for video in videos:
         info = probe(compared.out / video)
         assert (info.frames, info.fps, info.width, info.height) == (FRAMES, 8, 384, 384)

@@ -75,7 +75,7 @@ def test_an_enlarged_video_is_measured_at_its_own_size(tmp_path: Path) -> None:
 
 
 def test_prompts_come_from_the_manifest_a_text_file_or_the_name(folder: Folder, tmp_path: Path) -> None:
-    ours = {"half.partial": ramp(3), "two.beside": ramp(3)}  # codespell:ignore beside
+    ours = {"half.partial": ramp(3), "two.side-by-side": ramp(3), "two.beside": ramp(3)}  # codespell:ignore beside
     there = folder(known=ramp(3), listed=ramp(3), bare=ramp(3), **ours)
     (there / "listed.txt").write_text("a told thing\n")
     known = {"file": "known.mp4", "prompt": "a known thing", "seed": 5, "sample": 2, "policy": "Window"}
