@@ -409,8 +409,16 @@ class PassRunner:
             self.estimated -= {*step.frames}
         reached = step.frames.stop if step.phase.final else frontier
         live, moves = self._live("live", reached), self._live("moves", reached)
+        kept, raw = live | self.estimated, moves | self.estimated
+        final = step.phase.final and type(self.parts.policy).on_commit is not CachePolicy.on_commit
+        if final and not last:  # on_commit is still to come, and may decide that other frames live
+            kept |= self._live("live", step.start) | {*step.frames}
+            raw |= self._live("moves", step.start) | {*step.frames}
         with attribute_errors("memory", memory, f"after a pass of block {step.index}"):
-            memory.end(live | self.estimated, moves | self.estimated)
+            memory.end(kept, raw)
+            for other in self.memories.values() if final and last else ():
+                if other is not memory:
+                    other.end(kept, raw)
         if last and step.phase.final:
             self._keep_latents(live)
 

@@ -39,7 +39,10 @@ def check_attention(attention: Attention, *, tolerance: float | None = None) -> 
 def _biases(draw: torch.Generator) -> dict[str, Tensor | None]:
     """None, and one of each shape that plans have."""
     shapes = {"a bias for each key": (1, 1, 1, KEYS), "a bias for each head and query": (2, HEADS, QUERIES, KEYS)}
-    return {"no bias": None, **{name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}}
+    hidden = torch.randn(2, HEADS, QUERIES, KEYS, generator=draw)
+    hidden[..., ::3] = -torch.inf  # as for frames that a head does not read
+    drawn = {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+    return {"no bias": None, **drawn, "a bias that hides keys": hidden}
 
 
 def _asked(attention: Attention, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, name: str) -> Tensor:

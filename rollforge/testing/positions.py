@@ -33,10 +33,10 @@ def check_positions(positions: Positions, *, tolerance: float = TOLERANCE) -> No
     spec = network().spec
     known: dict[Hashable, tuple[str, Any]] = {}
     for policy in (Window(2), SlidingIndices(3, 1), RollingSink(3, 2)):
-        for index in (0, 1, 2, 40, 41):
-            step = Step.of(index, spec.block, Phase.DENOISE)
+        for index, level in ((0, 0), (1, 0), (2, 0), (2, 1), (40, 0), (41, 2)):
+            step = Step.of(index, spec.block, Phase.DENOISE, level)
             plan = policy.plan(step)
-            at = f"At block {index} under {type(policy).__name__}"
+            at = f"At block {index}, level {level}, under {type(policy).__name__}"
             with keeping("positions-repeat", positions, at):
                 placed = positions.place(spec, TIMES, step, plan)
                 again = positions.place(spec, TIMES, step, plan)

@@ -59,8 +59,8 @@ def check_objective(objective: Objective) -> None:
         expect("loss" in losses and finite, "objective-loss", objective, problem)
         losses["loss"].backward()
     expect(
-        any(weight.grad is not None for weight in trained), "objective-gradient", objective,
-        f"After loss.backward() none of the {len(trained)} parameters of the {objective.trains} has a gradient.",
+        any(weight.grad is not None and bool(weight.grad.any()) for weight in trained), "objective-gradient", objective,
+        f"After loss.backward() none of the {len(trained)} parameters of the {objective.trains} has a gradient but 0.",
     )  # fmt: skip
 
 
@@ -72,6 +72,7 @@ def check_dataset(dataset: Any) -> None:
     """
     with keeping("dataset-clip", dataset, "Asked for its length"):
         length = len(dataset)
+    sizes: dict[tuple[int, ...], int] = {}
     for index in sorted({0, 1, length - 1} & {*range(length)}):
         with keeping("dataset-clip", dataset, f"At clip {index}"):
             one, other = dataset[index], dataset[index]
@@ -80,6 +81,9 @@ def check_dataset(dataset: Any) -> None:
         videos = one.get("video"), other.get("video")
         alike = one["caption"] == other["caption"] and (videos == (None, None) or torch.equal(*videos))
         expect(alike, "dataset-repeat", dataset, f"Clip {index} is another one when it is asked for again.")
+        if videos[0] is not None:
+            sizes[tuple(videos[0].shape)] = index
+        expect(len(sizes) < 2, "dataset-clip", dataset, f"Clips have the sizes {list(sizes)}.")
 
 
 def _is_clip(clip: Any) -> bool:

@@ -14,7 +14,7 @@ from torch.nn.functional import one_hot
 from rollforge.backbones.base import Condition
 from rollforge.backbones.wan.network import Wan
 from rollforge.errors import UserError
-from rollforge.policies import CachePolicy, Window
+from rollforge.policies import AttentionSink, CachePolicy, Window
 from rollforge.rollout import Rollout
 from rollforge.samplers import Euler, FewStep, Job, Pass, Passes
 from rollforge.samplers.base import Finished
@@ -183,6 +183,32 @@ def test_a_policy_may_read_frames_again_at_a_commit(model: Wan) -> None:
         list(Rollout(model, Again([range(6, 8)]), FEW)(text(), 8))
     with pytest.raises(UserError, match="The cache policy Again returned 5 from on_commit"):
         list(Rollout(model, Again([5]), FEW)(text(), 8))
+
+
+class Chosen(AttentionSink):
+    """An attention sink that learns at commits which frames it keeps."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 1)
+        self.kept: frozenset[int] = frozenset()
+
+    def on_commit(self, step: Step) -> None:
+        self.kept = super().live(step.frames.stop, step.block)
+
+    def live(self, start: int, block: int) -> frozenset[int]:
+        return self.kept
+
+
+def test_every_guidance_branch_keeps_what_a_policy_decides_at_a_commit(model: Wan) -> None:
+    guided = Euler(steps=1, guidance=2.0)
+    for join in (model.join, lambda conditions: None):  # in one batch, and one after another
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(model, "join", join)
+            made, plain = (
+                [block.latents for block in Rollout(model, policy, guided)(text(), 12, negative=text(seed=1))]
+                for policy in (Chosen(), AttentionSink(2, 1))
+            )
+        assert all(map(torch.equal, made, plain))
 
 
 def test_frames_that_are_read_again_see_the_virtual_frames_of_the_next_block(model: Wan) -> None:
