@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from rollforge.gpu.models import Setup, toy, toy_text
 from rollforge.gpu.report import Recorder
-from rollforge.memory import FullMemory, MaskedMemory
+from rollforge.memory import FullMemory, MaskedMemory, RoutedMemory
 from rollforge.memory.base import Memory
 from rollforge.policies import LongLive, RollingSink, Window
 from rollforge.registry import registry
@@ -150,6 +151,10 @@ def _combined() -> Iterator[tuple[str, Case]]:
     yield "guidance, batch of two, prompt switch", Case(guided | {"policy": LongLive()}, rows=2, switch=15)
     yield "batch of two, prompt switch", Case({"policy": RollingSink()}, rows=2, switch=27)
     yield "fuse_commit, guidance", Case(guided | {"policy": RollingSink(), "fuse_commit": True})
+    chosen = partial(RoutedMemory, top_k=6, choice="frame")
+    for what, memory in (("all frames", RoutedMemory), ("6 frames of each block", chosen)):
+        routed = {"memory": memory, "policy": RollingSink()}
+        yield f"memory RoutedMemory, {what}", Case(routed, rows=2, switch=15)
 
 
 def _compare(setup: Setup, record: Recorder, what: str, case: Case) -> None:
