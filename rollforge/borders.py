@@ -47,7 +47,7 @@ def check_tensor(
     )
     if not fits:
         raise WrongAnswer(kind, part, answer, when, expected)
-    if (device is not None and answer.device != device) or answer.is_meta:
+    if answer.is_meta if device is None else answer.device != device:
         raise WrongAnswer(kind, part, answer, f"on {answer.device} {when}", f"it on {device or 'a real device'}")
     return answer
 

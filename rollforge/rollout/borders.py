@@ -20,7 +20,7 @@ from rollforge.samplers.base import TIMESTEPS, Finished, Keep, Pass, Sampler
 from rollforge.spec import ModelSpec, Phase, ReadPlan, Reencode, Segment, Step, Virtual
 
 
-def check_request(sampler: Sampler, request: Any, due: Step, rows: int, spec: ModelSpec) -> None:
+def check_request(sampler: Sampler, request: Any, due: Step, rows: int, spec: ModelSpec, device: torch.device) -> None:
     """Raises ``UserError`` for a request of a sampler that cannot be met. ``due`` is the block that is made next."""
     when = f"at block {due.index}"
     if not isinstance(request, (Pass, Keep, Finished)) or not isinstance(request.step, Step):
@@ -33,7 +33,7 @@ def check_request(sampler: Sampler, request: Any, due: Step, rows: int, spec: Mo
     when = f"for frames {frames.start} to {frames.stop - 1}"
     if frames.start < 0 or not frames:
         raise WrongAnswer("sampler", sampler, request.step, "as a step", "one with frames from 0 on")
-    latents = check_tensor("sampler", sampler, request.latents, when, (rows, len(frames), *spec.latent_shape))
+    latents = check_tensor("sampler", sampler, request.latents, when, (rows, len(frames), *spec.latent_shape), device)
     if latents.dtype != torch.get_default_dtype():
         raise WrongAnswer("sampler", sampler, latents, when, f"{torch.get_default_dtype()}, as the noise is")
     if isinstance(request, Pass):
@@ -164,8 +164,9 @@ def check_condition(kind: str, part: object, condition: Any, rows: int | None = 
     check_named_tensors(kind, part, condition.extra, "as extra of a Condition")
     tensors = {"embeds": condition.embeds, **condition.extra}
     rows = len(condition.embeds) if rows is None else rows
+    shapes_alone = kind != "conditioner"  # the budget of a training rolls without values
     for name, value in tensors.items():
-        if not value.dim() or len(value) != rows or value.is_meta:
+        if not value.dim() or len(value) != rows or (value.is_meta and not shapes_alone):
             raise WrongAnswer(kind, part, value, f"as {name} of a Condition", f"a tensor with {rows} rows")
 
 

@@ -218,7 +218,8 @@ class RolloutIterator(Iterator[Block]):
                 passes = self.sampler.run(Job(self._steps(), self._draw, self.first))
             reply: Any = None
             while (request := self._next(passes, reply)) is not None:
-                check_request(self.sampler, request, self._step(), len(self.samples), self.spec)
+                rows, device = len(self.samples), self.passes.device
+                check_request(self.sampler, request, self._step(), rows, self.spec, device)
                 if not isinstance(request, Finished):
                     reply = self._run(request)
                     continue
