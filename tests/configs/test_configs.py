@@ -34,8 +34,17 @@ def build(config: Path, monkeypatch: pytest.MonkeyPatch) -> RollforgeCLI:
     for network, part in chosen.get("objective", {}).get("init_args", {}).items():
         if isinstance(part, dict) and str(part.get("init_args", {}).get("weights", "")).startswith("runs/"):
             made.append(f"--model.objective.init_args.{network}.init_args.weights=random")
+    if str(_of(yaml.safe_load(config.read_text()), "data", "train_dataset", "init_args", "folder")).startswith("runs/"):
+        made.append('--data.train_dataset={"class_path": "WorldClips", "init_args": {"frames": 21}}')
     command = "fit" if "objective" in chosen else "predict"
     return RollforgeCLI(command, read(["--config", str(config), *made]), Ranks(), ExitStack())
+
+
+def _of(config: Any, *keys: str) -> Any:
+    """What a config has at these keys, one in the other; None where it has nothing there."""
+    for key in keys:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config
 
 
 def test_there_are_configs() -> None:
