@@ -159,7 +159,11 @@ class Ranks(Callback):
             time.sleep(PAUSE)
 
     def _end_children(self) -> None:
-        self._send(signal.SIGKILL)
+        """Ends the others. Lightning forgets them first: it kills rank 0 too when it sees that one has ended."""
+        children = getattr(self.launcher, "procs", [])
+        ended, children[:] = list(children), []
+        for process in ended:
+            process.kill()
 
     def _send(self, number: signal.Signals) -> None:
         for process in getattr(self.launcher, "procs", []):

@@ -371,7 +371,9 @@ class RolloutIterator(Iterator[Block]):
         for seed, samples in rows:
             with attribute_errors("noise prior", self.noise, when):
                 noise = self.noise.batch(seed, samples, step.frames, level, shape)
-            drawn.append(check_noise(self.noise, noise, when, (len(samples), len(step.frames), *shape)))
+            drawn.append(
+                check_noise(self.noise, noise, when, (len(samples), len(step.frames), *shape), self.passes.device)
+            )
         return torch.cat(drawn) if len(drawn) > 1 else drawn[0]
 
 

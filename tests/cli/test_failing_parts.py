@@ -201,7 +201,7 @@ def test_what_was_made_before_stays_playable_and_the_traceback_is_kept(
 
 @pytest.mark.parametrize(
     ("answer", "why"),
-    [("none", "answered None"), ("far", "reads frame 99"), ("many", "reads 99 frames; its policy declared")],
+    [("none", "returned None"), ("far", "reads frame 99"), ("many", "reads 99 frames; its policy declared")],
 )
 def test_a_plan_that_cannot_be_followed_is_named(
     stumble: Any, error_line: Callable[[int], str], answer: str, why: str

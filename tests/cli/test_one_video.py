@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from small import LONGER
 
+from rollforge.commands.ranks import Ranks
 from rollforge.video.reader import frames
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -55,3 +60,18 @@ def test_groups_of_processes_are_killed_and_resume_with_the_same_bits(
         made, whole, alone = (decoded(folder / f"{name}.mp4") for folder in folders)
         assert np.array_equal(made, whole)
         assert np.abs(made.astype(int) - alone).max() <= 2
+
+
+def test_rank_0_is_not_killed_for_the_end_of_a_process_that_it_ends_itself() -> None:
+    one, rank_0 = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+    ranks, launcher = Ranks(), SimpleNamespace(procs=[one])
+    ranks.launcher = launcher
+    observer = _ChildProcessObserver(main_pid=rank_0.pid, child_processes=launcher.procs, sleep_period=0)
+    try:
+        ranks._end_children()
+        assert one.wait(10) == -signal.SIGKILL
+        assert observer._run()
+        with pytest.raises(subprocess.TimeoutExpired):
+            rank_0.wait(0.5)
+    finally:
+        rank_0.kill()
