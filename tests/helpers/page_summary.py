@@ -18,7 +18,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name, seconds in sorted(tutorials.items()):
         terminalreporter.write_line(f"{seconds:6.1f} s  {name.split('[')[-1].rstrip(']')}")
     if tutorials:
-        terminalreporter.write_line(f"{sum(tutorials.values()):6.1f} s  all tutorials")
+        total = sum(tutorials.values())
+        workers = getattr(terminalreporter.config.option, "numprocesses", None) or 1
+        together = f", {total / workers:.1f} s on {workers} workers" if workers > 1 else ""
+        terminalreporter.write_line(f"{total:6.1f} s  all tutorials{together}")
     skipped = sorted(text for report in reports for name, text in report.user_properties if name == "not run")
     for text in skipped:
         terminalreporter.write_line(f"not run: {text}")
