@@ -69,7 +69,8 @@ def check_noise(noise: NoisePrior, drawn: Any, when: str, shape: Sequence[int], 
 
     Its numbers are not read, so that nothing waits for the device.
     """
-    drawn = check_tensor("noise prior", noise, drawn, when, shape, device if device.type == "meta" else None)
+    shapes_alone = device.type == "meta" and isinstance(drawn, Tensor)
+    drawn = check_tensor("noise prior", noise, drawn, when, shape, drawn.device if shapes_alone else None)
     if drawn.dtype != torch.get_default_dtype():
         raise WrongAnswer("noise prior", noise, drawn, when, str(torch.get_default_dtype()))
     return drawn
