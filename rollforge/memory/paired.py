@@ -36,7 +36,7 @@ class PairedMemory(RolloutMemory):
         combine: Combine | None = None,
     ) -> None:
         super().__init__(spec, visible, positions, kv_codec, combine)
-        self._first: Step | None = None  # of the two blocks, the one that is committed
+        self._paired = 0  # frames of the block that is committed, while two run in one pass
         self._coming = range(0)  # its frames, while the plan of the second is followed
         self._marks: dict[int, Changes] = {}  # what the pass writes into the slots of each layer
         self._before: list[list[Entry]] = []  # what the first block reads
@@ -67,7 +67,7 @@ class PairedMemory(RolloutMemory):
         self._arrange(second, following)
         prepared = self._follow(first, self._read(second, following))
         self._readings = [replace(reading, following=each) for reading, each in zip(readings, prepared, strict=True)]
-        self._step, self._first, self._coming = first, first, range(0)
+        self._step, self._paired, self._coming = first, len(first.frames), range(0)
         self._now = replace(
             self._now, frames=both(first, second).frames, times=(*now.times, *times), unread_frames=len(first.frames)
         )
@@ -100,7 +100,7 @@ class PairedMemory(RolloutMemory):
         return entry[0] in self._coming or super()._holds(entry, layers)
 
     def reading_with(self, others: Sequence[RolloutMemory], layer: int) -> Reading | None:
-        if self._first is None:
+        if not self._paired:
             return super().reading_with(others, layer)
         own, memories = self._readings[layer], [self, *(each for each in others if isinstance(each, PairedMemory))]
         following = [each._readings[layer].following for each in memories]
@@ -115,14 +115,14 @@ class PairedMemory(RolloutMemory):
         buffer = self.joint[0].whole(layer, [each._views[layer] for each in memories])
         if buffer is None:
             return None
-        frames = len(self._first.frames)
+        frames = self._paired
         keys, values = buffer.read(frames, len(self._before[layer]))
         together = known[0].of_all(known[1:], buffer, frames, len(self._layouts[layer]))
         return replace(own, keys=keys, values=values, following=together)
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
-        if self._first is not None:
-            rows = len(self._first.frames) * self.spec.tokens
+        if self._paired:  # a number, which is the same in all passes of a compiled network
+            rows = self._paired * self.spec.tokens
             k, v = k[:, :rows], v[:, :rows]
         super().write(layer, k, v)
 
@@ -144,7 +144,7 @@ class PairedMemory(RolloutMemory):
 
     def end(self, live: frozenset[int], moves: frozenset[int] | None = None) -> None:
         super().end(live, moves)
-        marks, self._marks, self._first = self._marks, {}, None
+        marks, self._marks, self._paired = self._marks, {}, 0
         for layer, changes in marks.items():
             self._mark(layer, changes)
 

@@ -37,6 +37,8 @@ from rollforge.video import PICTURES
 log = logging.getLogger(__name__)
 
 Compile = bool | Literal["default", "max-autotune"]
+GRAPHS = 64
+"""The most graphs of a network: one or two for each number of frames, while the window fills."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -247,6 +249,9 @@ class Components:
         With ``compile`` the network is compiled in place, the first time; training then runs what was compiled too.
         """
         if self.compile and not is_compiled(self.backbone):
+            from torch._dynamo import config  # torch stops at 8 graphs, and runs what is left without
+
+            config.recompile_limit = max(config.recompile_limit, GRAPHS)
             self.backbone.compile(mode="default" if self.compile is True else self.compile)
         return Rollout(
             self.backbone, policy or self.policy, self.sampler, self.noise, self.positions, self.kv_codec,
