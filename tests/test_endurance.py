@@ -101,9 +101,8 @@ def test_once_the_window_is_full_nothing_is_allocated_and_nothing_piles_up(
     ],
     ids=["Window", "RollingSink", "fuse_commit"],
 )
-def test_a_network_compiles_as_one_graph_for_each_kind_of_pass(
-    model: Wan, policy: CachePolicy, fuse: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@torch._dynamo.config.patch(recompile_limit=64)
+def test_a_network_compiles_as_one_graph_for_each_kind_of_pass(model: Wan, policy: CachePolicy, fuse: bool) -> None:
     """Counted with a backend that compiles nothing: every graph it is handed is one compilation.
 
     A denoising pass and a commit, and perhaps both in one, for each number of frames in the window: none more once it
@@ -117,7 +116,6 @@ def test_a_network_compiles_as_one_graph_for_each_kind_of_pass(
 
     sampler, prompts = Euler(steps=2, guidance=2.0), {0: TEXT, 16: Condition("other", torch.ones(1, 1, 4))}
     torch._dynamo.reset()
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 64)
     compiled: Any = torch.compile(model, backend=backend, fullgraph=True)
     counts: list[int] = []
     run = Rollout(compiled, policy, sampler, fuse_commit=fuse)(prompts, 20, negative=TEXT)
